@@ -1,0 +1,1 @@
+"""Multiplane: a quantum-network stack in three strata, and its digital twin."""

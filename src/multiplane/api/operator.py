@@ -1,0 +1,110 @@
+"""Door of the operator: what runs, what is stored, what became of a key. Version 1. Never key material."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from multiplane.kernel.nouns import Caller, Noun
+
+
+class PoolLedger(Noun, frozen=True, kw_only=True):
+    """One side of the stock from one key manager to another, in bits.
+
+    Closes when made = stock + delivered + burnt + expired; `stock_bit` is counted from the blocks themselves,
+    the other four are accounts. `side` is `near` (issues) or `far` (collects).
+    """
+
+    owner: str
+    peer: str
+    side: str
+    epoch: int
+    made_bit: int
+    stock_bit: int
+    delivered_bit: int
+    burnt_bit: int
+    expired_bit: int
+    phase: str
+
+    @property
+    def closes(self) -> bool:
+        """Whether the accounts agree with what lies in stock."""
+        return self.made_bit == self.stock_bit + self.delivered_bit + self.burnt_bit + self.expired_bit
+
+
+class UnitRecord(Noun, frozen=True, kw_only=True):
+    """A service unit as one key manager knows it: N endpoint URNs, lifecycle URN, digest, phase."""
+
+    owner: str
+    urns: tuple[str, ...]
+    digest: str
+    phase: str
+    key_state: str = ""
+
+
+class KmeReport(Noun, frozen=True, kw_only=True):
+    """State of one key manager."""
+
+    name: str
+    urn: str
+    pid: int
+    serving: bool
+    ledgers: tuple[PoolLedger, ...]
+    counters: dict[str, int]
+
+
+class LinkReport(Noun, frozen=True, kw_only=True):
+    """A link as fabric telemetry knows it."""
+
+    a: str
+    b: str
+    state: str
+    rate_bit_per_s: float
+    qber: float
+    stock_bit: int
+    discarded_bit: int
+    length_km: float
+    loss_db: float
+
+
+class NetworkReport(Noun, frozen=True, kw_only=True):
+    """One look at the whole network. `secret` is False when random numbers come from a seed."""
+
+    domain: str
+    scenario: str
+    at_ns: int
+    rate: float
+    secret: bool
+    table_version: int
+    kmes: tuple[KmeReport, ...]
+    links: tuple[LinkReport, ...]
+
+
+class DoorMessage(Noun, frozen=True, kw_only=True):
+    """One call that passed a door between strata, in order of `seq`."""
+
+    seq: int
+    at_ns: int
+    caller: str
+    door: str
+    method: str
+    subject: str
+    outcome: str
+
+
+class Operator(Protocol):
+    async def report(self, caller: Caller) -> NetworkReport: ...
+
+    async def unit(self, caller: Caller, name: str) -> tuple[UnitRecord, ...]:
+        """Units found under a key id, a unit digest or an endpoint URN, one record for each key manager.
+
+        Raises: Refused(`unit.not_found`).
+        """
+        ...
+
+    async def messages(self, caller: Caller, after_seq: int) -> tuple[DoorMessage, ...]:
+        """Calls between strata since `after_seq`, oldest first; the ring holds the last 10,000."""
+        ...
+
+    async def stop(self, caller: Caller) -> None:
+        """Shut the network down cleanly."""
+        ...

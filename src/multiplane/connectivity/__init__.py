@@ -1,0 +1,1 @@
+"""The Connectivity Stratum: quantum paths and their classical companions."""

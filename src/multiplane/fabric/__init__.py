@@ -1,0 +1,1 @@
+"""The Quantum Fabric Stratum: links, relays, forwarding."""

@@ -1,0 +1,1 @@
+"""Names, quantities, errors, ports and shared nouns: what every storey may import."""

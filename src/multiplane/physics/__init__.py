@@ -1,0 +1,1 @@
+"""Laws of nature as arithmetic, each with its source."""

@@ -1,0 +1,1 @@
+"""Identity, policy, one-time pads, key ids, sealing and certificates: pure, no I/O."""

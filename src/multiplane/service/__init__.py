@@ -1,0 +1,1 @@
+"""The Service Stratum: units, their names, their stock, their delivery."""

@@ -1,0 +1,1 @@
+"""Standard interfaces as tables over the doors: method, path, in, out, handler."""
