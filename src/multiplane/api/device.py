@@ -83,7 +83,7 @@ class QkdDevice(Protocol):
         ...
 
     async def start(self, caller: Caller, link: str) -> None:
-        """Ask this end to make key; the link calibrates once both ends ask and the path is lit. Idempotent."""
+        """Ask this end to make key; the link calibrates once both ends ask and it is lit. Idempotent."""
         ...
 
     async def stop(self, caller: Caller, link: str) -> None:

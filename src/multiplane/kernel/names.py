@@ -1,7 +1,8 @@
 """Names of sites, links and elements. One slug rule; one URN form for elements of a domain.
 
 Elements are `urn:qkd:<domain>:<site>:<role>`: role `kme` for the site itself (its key manager and its agent
-speak with one certificate), any other label for an application. Controllers are `urn:qkd:<domain>:controller`.
+speak with one certificate), any other label for an application. Controllers are
+`urn:qkd:<domain>:controller`.
 """
 
 from __future__ import annotations
