@@ -22,7 +22,7 @@ class Target(NamedTuple):
 
 
 class Directory:
-    """The register, as a key manager routes by it: every URN under a site's prefix goes to that site's KME."""
+    """The register, as a key manager routes by it: a URN under a site's prefix goes to that site's KME."""
 
     def __init__(self, register: Register) -> None:
         self.register = register
@@ -46,7 +46,7 @@ class Directory:
         if target is None:
             raise Refused(
                 "north.unknown_application",
-                f"application {name[:200]!r}: expected the URN or the alias of an application of this network",
+                f"application {name[:200]!r}: expected the URN or the alias of one of this network",
             )
         return target
 

@@ -1,7 +1,7 @@
 """The controller of a domain's Service Stratum: register, pairs, and the asking downwards.
 
-A pair that is opened becomes one standing order at the fabric and one classical path at connectivity, for both
-directions; what those two say is told to the key managers at both ends.
+A pair that is opened becomes one standing order at the fabric and one classical path at connectivity, for
+both directions; what those two say is told to the key managers at both ends.
 """
 
 from __future__ import annotations
