@@ -267,6 +267,6 @@ class Model(RuleBasedStateMachine):
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_any_sequence_leaves_what_a_dictionary_would_hold(driver: str) -> None:
     machine: type[Any] = type("Machine", (Model,), {"driver": driver})
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         machine, settings=settings(max_examples=30, stateful_step_count=20, deadline=None)
     )
