@@ -11,7 +11,7 @@ def plob_bit_per_use(loss_db: float) -> float:
     """Repeaterless bound -log2(1 - eta), infinite at 0 dB.
 
     Args: loss_db >= 0.
-    Holds for: pure-loss channel, unlimited two-way classical communication, any protocol without a middle node.
+    Holds for: pure-loss channel, unlimited classical communication, no node in the middle.
     Source: Pirandola, Laurenza, Ottaviani, Banchi, Nat. Commun. 8, 15043 (2017).
     """
     return _capacity_bit(transmittance(loss_db))

@@ -65,7 +65,7 @@ def efficiency(setup: Setup, loss_db: float) -> float:
 
     Args: loss_db >= 0, of the quantum path.
     Holds for: loss independent of polarisation and basis.
-    Source: Ma, Qi, Zhao, Lo, PRA 72, 012326 (2005), eq. 5.
+    Source: Ma, Qi, Zhao, Lo, PRA 72, 012326 (2005).
     """
     return setup.bob_efficiency * fibre.transmittance(loss_db)
 
@@ -76,7 +76,7 @@ def gain(setup: Setup, loss_db: float, mu: float) -> float:
     Args: loss_db >= 0; mu >= 0.
     Holds for: phase-randomised coherent pulses, threshold detectors, background and signal not both in one
         gate (error below Y0 x signal).
-    Source: Ma, Qi, Zhao, Lo, PRA 72, 012326 (2005), eq. 10.
+    Source: Ma, Qi, Zhao, Lo, PRA 72, 012326 (2005).
     """
     return setup.background_probability - math.expm1(-efficiency(setup, loss_db) * mu)
 
@@ -86,7 +86,7 @@ def error_rate(setup: Setup, loss_db: float, mu: float) -> float:
 
     Args: loss_db >= 0; mu >= 0.
     Holds for: as `gain`; without any click the background's error rate.
-    Source: Ma, Qi, Zhao, Lo, PRA 72, 012326 (2005), eq. 11.
+    Source: Ma, Qi, Zhao, Lo, PRA 72, 012326 (2005).
     """
     clicks = gain(setup, loss_db, mu)
     if clicks <= 0.0:
@@ -101,7 +101,7 @@ def single_photon(setup: Setup, loss_db: float) -> SinglePhoton:
 
     Args: loss_db >= 0.
     Holds for: as `gain`.
-    Source: Lo, Ma, Chen, PRL 94, 230504 (2005); PRA 72, 012326, eqs. 7 and 9.
+    Source: Lo, Ma, Chen, PRL 94, 230504 (2005).
     """
     eta = efficiency(setup, loss_db)
     clicks = setup.background_probability + eta
@@ -116,7 +116,7 @@ def vacuum_weak(setup: Setup, loss_db: float, mu: float, nu: float) -> SinglePho
 
     Args: loss_db >= 0; 0 < nu < mu.
     Holds for: infinite key (no statistical fluctuation); e1 is cut at 1/2.
-    Source: Ma, Qi, Zhao, Lo, PRA 72, 012326 (2005), eqs. 34 and 37.
+    Source: Ma, Qi, Zhao, Lo, PRA 72, 012326 (2005).
     """
     q_mu, q_nu = gain(setup, loss_db, mu), gain(setup, loss_db, nu)
     y0 = setup.background_probability
@@ -134,7 +134,7 @@ def single_photon_gain(single: SinglePhoton, mu: float) -> float:
 
     Args: mu >= 0.
     Holds for: Poissonian photon number.
-    Source: Ma, Qi, Zhao, Lo, PRA 72, 012326 (2005), eq. 8.
+    Source: Ma, Qi, Zhao, Lo, PRA 72, 012326 (2005).
     """
     return single.yield_probability * mu * math.exp(-mu)
 
