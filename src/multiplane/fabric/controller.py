@@ -335,8 +335,8 @@ class FabricController:
 
     def _sites(self) -> set[str]:
         """Sites that have links, or could."""
-        offers = [*self._potential.values(), *self._inventory.paths().values()]
-        return {site for offer in offers for site in offer.ends.sites}
+        links = {*self._potential, *self._inventory.paths()}
+        return {site for link in links for site in link.split("--")}
 
     # orders
 

@@ -425,7 +425,7 @@ class Relay:
                 raise msgspec.ValidationError
             hop = _decode_message(message)
             header = _decode_header(hop.header)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             port.counters["dropped_malformed"] += 1
             return []
         size = len(hop.locked) - TAG_BYTE
