@@ -27,18 +27,24 @@ UNITS: Final = frozenset(
 PURE_NUMBERS: Final = frozenset(
     {"probability", "probabilities", "fidelity", "qber", "visibility", "efficiency", "entropy", "epsilon"}
     | {"rate", "rates", "ratio", "mu", "nu", "share", "fraction", "factor", "weight", "weights", "gain"}
-    | {"value", "confidence", "quantile", "utilisation", "overhead", "level"}
+    | {"value", "error", "confidence", "quantile", "utilisation", "overhead", "level"}
 )
-PURE_WHOLE_NAMES: Final = frozenset({"x", "y", "p", "q", "a", "b", "low", "high", "tolerance"})
+PURE_WHOLE_NAMES: Final = frozenset(
+    {"x", "y", "p", "q", "a", "b", "low", "high", "least", "most", "tolerance"}
+)
 
 URI_MODULES: Final = ("urllib", "yarl", "rfc3986", "rfc3987", "furl", "hyperlink")
 URI_ALLOWED: Final = {
     "sdk/client.py": "percent-encodes a path segment of an HTTP URL; URNs go through it as opaque text",
-    "runtime/http.py": "decodes path segments of an HTTP request; URNs come out of it as opaque text",
+    "runtime/http_routing.py": "decodes path segments of an HTTP request; URNs come out of it as opaque text",
 }
 BYTES_ALLOWED: Final = {
     "kernel/ports.py:Put": "a row as the store takes it: sealed by the driver, never logged",
 }
+# Bases that declare no method of their own; any other base from outside the package names its methods itself.
+PLAIN_BASES: Final = frozenset(
+    {"Struct", "Protocol", "ABC", "Generic", "Enum", "IntEnum", "StrEnum", "Exception", "NamedTuple"}
+)
 ERROR_KINDS: Final = ("Refused", "Busy", "Faulty", "Unknown")
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
@@ -99,12 +105,21 @@ def base_names(node: ast.ClassDef) -> list[str]:
     return [ast.unparse(base).rsplit(".", 1)[-1] for base in plain]
 
 
-def classes() -> Iterator[tuple[Source, ast.ClassDef]]:
+@cache
+def classes() -> tuple[tuple[Source, ast.ClassDef], ...]:
     """Every class of the package."""
-    for source in package_files():
-        for node in ast.walk(source.tree):
-            if isinstance(node, ast.ClassDef):
-                yield source, node
+    return tuple(
+        (source, node)
+        for source in package_files()
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.ClassDef)
+    )
+
+
+@cache
+def class_names() -> dict[str, ast.ClassDef]:
+    """The classes of the package by name."""
+    return {node.name: node for _, node in classes()}
 
 
 def descendants(*roots: str) -> set[str]:
@@ -114,6 +129,22 @@ def descendants(*roots: str) -> set[str]:
         before = len(found)
         found |= {node.name for _, node in classes() if found & set(base_names(node))}
     return found
+
+
+def lineage(node: ast.ClassDef) -> tuple[list[ast.ClassDef], bool]:
+    """All bases of a class within the package, and whether one from outside prescribes methods."""
+    by_name = class_names()
+    found: list[ast.ClassDef] = []
+    foreign = False
+    waiting = base_names(node)
+    while waiting:
+        name = waiting.pop()
+        if name in by_name and by_name[name] not in found and by_name[name] is not node:
+            found.append(by_name[name])
+            waiting += base_names(by_name[name])
+        elif name not in by_name and name not in PLAIN_BASES:
+            foreign = True
+    return found, foreign
 
 
 def test_functions_and_files_keep_to_their_budgets() -> None:
@@ -170,8 +201,14 @@ def says_its_unit(name: str) -> bool:
 
 def floats(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
     """(line, what it is, name) of every float parameter and class field."""
+    adopted = {
+        method
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef) and lineage(node)[1]
+        for method in node.body
+    }
     for node in ast.walk(tree):
-        if isinstance(node, FunctionNode):
+        if isinstance(node, FunctionNode) and node not in adopted:
             arguments = node.args
             for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
                 if is_float(argument.annotation):
@@ -241,11 +278,15 @@ def undocumented(source: Source, declared: set[str]) -> Iterator[str]:
             if not stub and not protocol:
                 yield f"{source.name}:{node.lineno} {node.name} has no docstring"
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-            for method in node.body:
+            bases, foreign = lineage(node)
+            inherited = {
+                method.name for base in bases for method in base.body if isinstance(method, FunctionNode)
+            }
+            for method in node.body if not foreign else ():
                 if (
                     isinstance(method, FunctionNode)
                     and not method.name.startswith("_")
-                    and method.name not in declared
+                    and method.name not in declared | inherited
                     and not is_overload_or_setter(method)
                     and not ast.get_docstring(method)
                 ):
