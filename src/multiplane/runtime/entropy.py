@@ -14,6 +14,8 @@ from multiplane.kernel.ports import Entropy, Put, Store
 
 MARK_BYTE: Final = 8
 STRIDE_BYTE: Final = 16
+MARK: Final = bytes.fromhex("c0ffee5eac0de511")
+"""The mark of canary tests."""
 
 
 class OsEntropy:
