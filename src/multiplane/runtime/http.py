@@ -16,7 +16,7 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web import Server
 from aiohttp.web_protocol import RequestPayloadError
 
-from multiplane.api.web import Reply, Request, Route, failure
+from multiplane.api.wire.web import Reply, Request, Route, failure
 from multiplane.kernel.errors import Busy, MultiplaneError, Refused
 from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Faults

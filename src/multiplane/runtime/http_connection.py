@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
-from multiplane.api.web import JSON_TYPE, Reply, failure
+from multiplane.api.wire.web import JSON_TYPE, Reply, failure
 from multiplane.kernel.errors import Refused
 from multiplane.kernel.nouns import Caller
 from multiplane.runtime.http_limits import Limits

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multiplane.api.web import Reply, Request, Route
+from multiplane.api.wire.web import Reply, Request, Route
 from multiplane.runtime.http_routing import Router
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.support.web import ALICE, BOB, ODD, Authority, Points, connected, identify, serving
 
-from multiplane.api.web import Reply, Request, Route
+from multiplane.api.wire.web import Reply, Request, Route
 from multiplane.kernel.errors import Busy, Faulty, Refused
 from multiplane.runtime.http import HttpServer
 

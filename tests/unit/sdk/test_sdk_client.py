@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tests.support.web import ALICE, BOB, ODD, Authority, Credential, Served, serving
 
-from multiplane.api.web import Reply, Request, Route, failure
+from multiplane.api.wire.web import Reply, Request, Route, failure
 from multiplane.kernel.errors import Busy, Faulty, MultiplaneError, Refused, Unknown
 from multiplane.sdk.client import KeyClient
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.web import ALICE, MemoryNorth
 
-from multiplane.api.web import Failure, Reply, Request, Route, openapi
+from multiplane.api.wire.web import Failure, Reply, Request, Route, openapi
 from multiplane.kernel.nouns import Caller
 from multiplane.standards import etsi014
 
