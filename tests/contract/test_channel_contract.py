@@ -280,6 +280,20 @@ class TestChannel:
 
         run(main)
 
+    def test_an_acceptor_that_fails_ends_the_channel(self, run: Run) -> None:
+        async def main(world: World) -> None:
+            def fail(_: Channel) -> None:
+                raise ValueError("the text stays here")
+
+            world.acceptor.accept(B, "relay", fail)
+            near = await world.opener.open(CALLER, B, "relay", 0)
+            lost: list[str] = []
+            near.listen(lambda _: None, lost.append)
+            await eventually(lambda: bool(lost))
+            assert lost == ["acceptor failed: ValueError"]
+
+        run(main)
+
     def test_a_handler_that_fails_ends_the_channel(self, run: Run) -> None:
         async def main(world: World) -> None:
             near, far = await world.pair()
