@@ -26,6 +26,8 @@ from multiplane.kernel.ports import Bus, Subscription, Timeline
 from multiplane.kernel.quantity import NS_PER_S
 
 RECONCILE_NS: Final = 2 * NS_PER_S
+LEARNING_NS: Final = 3 * NS_PER_S
+"""A new controller listens for so long before it replaces tables that another may have left in force."""
 ORDERS_LIMIT: Final = 200_000
 LOST_LIMIT: Final = 1_000
 
@@ -56,6 +58,7 @@ class FabricController:
         self._bus = bus
         self._max_loss_db = max_loss_db
         self._subscribed = False
+        self._born_ns = 0
         self._potential: dict[str, PotentialLink] = {}
         self._orders: dict[tuple[str, str], Order] = {}
         self._told: dict[tuple[str, str], OrderState] = {}
@@ -78,6 +81,8 @@ class FabricController:
         """Begin to listen and to reconcile."""
         subject = f"{self._caller.domain}.fabric.telemetry.*.link"
         self._reports = self._bus.subscribe(subject, LinkReport, self._reported)
+        self._born_ns = self._timeline.now_ns()
+        await self._try(self._listen())
         self._spawn(self._run())
         self._tick()
 
@@ -196,7 +201,8 @@ class FabricController:
                 await self._try(self._listen())
             self._tell()
             await self._stop_stale()
-            await self._forward()
+            if self._installed:
+                await self._forward()
             needed = self._needed()
             await self._provide(needed)
             await self._start_links()
@@ -309,6 +315,9 @@ class FabricController:
 
     async def _forward(self) -> None:
         """Compute tables and push those that are not in force yet."""
+        learning = self._timeline.now_ns() - self._born_ns < LEARNING_NS
+        if not self._installed and (learning or not self._orders):
+            return
         self._forwarding.update(self._up(), self._sites())
         tables = self._forwarding.tables()
         await asyncio.gather(
@@ -405,7 +414,7 @@ def _essence(reports: tuple[LinkReport, ...]) -> list[tuple[str, str, int, int]]
 
 def _news(told: OrderState, state: OrderState) -> bool:
     """Whether a listener should hear of a state: another phase or route, or a rate 20 % off."""
-    if (told.phase, told.route, told.reason) != (state.phase, state.route, state.reason):
+    if (told.phase, told.route) != (state.phase, state.route):
         return True
     step = abs(state.rate_bit_per_s - told.rate_bit_per_s)
     return state.phase is OrderPhase.READY and step > 0.2 * told.rate_bit_per_s

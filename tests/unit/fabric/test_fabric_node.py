@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -139,7 +140,7 @@ def test_the_lower_name_opens_and_backs_off_up_to_five_seconds(virtual: Virtual)
         await rig.link("a", "b")
         await rig.sleep(20_000 * MS)
         tries = rig.channels.attempts_ns
-        pauses = [(after - before) // MS for before, after in zip(tries, tries[1:], strict=False)]
+        pauses = [(after - before) // MS for before, after in pairwise(tries)]
         assert pauses == [200, 400, 800, 1600, 3200, 5000, 5000]
         rig.channels.refuse.clear()
         await rig.sleep(5_000 * MS)
