@@ -62,6 +62,7 @@ class FabricController:
         self._potential: dict[str, PotentialLink] = {}
         self._orders: dict[tuple[str, str], Order] = {}
         self._told: dict[tuple[str, str], OrderState] = {}
+        self._seen: object = None
         self._listeners: dict[str, OrderListener] = {}
         self._view = LinkView()
         self._inventory = Inventory()
@@ -175,7 +176,7 @@ class FabricController:
         if report.path_id in self._lost and key not in self._started:
             self._started[key] = report.path_id  # an order whose answer was lost took effect after all
             self._work.set()
-        if report.link not in self._potential and report.link not in self._inventory.paths():
+        if report.link not in self._potential and report.link not in self._inventory:
             return
         before = self._view.reports(report.link)
         if self._view.note(report) and _essence(before) != _essence(self._view.reports(report.link)):
@@ -349,35 +350,43 @@ class FabricController:
 
     # orders
 
-    def _active(self, a: str, b: str, up: dict[str, Edge]) -> tuple[str, ...]:
-        """The route that installed tables lead along in both directions, over links that are up."""
-        hops = {site: table.next_hop for site, table in self._installed.items()}
-        there, back = follow(hops, a, b), follow(hops, b, a)
-        live = bool(there and back) and all(link in up for link in (*links_of(there), *links_of(back)))
-        return there if live else ()
+    def _state(self, order: Order) -> OrderState:
+        """Where one order stands now."""
+        up = self._up()
+        self._plan(up)
+        return self._judge(up)(order)
 
-    def _state(self, order: Order, up: dict[str, Edge] | None = None) -> OrderState:
-        a, b = order.ends.sites
-        if up is None:
-            up = self._up()
-            self._plan(up)
-        planned, active = self._planner.route(a, b), self._active(a, b, up)
-        return order_state(
-            order.order_id,
-            (a, b),
-            planned,
-            active,
-            rates=up,
-            begun_ns=self._inventory.begun_ns(),
-            now_ns=self._timeline.now_ns(),
-        )
+    def _judge(self, up: dict[str, Edge]) -> Callable[[Order], OrderState]:
+        """Tells where orders stand; what they have in common is computed once."""
+        now_ns, begun_ns = self._timeline.now_ns(), self._inventory.begun_ns()
+        hops = {site: table.next_hop for site, table in self._installed.items()}
+
+        def active(a: str, b: str) -> tuple[str, ...]:
+            """The route that installed tables lead along in both directions, over links that are up."""
+            there, back = follow(hops, a, b), follow(hops, b, a)
+            live = there and back and all(link in up for link in (*links_of(there), *links_of(back)))
+            return there if live else ()
+
+        def judge(order: Order) -> OrderState:
+            a, b = order.ends.sites
+            planned = self._planner.route(a, b)
+            return order_state(
+                order.order_id, (a, b), planned, active(a, b), rates=up, begun_ns=begun_ns, now_ns=now_ns
+            )
+
+        return judge
 
     def _tell(self) -> None:
         """Tell listeners of orders that changed."""
         up = self._up()
         self._plan(up)
+        seen = (up, self._planner.revision, dict(self._installed), len(self._told))
+        if seen == self._seen:
+            return
+        self._seen = seen
+        judge = self._judge(up)
         for key, order in list(self._orders.items()):
-            state, told = self._state(order, up), self._told.get(key)
+            state, told = judge(order), self._told.get(key)
             if told is not None and not _news(told, state):
                 continue
             self._told[key] = state
