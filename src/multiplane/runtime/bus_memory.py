@@ -69,13 +69,24 @@ class MemoryBus:
         """
         if isinstance(message, Secret):
             raise Refused("bus.secret", f"message: {type(message).__name__} carries key material")
+        if self._subscribers(subject):
+            self._enqueue(subject, message if self._encode is None else self._encode(message))
+
+    def publish_encoded(self, subject: str, message: bytes) -> None:
+        """The same for a message that another process has encoded; a strict bus only.
+
+        Raises: Refused(`bus.subject`, `bus.not_strict`).
+        """
+        if self._encode is None:
+            raise Refused("bus.not_strict", "bus: expected a strict one for encoded messages")
+        self._enqueue(subject, message)
+
+    def _subscribers(self, subject: str) -> list[_Subscription]:
         subscriptions = self._routes.get(subject)
-        if subscriptions is None:
-            subscriptions = self._route(subject)
-        if not subscriptions:
-            return
-        given = message if self._encode is None else self._encode(message)
-        for subscription in subscriptions:
+        return self._route(subject) if subscriptions is None else subscriptions
+
+    def _enqueue(self, subject: str, given: Any) -> None:
+        for subscription in self._subscribers(subject):
             if subscription.queued >= self._limit:
                 self._dropped += 1
                 continue

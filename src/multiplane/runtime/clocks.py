@@ -84,9 +84,10 @@ class PacedClock:
     Args:
         epoch_ns: Unix time in nanoseconds at which it starts.
         rate: simulated seconds per wall second, > 0, kept as a fraction with a denominator up to a million.
+        started_ns: monotonic time of the epoch, the same for all processes of a host; None = now.
     """
 
-    def __init__(self, epoch_ns: int, rate: float) -> None:
+    def __init__(self, epoch_ns: int, rate: float, started_ns: int | None = None) -> None:
         if not (math.isfinite(rate) and Fraction(rate).limit_denominator(1_000_000) > 0):
             raise Refused("clock.rate", f"rate: expected a finite number >= 0.000001, got {rate}")
         fraction = Fraction(rate).limit_denominator(1_000_000)
@@ -94,11 +95,11 @@ class PacedClock:
         self.rate = float(fraction)
         self._ps = fraction.numerator * PS_PER_NS
         self._per_ns = fraction.denominator
-        self._started_ns = time.monotonic_ns()
+        self.started_ns = time.monotonic_ns() if started_ns is None else started_ns
 
     def now_ps(self) -> int:
         """Picoseconds since the epoch."""
-        return (time.monotonic_ns() - self._started_ns) * self._ps // self._per_ns
+        return (time.monotonic_ns() - self.started_ns) * self._ps // self._per_ns
 
     def now_ns(self) -> int:
         """Unix time in nanoseconds, as the network lives it."""

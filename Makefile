@@ -1,0 +1,67 @@
+# Two commands matter: `make run` and `make test`. Everything is installed into .venv of this checkout.
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+
+.PHONY: help install run test check scenes bench lock clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make run      install what is missing and start the default network (ARGS='ring6 --for 5m')"
+	@echo "make test     every test but the scenes, 5 minutes at most"
+	@echo "make check    format, lint, types, import contracts, fast tests, 1 minute at most"
+	@echo "make scenes   whole flows over real processes, 15 minutes at most"
+	@echo "make bench    measure (ARGS='keys')"
+	@echo "make install  only install; make lock renews requirements/*.txt (needs uv); make clean forgets .venv"
+
+.venv/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "multiplane needs Python 3.11 to 3.13, but $(PYTHON) is $$($(PYTHON) --version 2>&1): make PYTHON=python3.12 ..." >&2; exit 1; }
+	@echo "making .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/.run: .venv/.made requirements/run.txt pyproject.toml
+	@echo "installing multiplane and what it runs on (requirements/run.txt, hashes checked)"
+	@$(PIP) install --require-hashes --requirement requirements/run.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/.dev: .venv/.run requirements/dev.txt
+	@echo "installing what the tests need (requirements/dev.txt, hashes checked)"
+	@$(PIP) install --require-hashes --requirement requirements/dev.txt
+	@touch $@
+
+install: .venv/.run
+
+run: .venv/.run
+	@exec $(BIN)/multiplane up $(ARGS)
+
+test: .venv/.dev
+	$(BIN)/pytest -q -m "not scene" $(ARGS)
+
+check: .venv/.dev
+	$(BIN)/ruff format --quiet --check .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/pytest -q -m "not slow and not scene" $(ARGS)
+
+scenes: .venv/.dev
+	$(BIN)/pytest -q -m scene $(ARGS)
+
+bench: .venv/.dev
+	$(BIN)/python -m bench $(ARGS)
+
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-header --no-annotate
+
+# The build back end is part of run.txt: an installation builds the project without looking elsewhere.
+lock:
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])' | \
+	  $(LOCK) pyproject.toml - --output-file requirements/run.txt
+	$(LOCK) pyproject.toml --extra dev --constraints requirements/run.txt --output-file requirements/dev.txt
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,52 @@
+"""Client side of a running network's control socket: the operator's door and the scenario's door."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from multiplane.api.operator import Operator
+from multiplane.api.scenario import Scenario
+from multiplane.kernel.errors import Busy
+from multiplane.kernel.nouns import Caller
+from multiplane.runtime.control_socket import connect_control
+from multiplane.runtime.doors import remote
+from multiplane.runtime.session import Session
+
+SOCKET_NAME: Final = "control.sock"
+OPERATOR_DOOR: Final = "operator"
+SCENARIO_DOOR: Final = "scenario"
+
+# The file's permission is the authentication; the network sets the caller of such a session itself.
+LOCAL_OPERATOR: Final = Caller(principal="urn:qkd:local:operator", domain="local")
+
+
+class Control(msgspec.Struct, frozen=True):
+    """The doors of a running network, as long as the session is open."""
+
+    operator: Operator
+    scenario: Scenario
+
+
+@asynccontextmanager
+async def control(state: Path) -> AsyncIterator[Control]:
+    """Open the doors of the network that runs on a state directory.
+
+    Raises: Busy(`control.not_running`) when none does.
+    """
+    try:
+        channel = await connect_control(state / SOCKET_NAME)
+    except (OSError, Busy) as error:
+        raise Busy(
+            "control.not_running",
+            f"no network runs on {state}: start one with `multiplane up --state {state}` or name its --state",
+        ) from error
+    session = Session(channel)
+    try:
+        yield Control(remote(Operator, session, OPERATOR_DOOR), remote(Scenario, session, SCENARIO_DOOR))
+    finally:
+        channel.close("done")

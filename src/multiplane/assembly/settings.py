@@ -1,0 +1,204 @@
+"""Settings of an installation: command line over environment over `multiplane.toml`, parsed strictly.
+
+The command line hands over what it and the environment say; the file fills the rest. Every refusal names
+file and line:
+
+    [up]
+    scenario = "ring6"
+    rate = 1.0
+
+    [keys]
+    default_size_bit = 256
+    ttl_s = 86400
+
+    [pairing]
+    allow_self = false
+    [[pairing.rules]]
+    master = "madqci:quijote"
+    slave = "*"
+    allow = false
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from multiplane.kernel.errors import Refused
+from multiplane.security.policy import PairingPolicy
+
+FILE_NAME: Final = "multiplane.toml"
+
+
+class KeySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What key managers issue.
+
+    Args:
+        default_size_bit: size of a key when the request names none; a multiple of 8.
+        min_size_bit, max_size_bit: range of sizes, multiples of 8.
+        max_number: keys in one request, >= 1.
+        ttl_s: lifetime of an uncollected key, simulated seconds > 0.
+    """
+
+    default_size_bit: int = 256
+    min_size_bit: int = 64
+    max_size_bit: int = 4096
+    max_number: int = 128
+    ttl_s: float = 86_400.0
+
+    def __post_init__(self) -> None:
+        sizes = (self.min_size_bit, self.default_size_bit, self.max_size_bit)
+        if not 8 <= sizes[0] <= sizes[1] <= sizes[2]:
+            raise ValueError(
+                f"keys: expected 8 <= min_size_bit <= default_size_bit <= max_size_bit, got {sizes}"
+            )
+        if any(size % 8 for size in sizes):
+            raise ValueError(f"keys: expected sizes that are multiples of 8, got {sizes}")
+        if self.max_number < 1:
+            raise ValueError(f"max_number: expected at least 1, got {self.max_number}")
+        if not self.ttl_s > 0:
+            raise ValueError(f"ttl_s: expected more than 0, got {self.ttl_s}")
+
+
+class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """All that `multiplane up` needs to know.
+
+    Args:
+        scenario: path of a scenario file or name of a shipped one.
+        state: directory of everything that outlives a run, absolute.
+        spread: one process per site instead of one for all.
+        rate: simulated seconds per wall second, > 0.
+        for_s: stop after so many wall seconds; None = until told.
+        port_base: first of the listening ports; None = free ones, remembered in `state`.
+        seed: makes random numbers repeatable and NOT SECRET; None = entropy of the machine.
+    """
+
+    state: Path
+    scenario: str = "madqci"
+    spread: bool = False
+    rate: float = 1.0
+    for_s: float | None = None
+    port_base: int | None = None
+    seed: int | None = None
+    keys: KeySettings = KeySettings()
+    pairing: PairingPolicy = PairingPolicy()
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < float("inf"):
+            raise ValueError(f"rate: expected more than 0, got {self.rate}")
+        if self.for_s is not None and not self.for_s > 0:
+            raise ValueError(f"for_s: expected more than 0, got {self.for_s}")
+        if self.port_base is not None and not 1024 <= self.port_base <= 65_000:
+            raise ValueError(f"port_base: expected 1024 to 65000, got {self.port_base}")
+        if self.seed is not None and self.seed < 0:
+            raise ValueError(f"seed: expected 0 or more, got {self.seed}")
+
+
+# What each section may hold; lists of tables are written with a trailing [].
+_SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "": ("up", "keys", "pairing"),
+    "up": ("scenario", "spread", "rate", "for_s", "port_base", "seed"),
+    "keys": KeySettings.__struct_fields__,
+    "pairing": PairingPolicy.__struct_fields__,
+    "pairing.rules[]": ("master", "slave", "allow"),
+}
+
+
+def load(state: Path, given: Mapping[str, Any], config: Path | None = None) -> UpSettings:
+    """Settings from what the command line and the environment gave and from the settings file.
+
+    Args:
+        state: the state directory; its `multiplane.toml` is read if there is one.
+        given: fields of UpSettings that were said; None = not said.
+        config: another settings file, which then must exist.
+
+    Raises: Refused(`settings.unreadable`, `settings.syntax`, `settings.unknown_key`, `settings.value`).
+    """
+    path = config or state / FILE_NAME
+    document = _read(path) if config or path.exists() else {}
+    lines = _line_index(path.read_text(encoding="utf-8")) if document else {}
+    for section in ("up", "keys", "pairing"):
+        _expect_known(path, lines, section, document.get(section, {}))
+    _expect_known(path, lines, "", document)
+    for place, rule in enumerate(document.get("pairing", {}).get("rules", ())):
+        _expect_known(path, lines, "pairing.rules[]", rule, place)
+    said = {name: value for name, value in given.items() if value is not None}
+    try:
+        return msgspec.convert(
+            {
+                **document.get("up", {}),
+                **said,
+                "state": str(state.absolute()),
+                "keys": document.get("keys", {}),
+                "pairing": document.get("pairing", {}),
+            },
+            UpSettings,
+            dec_hook=lambda kind, value: kind(value),
+        )
+    except msgspec.ValidationError as error:
+        raise _bad_value(path, lines, error, said) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused("settings.unreadable", f"{path}: expected a readable TOML file: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r"line (\d+)", str(error))
+        line = found.group(1) if found else "1"
+        raise Refused("settings.syntax", f"{path}:{line}: {error}") from error
+
+
+def _line_index(text: str) -> dict[str, int]:
+    """Line of each section and key: `keys`, `keys.ttl_s`, `pairing.rules[1].allow`."""
+    index: dict[str, int] = {}
+    section, tables = "", dict[str, int]()
+    for number, line in enumerate(text.splitlines(), 1):
+        if found := re.match(r"\s*\[\[\s*([\w.-]+)\s*\]\]", line):
+            name = found.group(1)
+            tables[name] = tables.get(name, -1) + 1
+            section = f"{name}[{tables[name]}]"
+            index[section] = number
+        elif found := re.match(r"\s*\[\s*([\w.-]+)\s*\]", line):
+            section = found.group(1)
+            index[section] = number
+        elif found := re.match(r"\s*([\w-]+)\s*=", line):
+            index[f"{section}.{found.group(1)}".lstrip(".")] = number
+    return index
+
+
+def _expect_known(path: Path, lines: Mapping[str, int], section: str, table: Any, place: int = 0) -> None:
+    """Refuse a table that is none, or holds a key that nobody reads."""
+    where = section.replace("[]", f"[{place}]")
+    if not isinstance(table, dict):
+        reason = f"{path}:{lines.get(where, 1)}: {where}: expected a table, got {table!r}"
+        raise Refused("settings.value", reason)
+    for key in table:
+        if key not in _SECTIONS[section]:
+            line = lines.get(f"{where}.{key}".lstrip("."), lines.get(where, 1))
+            near = get_close_matches(key, _SECTIONS[section], 1)
+            hint = (
+                f"did you mean `{near[0]}`?" if near else f"expected one of {', '.join(_SECTIONS[section])}"
+            )
+            inside = f" in [{section}]" if section else ""
+            raise Refused("settings.unknown_key", f"{path}:{line}: unknown key `{key}`{inside}: {hint}")
+
+
+def _bad_value(
+    path: Path, lines: Mapping[str, int], error: msgspec.ValidationError, said: Mapping[str, Any]
+) -> Refused:
+    """The refusal of a wrong value: at its line of the file, or as the option that gave it."""
+    text, _, at = str(error).partition(" - at `$.")
+    key = at.rstrip("`") or text.split(":")[0]
+    if key in said:
+        return Refused("settings.value", f"{key}: {text.removeprefix(key + ': ')}")
+    candidates = (f"{key}.{text.split(':')[0]}", key, f"up.{key}", key.rsplit(".", 1)[0])
+    line = next((lines[name] for name in candidates if name in lines), 1)
+    return Refused("settings.value", f"{path}:{line}: {key}: {text.removeprefix(key + ': ')}")

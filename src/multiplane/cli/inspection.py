@@ -1,0 +1,108 @@
+"""Commands that only look: status, topology show, unit show, messages."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console, RenderableType
+
+from multiplane.assembly.control import LOCAL_OPERATOR
+from multiplane.cli import view
+from multiplane.cli.network import DEFAULT_STATE, JsonOption, StateOption, ask, print_json
+
+topology = typer.Typer(no_args_is_help=True, help="The world under the network: sites and spans.")
+unit = typer.Typer(no_args_is_help=True, help="Service units: what a key is a state of.")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Hang the commands of this module on the application."""
+    app.command()(status)
+    app.add_typer(topology, name="topology")
+    app.add_typer(unit, name="unit")
+    app.command()(messages)
+
+
+def _print(what: RenderableType) -> None:
+    console = Console(highlight=False)
+    console.print(what, soft_wrap=not console.is_terminal)
+
+
+def status(state: StateOption = DEFAULT_STATE, as_json: JsonOption = False) -> None:
+    """Links, key managers, stock and ledgers, as the running network reports them.
+
+    Examples:
+
+        multiplane status
+
+        multiplane status --json | python3 -m json.tool
+    """
+    report = ask(state, lambda doors: doors.operator.report(LOCAL_OPERATOR))
+    if as_json:
+        print_json(report)
+    else:
+        _print(view.status_view(report))
+
+
+@topology.command("show")
+def topology_show(state: StateOption = DEFAULT_STATE, as_json: JsonOption = False) -> None:
+    """Spans with length, loss, device profile and the true state of the link on each.
+
+    Examples:
+
+        multiplane topology show
+
+        multiplane topology show --json
+    """
+    spans = ask(state, lambda doors: doors.scenario.links(LOCAL_OPERATOR))
+    if as_json:
+        print_json(spans)
+    else:
+        _print(view.topology_table(spans))
+
+
+@unit.command("show")
+def unit_show(
+    name: Annotated[
+        str, typer.Argument(metavar="KEY_ID|UNIT", help="A key id, a unit digest or an endpoint URN.")
+    ],
+    state: StateOption = DEFAULT_STATE,
+    as_json: JsonOption = False,
+) -> None:
+    """The service unit of a key, as each key manager knows it: two endpoint URNs and one lifecycle URN.
+
+    A key id is the `key_ID` of an answer of ETSI GS QKD 014, or what `multiplane key get` prints.
+
+    Examples:
+
+        multiplane unit show 1b4e28ba-2fa1-41d2-883f-0016d3cca427
+
+        multiplane unit show urn:qkd:madqci:quijote:app
+    """
+    records = ask(state, lambda doors: doors.operator.unit(LOCAL_OPERATOR, name))
+    if as_json:
+        print_json(records)
+        return
+    for record in records:
+        typer.echo("\n".join(view.unit_lines(record)))
+
+
+def messages(
+    after: Annotated[int, typer.Option(help="Only calls after this number.", min=0)] = 0,
+    state: StateOption = DEFAULT_STATE,
+    as_json: JsonOption = False,
+) -> None:
+    """Calls that passed the doors between the strata, in order, each with its outcome. Never key material.
+
+    Examples:
+
+        multiplane messages
+
+        multiplane messages --after 1200
+    """
+    calls = ask(state, lambda doors: doors.operator.messages(LOCAL_OPERATOR, after))
+    if as_json:
+        print_json(calls)
+        return
+    for call in calls:
+        typer.echo(view.message_line(call))

@@ -1,0 +1,65 @@
+"""What every command needs: where the network is, how to ask it, how to print."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar
+
+import msgspec
+import typer
+
+from multiplane.assembly.control import Control, control
+from multiplane.assembly.ready import Ready
+from multiplane.kernel.errors import Busy, Faulty
+
+T = TypeVar("T")
+
+READY_NAME: Final = "ready.json"
+
+StateOption = Annotated[
+    Path,
+    typer.Option(
+        "--state",
+        envvar="MULTIPLANE_STATE",
+        help="Directory of the network: keys at rest, certificates, ports, ready.json, control socket.",
+        show_default=True,
+    ),
+]
+DEFAULT_STATE: Final = Path("multiplane-state")
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text.")]
+
+
+def ask(state: Path, question: Callable[[Control], Awaitable[T]]) -> T:
+    """Put one question to the network that runs on `state`. Raises the door's own errors."""
+
+    async def once(directory: Path) -> T:
+        async with control(directory) as doors:
+            return await question(doors)
+
+    return asyncio.run(once(state.absolute()))
+
+
+def read_ready(state: Path) -> Ready:
+    """Where the key managers listen and who the applications are.
+
+    Raises: Busy(`control.not_running`), Faulty(`ready.damaged`).
+    """
+    path = state.absolute() / READY_NAME
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Ready)
+    except FileNotFoundError as error:
+        raise Busy(
+            "control.not_running",
+            f"{path} is not there: start a network with `multiplane up --state {state}` and wait for ready",
+        ) from error
+    except msgspec.DecodeError as error:
+        raise Faulty("ready.damaged", f"{path}: {error}") from error
+
+
+def print_json(value: Any) -> None:
+    """Print a message of a door, or anything made of such, as indented JSON."""
+    typer.echo(json.dumps(msgspec.to_builtins(value), indent=2))

@@ -1,0 +1,130 @@
+"""The command that starts a network and shows it: up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import signal
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from multiplane.assembly.settings import UpSettings, load
+from multiplane.assembly.up import run_up
+from multiplane.cli.live import open_board, watch
+from multiplane.cli.network import DEFAULT_STATE, StateOption
+
+_UNIT_S: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Hang the command on the application."""
+    app.command()(up)
+
+
+def duration_s(text: str) -> float:
+    """Seconds in `90`, `30s`, `5m` or `1h`. Raises typer.BadParameter on anything else, and on 0."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if not found or not float(found.group(1)):
+        raise typer.BadParameter(f"expected a duration such as 90, 30s, 5m or 1h, got {text!r}")
+    return float(found.group(1)) * _UNIT_S[found.group(2)]
+
+
+def up(
+    *,
+    scenario: Annotated[
+        str | None,
+        typer.Argument(
+            envvar="MULTIPLANE_SCENARIO",
+            help="A scenario file, or one that ships: madqci (default), lab3, ring6, pair.",
+        ),
+    ] = None,
+    state: StateOption = DEFAULT_STATE,
+    spread: Annotated[
+        str | None,
+        typer.Option(
+            envvar="MULTIPLANE_SPREAD",
+            metavar="per-node",
+            help="One process per site instead of one for all.",
+        ),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(envvar="MULTIPLANE_RATE", help="Simulated seconds per second (default 1).")
+    ] = None,
+    for_text: Annotated[
+        str | None,
+        typer.Option(
+            "--for", envvar="MULTIPLANE_FOR", metavar="DURATION", help="Stop after 90, 30s, 5m or 1h."
+        ),
+    ] = None,
+    port_base: Annotated[
+        int | None,
+        typer.Option(
+            envvar="MULTIPLANE_PORT_BASE", help="First listening port; by default free ones, kept in DIR."
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            envvar="MULTIPLANE_SEED", help="Repeatable random numbers for studies: keys are NOT SECRET."
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Settings file instead of DIR/multiplane.toml.", show_default=False)
+    ] = None,
+) -> None:
+    """Start a network in the foreground and show it; Ctrl-C stops it cleanly.
+
+    When every key manager serves it says so, writes DIR/ready.json and prints a curl line that fetches a key.
+    The same DIR started again goes on where it stopped: same ports, same certificates, no key issued twice.
+    Options win over MULTIPLANE_* variables, these over DIR/multiplane.toml.
+
+    Examples:
+
+        multiplane up
+
+        multiplane up ring6 --state ./ring --for 5m
+
+        multiplane up my-network.toml --spread per-node --rate 10
+    """
+    if spread not in (None, "per-node"):
+        raise typer.BadParameter(f"--spread: expected per-node, got {spread!r}")
+    given = {
+        "scenario": scenario,
+        "spread": True if spread else None,
+        "rate": rate,
+        "for_s": None if for_text is None else duration_s(for_text),
+        "port_base": port_base,
+        "seed": seed,
+    }
+    raise typer.Exit(asyncio.run(run(load(state, given, config))))
+
+
+async def run(settings: UpSettings) -> int:
+    """Run the network until it ends or somebody interrupts; the exit code, 0 for a clean stop."""
+    running = asyncio.ensure_future(_run_and_show(settings))
+    loop = asyncio.get_running_loop()
+    for interruption in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(interruption, running.cancel)
+    try:
+        return await running
+    except asyncio.CancelledError:
+        return 0
+    finally:
+        for interruption in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(interruption)
+
+
+async def _run_and_show(settings: UpSettings) -> int:
+    with open_board(settings.state) as board:
+        board.event(f"starting {settings.scenario} in {settings.state}")
+        watcher = asyncio.ensure_future(watch(settings.state, board))
+        try:
+            return await run_up(settings, board.event, board.ready)
+        finally:
+            watcher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watcher
+            board.event("stopped")

@@ -1,0 +1,145 @@
+"""How a network looks in text: pure functions from reports to tables and lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from multiplane.api.operator import DoorMessage, KmeReport, LinkReport, NetworkReport, UnitRecord
+from multiplane.api.scenario import WorldLink
+
+_STATE_STYLE: Final = {"up": "green", "faulted": "red", "dark": "dim"}
+SEEDED: Final = "keys are NOT SECRET (made from a seed)"
+
+
+def bits(amount_bit: float) -> str:
+    """An amount with a decimal prefix: `1.25 Mbit`."""
+    for prefix in ("", "k", "M", "G"):
+        if abs(amount_bit) < 1000 or prefix == "G":
+            break
+        amount_bit /= 1000
+    return f"{amount_bit:.3g} {prefix}bit"
+
+
+def delivered_bit(kme: KmeReport) -> int:
+    """Key given to applications at one key manager, as master and as slave."""
+    return sum(ledger.delivered_bit for ledger in kme.ledgers)
+
+
+def stock_bit(kme: KmeReport) -> int:
+    """Key that its applications could be issued now."""
+    return sum(ledger.stock_bit for ledger in kme.ledgers if ledger.side == "near")
+
+
+def headline(report: NetworkReport) -> str:
+    """One line: what runs, how fast, how well."""
+    up = sum(link.state == "up" for link in report.links)
+    serving = sum(kme.serving for kme in report.kmes)
+    line = (
+        f"{report.domain} ({report.scenario}) at rate {report.rate:g}: {up} of {len(report.links)} links up, "
+        f"{serving} of {len(report.kmes)} key managers serve"
+    )
+    return line if report.secret else f"{line}; {SEEDED}"
+
+
+def _table(*columns: str, right: Sequence[str] = ()) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
+    return table
+
+
+def link_table(links: Iterable[LinkReport]) -> Table:
+    """Links as the fabric knows them."""
+    table = _table("link", "state", "rate", "qber", "stock", right=("rate", "qber", "stock"))
+    for link in links:
+        table.add_row(
+            f"{link.a} - {link.b}",
+            Text(link.state, style=_STATE_STYLE.get(link.state, "yellow")),
+            f"{bits(link.rate_bit_per_s)}/s",
+            f"{link.qber:.2%}" if link.state == "up" else "",
+            bits(link.stock_bit),
+        )
+    return table
+
+
+def kme_table(kmes: Iterable[KmeReport]) -> Table:
+    """Key managers with what they hold and what they gave."""
+    table = _table(
+        "key manager",
+        "serves",
+        "pid",
+        "pools",
+        "stock",
+        "delivered",
+        right=("pid", "pools", "stock", "delivered"),
+    )
+    for kme in kmes:
+        table.add_row(
+            kme.name,
+            "yes" if kme.serving else Text("no", style="red"),
+            str(kme.pid),
+            str(len(kme.ledgers)),
+            bits(stock_bit(kme)),
+            bits(delivered_bit(kme)),
+        )
+    return table
+
+
+def open_ledgers(report: NetworkReport) -> list[str]:
+    """A line for every ledger whose accounts do not agree with its stock."""
+    return [
+        f"ledger {ledger.owner} to {ledger.peer} ({ledger.side}) does not close: made {ledger.made_bit}, "
+        f"stock {ledger.stock_bit}, delivered {ledger.delivered_bit}, burnt {ledger.burnt_bit}, "
+        f"expired {ledger.expired_bit}"
+        for kme in report.kmes
+        for ledger in kme.ledgers
+        if not ledger.closes
+    ]
+
+
+def status_view(report: NetworkReport) -> RenderableType:
+    """The whole report on one screen."""
+    faults = [Text(line, style="red") for line in open_ledgers(report)]
+    return Group(headline(report), "", link_table(report.links), "", kme_table(report.kmes), *faults)
+
+
+def board(report: NetworkReport | None, events: Iterable[str]) -> RenderableType:
+    """The live view: the report as far as there is one, and what happened last."""
+    recent = [Text(event, style="dim", no_wrap=True, overflow="ellipsis") for event in events]
+    return Group(*([status_view(report), ""] if report else []), *recent)
+
+
+def topology_table(links: Iterable[WorldLink]) -> Table:
+    """Spans of the world with the true state of the link on each."""
+    table = _table("span", "length", "loss", "profile", "state", "rate", right=("length", "loss", "rate"))
+    for link in links:
+        state = "cut" if link.cut else link.state.value
+        table.add_row(
+            " - ".join(link.ends.sites),
+            f"{link.length_km:.1f} km",
+            f"{link.loss_db:.1f} dB",
+            link.profile,
+            Text(state, style="red" if link.cut else _STATE_STYLE.get(state, "yellow")),
+            f"{bits(link.rate_bit_per_s)}/s",
+        )
+    return table
+
+
+def unit_lines(record: UnitRecord) -> list[str]:
+    """A service unit as one key manager knows it."""
+    key = f", this key: {record.key_state}" if record.key_state else ""
+    lines = [f"at {record.owner}: {record.phase}{key}", f"  digest {record.digest}"]
+    return lines + [f"  {urn}" for urn in record.urns]
+
+
+def message_line(message: DoorMessage) -> str:
+    """One call between strata."""
+    return (
+        f"{message.seq:>6} {message.at_ns / 1e9:.6f} {message.caller} -> {message.door}.{message.method} "
+        f"{message.subject}: {message.outcome}"
+    )

@@ -1,0 +1,165 @@
+"""A network made of memory: what the commands would reach through the control socket and over TLS."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+from typer.testing import CliRunner, Result
+
+from multiplane.api.device import LinkState
+from multiplane.api.operator import (
+    DoorMessage,
+    KmeReport,
+    LinkReport,
+    NetworkReport,
+    PoolLedger,
+    UnitRecord,
+)
+from multiplane.api.scenario import WorldLink
+from multiplane.assembly.control import Control
+from multiplane.cli import live, network
+from multiplane.cli.main import app
+from multiplane.kernel.errors import Busy, Refused
+from multiplane.kernel.nouns import Caller, Ends, ends
+
+KEY_ID = "1b4e28ba-2fa1-41d2-883f-0016d3cca427"
+URNS = ("urn:qkd:lab:a:app?=nonce=1", "urn:qkd:lab:b:app?=nonce=2", "urn:qkd:lab:lifecycle:key?=size=256")
+
+
+def ledger(owner: str, peer: str, side: str) -> PoolLedger:
+    """A ledger that closes."""
+    return PoolLedger(
+        owner=owner, peer=peer, side=side, epoch=1, made_bit=10_000, stock_bit=9_000, delivered_bit=512,
+        burnt_bit=488, expired_bit=0, phase="open",
+    )  # fmt: skip
+
+
+def report() -> NetworkReport:
+    """Two sites and the link between them."""
+    kmes = tuple(
+        KmeReport(
+            name=name, urn=f"urn:qkd:lab:{name}:kme", pid=7, serving=True,
+            ledgers=(ledger(name, peer, side),), counters={},
+        )
+        for name, peer, side in (("a", "b", "near"), ("b", "a", "far"))
+    )  # fmt: skip
+    link = LinkReport(
+        a="a", b="b", state="up", rate_bit_per_s=5_570_000.0, qber=0.01, stock_bit=1_250_000, discarded_bit=0,
+        length_km=24.2, loss_db=6.0,
+    )  # fmt: skip
+    return NetworkReport(
+        domain="lab",
+        scenario="pair",
+        at_ns=1,
+        rate=1.0,
+        secret=True,
+        table_version=3,
+        kmes=kmes,
+        links=(link,),
+    )
+
+
+class FakeNetwork:
+    """Both doors of a running network; remembers what was cut."""
+
+    def __init__(self) -> None:
+        self.cuts: set[Ends] = set()
+        self.answer = report()
+
+    async def report(self, caller: Caller) -> NetworkReport:
+        return self.answer
+
+    async def unit(self, caller: Caller, name: str) -> tuple[UnitRecord, ...]:
+        if name not in (KEY_ID, *URNS):
+            raise Refused(
+                "unit.not_found", f"unit {name!r}: expected a key id, a unit digest or an endpoint URN"
+            )
+        return tuple(
+            UnitRecord(owner=owner, urns=URNS, digest="9f" * 16, phase="committed", key_state=state)
+            for owner, state in (("a", "delivered"), ("b", "stock"))
+        )
+
+    async def messages(self, caller: Caller, after_seq: int) -> tuple[DoorMessage, ...]:
+        return tuple(
+            DoorMessage(
+                seq=seq, at_ns=seq * 10**9, caller="urn:qkd:lab:a:kme", door="fabric_control", method="place",
+                subject="a--b", outcome="ok",
+            )
+            for seq in range(after_seq + 1, 4)
+        )  # fmt: skip
+
+    async def stop(self, caller: Caller) -> None:
+        raise AssertionError("no command stops a network")
+
+    async def links(self, caller: Caller) -> tuple[WorldLink, ...]:
+        span = ends("a", "b")
+        cut = span in self.cuts
+        return (
+            WorldLink(
+                ends=span, length_km=24.2, loss_db=6.0, profile="decoy-bb84-1ghz",
+                state=LinkState.FAULTED if cut else LinkState.UP, cut=cut,
+                rate_bit_per_s=0.0 if cut else 5.57e6,
+            ),
+        )  # fmt: skip
+
+    async def cut(self, caller: Caller, ends: Ends) -> None:
+        if ends.sites != ("a", "b"):
+            raise Refused("scenario.unknown_link", f"link {'--'.join(ends.sites)}: expected one of a--b")
+        self.cuts.add(ends)
+
+    async def restore(self, caller: Caller, ends: Ends) -> None:
+        self.cuts.discard(ends)
+
+
+@pytest.fixture
+def running(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeNetwork:
+    """A network that runs on `tmp_path`, where the commands look for it."""
+    fake = FakeNetwork()
+
+    @asynccontextmanager
+    async def control(state: Path) -> AsyncIterator[Control]:
+        if state != tmp_path:
+            raise Busy("control.not_running", f"no network runs on {state}")
+        yield Control(fake, fake)
+
+    monkeypatch.setattr(network, "control", control)
+    monkeypatch.setattr(live, "control", control)
+    monkeypatch.setenv("MULTIPLANE_STATE", str(tmp_path))
+    return fake
+
+
+@pytest.fixture
+def ready_file(tmp_path: Path) -> Path:
+    """A ready.json of two sites, one application each."""
+    path = tmp_path / "ready.json"
+    document = {
+        "ca": str(tmp_path / "ca.pem"),
+        "kmes": {
+            name: {"url": f"https://127.0.0.1:900{port}", "kme_id": f"kme-{name}", "pid": 7}
+            for port, name in enumerate("ab")
+        },
+        "saes": {
+            f"{name}-app": {
+                "kme": name, "cert": f"{name} cert.pem", "key": f"{name}.key",
+                "urn": f"urn:qkd:lab:{name}:app",
+            }
+            for name in "ab"
+        },
+    }  # fmt: skip
+    path.write_bytes(msgspec.json.encode(document))
+    return path
+
+
+@pytest.fixture
+def multiplane() -> Callable[..., Result]:
+    """Run the command with arguments; output and exit code as a shell would see them."""
+    runner = CliRunner()
+
+    def run(*arguments: str) -> Result:
+        return runner.invoke(app, list(arguments), prog_name="multiplane")
+
+    return run

@@ -1,0 +1,173 @@
+"""The commands that look and that change the world, against a network made of memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from typer.testing import Result
+
+from multiplane.assembly.settings import UpSettings
+from multiplane.cli import starting, view
+
+Run = Callable[..., Result]
+KEY_ID = "1b4e28ba-2fa1-41d2-883f-0016d3cca427"
+
+
+def one_line(result: Result) -> str:
+    """The error of a command: exactly one line, on stderr alone."""
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("multiplane: ")
+    return lines[0]
+
+
+def test_status_shows_links_stock_and_what_was_delivered(running: Any, multiplane: Run) -> None:
+    result = multiplane("status")
+    assert result.exit_code == 0, result.stderr
+    for text in ("1 of 1 links up", "a - b", "5.57 Mbit/s", "1.00%", "1.25 Mbit", "512 bit", "9 kbit"):
+        assert text in result.stdout, text
+    assert view.SEEDED not in result.stdout
+    assert "does not close" not in result.stdout
+
+
+def test_status_says_when_keys_are_not_secret_and_when_a_ledger_is_open(
+    running: Any, multiplane: Run
+) -> None:
+    near, far = running.answer.kmes
+    wrong = replace(near, ledgers=(replace(near.ledgers[0], stock_bit=8_999),))
+    running.answer = replace(running.answer, secret=False, kmes=(wrong, far))
+    result = multiplane("status")
+    assert view.SEEDED in result.stdout
+    assert "ledger a to b (near) does not close" in result.stdout
+
+
+def test_status_as_json_is_the_report(running: Any, multiplane: Run) -> None:
+    document = json.loads(multiplane("status", "--json").stdout)
+    assert document["links"][0]["rate_bit_per_s"] == 5_570_000.0
+    assert [kme["name"] for kme in document["kmes"]] == ["a", "b"]
+
+
+def test_link_cut_is_seen_in_the_topology_and_restored(running: Any, multiplane: Run) -> None:
+    assert "up" in multiplane("topology", "show").stdout
+    assert multiplane("link", "cut", "B", "a").exit_code == 0
+    row = multiplane("topology", "show").stdout.splitlines()[1]
+    assert row.split()[:7] == ["a", "-", "b", "24.2", "km", "6.0", "dB"]
+    assert "cut" in row
+    assert json.loads(multiplane("topology", "show", "--json").stdout)[0]["cut"] is True
+    assert multiplane("link", "restore", "a", "b").exit_code == 0
+    assert json.loads(multiplane("topology", "show", "--json").stdout)[0]["cut"] is False
+
+
+def test_unit_show_prints_the_three_urns_at_both_ends(running: Any, multiplane: Run) -> None:
+    lines = multiplane("unit", "show", KEY_ID).stdout.splitlines()
+    assert sum("urn:qkd:" in line for line in lines) == 6
+    assert [line for line in lines if line.startswith("at ")] == [
+        "at a: committed, this key: delivered",
+        "at b: committed, this key: stock",
+    ]
+
+
+def test_messages_come_in_order_after_a_number(running: Any, multiplane: Run) -> None:
+    lines = multiplane("messages", "--after", "1").stdout.splitlines()
+    assert [int(line.split()[0]) for line in lines] == [2, 3]
+    assert "fabric_control.place a--b: ok" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "word"),
+    [
+        (("unit", "show", "nonsense"), 1, "expected a key id"),
+        (("link", "cut", "a", "c"), 2, "expected one of a--b"),
+        (("link", "cut", "a", "A"), 2, "different names"),
+        (("link", "cut", "a", "%%"), 2, "at least one ASCII letter"),
+        (("link", "cut", "a"), 2, "Missing argument"),
+        (("status", "--state", "/nowhere"), 1, "no network runs on /nowhere"),
+        (("stauts",), 2, "No such command 'stauts'"),
+        (("messages", "--after", "-1"), 2, "--after"),
+        (("up", "--for", "9x"), 2, "90, 30s, 5m or 1h"),
+        (("up", "--for", "0"), 2, "90, 30s, 5m or 1h"),
+        (("up", "--spread", "all"), 2, "per-node"),
+        (("up", "--rate", "-2"), 2, "rate: expected more than 0"),
+        (("up", "--rate", "fast"), 2, "'--rate'"),
+        (("up", "--port-base", "80"), 2, "1024"),
+        (("up", "--config", "none.toml"), 2, "none.toml"),
+    ],
+)
+def test_errors_are_one_line_and_an_exit_code(
+    running: Any, multiplane: Run, arguments: tuple[str, ...], code: int, word: str
+) -> None:
+    result = multiplane(*arguments)
+    assert result.exit_code == code, result.output
+    assert word in one_line(result)
+
+
+def test_a_socket_nobody_serves_is_one_line(multiplane: Run, tmp_path: Path) -> None:
+    result = multiplane("status", "--state", str(tmp_path))
+    assert result.exit_code == 1
+    assert f"multiplane up --state {tmp_path}" in one_line(result)
+
+
+def test_every_help_text_teaches_with_an_example(multiplane: Run) -> None:
+    commands = (
+        "up",
+        "status",
+        "messages",
+        "topology show",
+        "unit show",
+        "key get",
+        "link cut",
+        "link restore",
+    )
+    for command in commands:
+        result = multiplane(*command.split(), "--help")
+        assert result.exit_code == 0
+        assert f"multiplane {command}" in result.stdout.partition("Example")[2], command
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90.0), ("30s", 30.0), ("5m", 300.0), ("1h", 3600.0), ("0.5h", 1800.0)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert starting.duration_s(text) == seconds
+
+
+def test_up_hands_over_options_then_environment_then_file(
+    multiplane: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[UpSettings] = []
+
+    async def run(settings: UpSettings) -> int:
+        seen.append(settings)
+        return 0
+
+    monkeypatch.setattr(starting, "run", run)
+    monkeypatch.setenv("MULTIPLANE_STATE", str(tmp_path))
+    monkeypatch.setenv("MULTIPLANE_RATE", "10")
+    monkeypatch.setenv("MULTIPLANE_SEED", "3")
+    (tmp_path / "multiplane.toml").write_text('[up]\nscenario = "ring6"\nrate = 4.0\nport_base = 9000\n')
+    assert multiplane("up", "lab3", "--seed", "5", "--spread", "per-node", "--for", "5m").exit_code == 0
+    assert seen == [
+        UpSettings(
+            state=tmp_path, scenario="lab3", spread=True, rate=10.0, for_s=300.0, port_base=9000, seed=5
+        )
+    ]
+
+
+def test_up_answers_a_scenario_error_with_file_and_line(
+    multiplane: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from multiplane.kernel.errors import Refused
+
+    async def run(settings: UpSettings) -> int:
+        raise Refused("scenario.value", "net.toml:7: length_km: expected more than 0, got -1")
+
+    monkeypatch.setattr(starting, "run", run)
+    result = multiplane("up", "net.toml", "--state", str(tmp_path))
+    assert result.exit_code == 2
+    assert one_line(result) == "multiplane: net.toml:7: length_km: expected more than 0, got -1"

@@ -1,0 +1,90 @@
+"""Settings: the command line wins, the file fills the rest, a refusal names file and line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from multiplane.assembly.settings import FILE_NAME, KeySettings, UpSettings, load
+from multiplane.kernel.errors import Refused
+
+
+def write(state: Path, text: str) -> Path:
+    """A settings file in the state directory."""
+    path = state / FILE_NAME
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_without_a_file_the_defaults_stand(tmp_path: Path) -> None:
+    assert load(tmp_path, {}) == UpSettings(state=tmp_path)
+
+
+def test_what_was_said_wins_over_the_file(tmp_path: Path) -> None:
+    write(tmp_path, '[up]\nscenario = "ring6"\nrate = 2.0\nseed = 5\n')
+    settings = load(tmp_path, {"scenario": "lab3", "rate": None})
+    assert (settings.scenario, settings.rate, settings.seed) == ("lab3", 2.0, 5)
+
+
+def test_keys_and_pairing_come_from_the_file(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        "[keys]\nttl_s = 60\ndefault_size_bit = 128\n[pairing]\nallow_self = true\n"
+        '[[pairing.rules]]\nmaster = "madqci:quijote"\nslave = "*"\nallow = false\n',
+    )
+    settings = load(tmp_path, {})
+    assert settings.keys == KeySettings(ttl_s=60.0, default_size_bit=128)
+    assert settings.pairing.allow_self
+    assert [(rule.master, rule.slave, rule.allow) for rule in settings.pairing.rules] == [
+        ("madqci:quijote", "*", False)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "code", "word"),
+    [
+        ("[up]\nscenari = 'x'\n", 2, "settings.unknown_key", "did you mean `scenario`"),
+        ("[kees]\nttl_s = 5\n", 1, "settings.unknown_key", "did you mean `keys`"),
+        ("[up]\n\nrate = 'fast'\n", 3, "settings.value", "rate"),
+        ("[up]\nrate = 0.0\n", 2, "settings.value", "more than 0"),
+        ("[up]\nport_base = 80\n", 2, "settings.value", "1024"),
+        ("[keys]\nmax_number = 4\nttl_s = -1\n", 3, "settings.value", "ttl_s"),
+        ("[keys]\ndefault_size_bit = 100\n", 1, "settings.value", "multiples of 8"),
+        ("keys = 3\n", 1, "settings.value", "a table"),
+        ("[up]\nrate = \n", 2, "settings.syntax", "line 2"),
+        (
+            "[[pairing.rules]]\nmaster='*'\nslave='*'\nallow=true\n[[pairing.rules]]\nmaster='*'\nslav='*'\n",
+            7,
+            "settings.unknown_key",
+            "did you mean `slave`",
+        ),
+        (
+            "[[pairing.rules]]\nmaster = '*'\nslave = '*'\nallow = 'yes'\n",
+            4,
+            "settings.value",
+            "allow",
+        ),
+        ("[[pairing.rules]]\nmaster = 'urn:qkd:x'\nslave = '*'\nallow = true\n", 1, "settings.value", "urn"),
+    ],
+)
+def test_a_refusal_names_file_and_line(tmp_path: Path, text: str, line: int, code: str, word: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(Refused) as refusal:
+        load(tmp_path, {})
+    assert refusal.value.code == code
+    assert refusal.value.reason.startswith(f"{path}:{line}: "), refusal.value.reason
+    assert word in refusal.value.reason
+
+
+def test_a_wrong_value_that_was_said_names_the_option_not_the_file(tmp_path: Path) -> None:
+    write(tmp_path, "[up]\nrate = 2.0\n")
+    with pytest.raises(Refused) as refusal:
+        load(tmp_path, {"rate": -1.0})
+    assert refusal.value.reason == "rate: expected more than 0, got -1.0"
+
+
+def test_a_settings_file_that_was_named_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(Refused) as refusal:
+        load(tmp_path, {}, tmp_path / "none.toml")
+    assert refusal.value.code == "settings.unreadable"
