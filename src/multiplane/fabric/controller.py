@@ -154,7 +154,7 @@ class FabricController:
     def potential(self, links: tuple[PotentialLink, ...]) -> None:
         """See `api.fabric_connectivity.PathListener`."""
         self._potential = {
-            link_id(*link.ends.sites): link for link in links if link.loss_db <= self._max_loss_db
+            link_id(*link.ends.sites): link for link in links if 0.0 <= link.loss_db <= self._max_loss_db
         }
         self._work.set()
 
@@ -280,7 +280,7 @@ class FabricController:
         except MultiplaneError:
             return
         else:
-            if path.path_id not in self._lost:
+            if path.path_id not in self._lost and path.ends == demand.ends:
                 self._inventory.add(path, self._timeline.now_ns())
 
     async def _start_links(self) -> None:

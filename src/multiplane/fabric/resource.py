@@ -224,14 +224,14 @@ class HopHeader(msgspec.Struct, frozen=True, array_like=True):
     label: str
 
 
-class HopMessage(msgspec.Struct, frozen=True, array_like=True):
+class HopMessage(Secret, frozen=True, kw_only=True, array_like=True):
     """One message between neighbours: the header as encoded, and the payload under pad and tag."""
 
     header: bytes
     locked: bytes
 
 
-class Send(msgspec.Struct, frozen=True):
+class Send(Secret, frozen=True, kw_only=True):
     """Put a message on the channel to `peer`."""
 
     peer: str
@@ -488,4 +488,5 @@ class Relay:
                 label=parcel.label,
             )
         )
-        return Send(peer, _encode(HopMessage(header, lock(pad.key, header, parcel.payload))))
+        hop = HopMessage(header=header, locked=lock(pad.key, header, parcel.payload))
+        return Send(peer=peer, message=_encode(hop))

@@ -154,6 +154,8 @@ def test_a_rate_counts_only_if_both_ends_say_up_now() -> None:
     assert view.rate_bit_per_s("a--b", "another path", now_ns) == 0.0
     assert not view.note(report("b", at_ns=now_ns - 1, state="faulted"))
     assert not view.note(report("c"))
+    assert not view.note(report("b", rate_bit_per_s=float("inf")))
+    assert not view.note(report("b", rate_bit_per_s=float("nan")))
     for change in ({"state": "faulted"}, {"epoch": 4}, {"path_id": "old"}):
         assert view.note(report("b", **change))
         assert view.rate_bit_per_s("a--b", "p", now_ns) == 0.0
