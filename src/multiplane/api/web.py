@@ -1,0 +1,122 @@
+"""Words of HTTP: a table of routes, without a server. `standards` fills tables, `runtime` serves them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from multiplane.kernel.nouns import Caller, Noun, Secret
+
+JSON_TYPE: Final = "application/json"
+_PARAMETER: Final = re.compile(r"\{([^{}/]+)\}")
+
+
+class Request(Secret, frozen=True, kw_only=True):
+    """One authenticated call.
+
+    Args:
+        caller: who speaks, taken from the client certificate alone.
+        params: path parameters by name, percent-decoded once.
+        query: pairs of the query string in order, decoded; names may repeat.
+        body: raw body, empty when there was none.
+    """
+
+    caller: Caller
+    params: Mapping[str, str] = {}
+    query: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+
+
+class Reply(Secret, frozen=True, kw_only=True):
+    """The answer: status, JSON body, and headers beyond Content-Type and Content-Length."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Failure(Noun, frozen=True, kw_only=True):
+    """Body of every answer that is not 2xx: one sentence for people, objects for programs."""
+
+    message: str
+    details: list[dict[str, Any]]
+
+
+Handler = Callable[[Request], Awaitable[Reply]]
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of a table.
+
+    Args:
+        verbs: HTTP methods that this row answers.
+        path: template, one parameter fills one whole segment (`/keys/{slave_SAE_ID}/status`).
+        handler: what to call; kernel errors it raises are answered as 400 or 503.
+        summary: one line for the generated OpenAPI document.
+        takes: type of the request body, None when the row takes none.
+        gives: type of the body of a 200.
+        query: names of the query parameters with their JSON types.
+        errors: statuses other than 200 that the handler can answer.
+    """
+
+    verbs: tuple[str, ...]
+    path: str
+    handler: Handler
+    summary: str = ""
+    takes: type[msgspec.Struct] | None = None
+    gives: type[msgspec.Struct] | None = None
+    query: tuple[tuple[str, str], ...] = ()
+    errors: tuple[int, ...] = (400, 401, 503)
+
+
+def failure(
+    status: int,
+    message: str,
+    *details: Mapping[str, Any],
+    headers: tuple[tuple[str, str], ...] = (),
+) -> Reply:
+    """An error answer `{"message", "details"}`; without details, one that holds the status."""
+    shown = [dict(detail) for detail in details] or [{"status": status}]
+    body = msgspec.json.encode(Failure(message=message, details=shown))
+    return Reply(status=status, body=body, headers=headers)
+
+
+def openapi(title: str, version: str, routes: Sequence[Route]) -> dict[str, Any]:
+    """OpenAPI 3.1 document of a table, from its message types."""
+    types = {kind for row in routes for kind in (row.takes, row.gives) if kind is not None} | {Failure}
+    ordered = sorted(types, key=lambda kind: kind.__name__)
+    _, components = msgspec.json.schema_components(ordered, ref_template="#/components/schemas/{name}")
+    paths: dict[str, dict[str, Any]] = {}
+    for row in routes:
+        for verb in row.verbs:
+            paths.setdefault(row.path, {})[verb.lower()] = _operation(row)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": title, "version": version},
+        "paths": paths,
+        "components": {"schemas": components, "securitySchemes": {"mutualTLS": {"type": "mutualTLS"}}},
+        "security": [{"mutualTLS": []}],
+    }
+
+
+def _operation(row: Route) -> dict[str, Any]:
+    operation: dict[str, Any] = {"summary": row.summary, "responses": {"200": _content("Success", row.gives)}}
+    for status in row.errors:
+        operation["responses"][str(status)] = _content("Failure", Failure)
+    operation["parameters"] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in _PARAMETER.findall(row.path)
+    ] + [{"name": name, "in": "query", "schema": {"type": kind}} for name, kind in row.query]
+    if row.takes is not None:
+        operation["requestBody"] = _content("", row.takes)
+    return operation
+
+
+def _content(description: str, kind: type[msgspec.Struct] | None) -> dict[str, Any]:
+    content: dict[str, Any] = {"description": description} if description else {}
+    if kind is not None:
+        content["content"] = {JSON_TYPE: {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}}
+    return content

@@ -1,0 +1,75 @@
+"""The centre of a domain: the twin, and the controllers of the three strata with strict doors between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from multiplane.api.device import OpticalDevice, QkdDevice
+from multiplane.api.fabric_connectivity import FabricConnectivity
+from multiplane.api.service_connectivity import ServiceConnectivity
+from multiplane.api.service_fabric import FabricControl
+from multiplane.connectivity.controller import ConnectivityController
+from multiplane.fabric.controller import FabricController
+from multiplane.fabric.planes import NodeControl
+from multiplane.kernel.names import controller_urn
+from multiplane.kernel.nouns import Caller
+from multiplane.kernel.ports import Bus, Timeline
+from multiplane.runtime.doors import DoorEvent, MessageRing, strict
+from multiplane.service.controller import ServiceController
+from multiplane.service.planes import ServiceControl
+from multiplane.twin.engine import Twin
+from multiplane.twin.scenario import World
+
+
+BULK: Final = frozenset({"carry", "parcel", "key_block", "window"})
+
+
+class Centre:
+    """Twin and controllers.
+
+    Args:
+        nodes: the fabric agent at a site, None while nobody is there.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        timeline: Timeline,
+        bus: Bus,
+        *,
+        seed: bytes,
+        boot: int,
+        nodes: Callable[[str], NodeControl | None],
+    ) -> None:
+        self.world = world
+        self.caller = Caller(principal=controller_urn(world.domain), domain=world.domain)
+        self.messages = MessageRing(timeline.now_ns)
+        self.twin = Twin(world, timeline, seed, boot)
+        optical = strict(OpticalDevice, self.twin.optical, self.tap)
+        self.connectivity = ConnectivityController(self.caller, timeline, optical, bus)
+        downward = strict(FabricConnectivity, self.connectivity.for_fabric, self.tap)
+        self.fabric = FabricController(self.caller, timeline, downward, nodes, bus)
+        self.service = ServiceController(
+            self.caller,
+            strict(FabricControl, self.fabric, self.tap),
+            strict(ServiceConnectivity, self.connectivity.for_service, self.tap),
+        )
+        self.device = strict(QkdDevice, self.twin.qkd, self.tap)
+        self.control = strict(ServiceControl, self.service, self.tap)
+
+    def tap(self, event: DoorEvent) -> None:
+        """Keep what controls; the stream of key itself would wash it out of the ring."""
+        if event.method not in BULK:
+            self.messages(event)
+
+    async def start(self) -> None:
+        """Bring the controllers to life, from the bottom up."""
+        await self.connectivity.start()
+        await self.fabric.start()
+        await self.service.start()
+
+    async def close(self) -> None:
+        """Let go of work under way."""
+        await self.fabric.close()
+        await self.connectivity.close()

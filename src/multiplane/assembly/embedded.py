@@ -1,0 +1,118 @@
+"""Everything in one process: one store, one bus, channels that cost no socket."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from multiplane.assembly.centre import Centre
+from multiplane.assembly.layout import (
+    Ground,
+    applications_of,
+    entropy_for,
+    fault_script,
+    faults_of,
+    ready_of,
+    rules_of,
+    seed_bytes,
+    wall_ns,
+)
+from multiplane.assembly.ready import Ready
+from multiplane.assembly.site import Site, SiteParts
+from multiplane.assembly.state import kek_of
+from multiplane.fabric.planes import NodeControl
+from multiplane.kernel.names import element_urn
+from multiplane.runtime.channel_local import LocalChannels
+from multiplane.runtime.doors import strict
+from multiplane.runtime.entropy import next_boot_epoch
+from multiplane.runtime.pki import server_context
+from multiplane.runtime.store_sqlite import SqliteStore
+from multiplane.security.sealing import Vault, derive
+from multiplane.service.planes import KmeControl
+
+TWIN_OWNER = "twin"
+
+
+class Embedded:
+    """The layout of `multiplane up` without --spread."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self._faults = faults_of(fault_script(None))
+        self._store = SqliteStore(ground.state.path / "store.sqlite", self._faults)
+        self._sites: dict[str, Site] = {}
+        self.centre: Centre
+        self.ready: Ready
+
+    async def start(self) -> None:
+        """Bring all up; returns when every key manager serves."""
+        ground = self._ground
+        boot = await next_boot_epoch(self._store, TWIN_OWNER)
+        settings = ground.settings
+        seed = os.urandom(32) if settings.seed is None else seed_bytes(settings.seed)
+        self.centre = Centre(
+            ground.world, ground.timeline, ground.bus, seed=seed, boot=boot, nodes=self._node
+        )
+        await self.centre.start()
+        channels = LocalChannels(ground.timeline)
+        for place in ground.world.sites:
+            self._sites[place.name] = await self._site(place.name, channels)
+        for name, site in self._sites.items():
+            await site.start()
+            self.centre.fabric.node_joined(name)
+        self.ready = ready_of(ground, await self._serve(), dict.fromkeys(self._sites, os.getpid()))
+
+    async def _site(self, name: str, channels: LocalChannels) -> Site:
+        ground, settings = self._ground, self._ground.settings
+        owner = element_urn(ground.world.domain, name)
+        boot = await next_boot_epoch(self._store, owner)
+        return Site(
+            SiteParts(
+                domain=ground.world.domain,
+                site=name,
+                applications=applications_of(ground.world, name),
+                boot=boot,
+                timeline=ground.timeline,
+                channels=channels,
+                bus=ground.bus,
+                store=self._store,
+                entropy=entropy_for(owner, boot, settings.seed),
+                vault=Vault(derive(kek_of(ground.state.path), owner)),
+                faults=self._faults,
+                device=self.centre.device,
+                control=self.centre.control,
+                rules=rules_of(settings),
+                policy=settings.pairing,
+                tap=self.centre.tap,
+                pid=os.getpid(),
+            )
+        )
+
+    async def _serve(self) -> dict[str, str]:
+        ground = self._ground
+        served = [name for name, site in self._sites.items() if site.parts.applications]
+        ports = ground.state.ports([f"{name}/014" for name in served], ground.settings.port_base)
+        urls = {}
+        for name in served:
+            mine = ground.pki.kmes[name]
+            tls = server_context(mine.certificate, mine.key, ground.pki.authority)
+            urls[name] = await self._sites[name].serve(
+                tls, ports[f"{name}/014"], wall_ns, ground.settings.rate
+            )
+        return urls
+
+    def _node(self, site: str) -> NodeControl | None:
+        found = self._sites.get(site)
+        return strict(NodeControl, found.agent, self.centre.tap) if found else None
+
+    def kmes(self) -> Mapping[str, KmeControl]:
+        """The key managers, by site."""
+        return {name: site.kme for name, site in self._sites.items()}
+
+    async def close(self) -> None:
+        """Stop the sites, then the centre, then the store."""
+        for site in self._sites.values():
+            await site.close()
+        if hasattr(self, "centre"):
+            await self.centre.close()
+        self._store.close()

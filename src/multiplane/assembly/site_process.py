@@ -1,0 +1,128 @@
+"""A site as a process of its own: `python -m multiplane.assembly.site_process NAME < orders`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from multiplane.api.device import QkdDevice
+from multiplane.assembly.layout import entropy_for, faults_of, wall_ns
+from multiplane.assembly.site import HOST, Site, SiteParts, identify
+from multiplane.assembly.state import kek_of
+from multiplane.assembly.tasks import Tasks
+from multiplane.assembly.uplink import SERVICE, SiteOrders, Uplink, UplinkBus
+from multiplane.fabric.planes import NodeControl
+from multiplane.kernel.errors import MultiplaneError
+from multiplane.kernel.names import controller_urn, element_urn
+from multiplane.kernel.nouns import Caller
+from multiplane.runtime.channel_tls import TlsChannels
+from multiplane.runtime.clocks import PacedClock
+from multiplane.runtime.dispatcher import Dispatcher
+from multiplane.runtime.doors import remote, serve
+from multiplane.runtime.entropy import next_boot_epoch
+from multiplane.runtime.logs import set_up_logs
+from multiplane.runtime.pki import client_context, server_context
+from multiplane.runtime.session import Session
+from multiplane.runtime.store_sqlite import SqliteStore
+from multiplane.security.sealing import Vault, derive
+from multiplane.service.planes import KmeControl, ServiceControl
+
+LOST: Final = 3
+
+
+async def run(orders: SiteOrders) -> int:
+    """Run a site until it is told to stop (0) or the way to the parent is lost (3)."""
+    caller = Caller(principal=element_urn(orders.domain, orders.site), domain=orders.domain)
+    clock = PacedClock(orders.epoch_ns, orders.rate, orders.started_ns)
+    ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    tasks = Tasks()
+
+    def end(code: int) -> None:
+        if not ended.done():
+            ended.set_result(code)
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end, 0)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, lambda: None)  # the parent's to handle
+    timeline = Dispatcher(clock, lambda _: end(1))
+    ticking = asyncio.ensure_future(timeline.run())
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(tasks.close)
+        stack.callback(ticking.cancel)
+        faults = faults_of(orders.faults)
+        store = SqliteStore(Path(orders.folder) / "store.sqlite", faults)
+        stack.callback(store.close)
+        boot = await next_boot_epoch(store, caller.principal)
+        tls = Path(orders.certificate), Path(orders.key), Path(orders.authority)
+        channels = TlsChannels(
+            timeline,
+            server_context(*tls),
+            client_context(*tls),
+            identify(orders.domain),
+            _book(orders),
+            faults,
+        )
+        stack.push_async_callback(channels.close)
+        await channels.listen(HOST, orders.channel_port)
+        session = Session(await channels.open(caller, controller_urn(orders.domain), SERVICE, 0))
+        session.on_closed(lambda _: end(LOST))
+        uplink = remote(Uplink, session, "uplink")
+        bus = UplinkBus(uplink, caller)
+        site = Site(
+            SiteParts(
+                domain=orders.domain,
+                site=orders.site,
+                applications=orders.applications,
+                boot=boot,
+                timeline=timeline,
+                channels=channels,
+                bus=bus,
+                store=store,
+                entropy=entropy_for(caller.principal, boot, orders.seed),
+                vault=Vault(derive(kek_of(Path(orders.state)), caller.principal)),
+                faults=faults,
+                device=remote(QkdDevice, session, "device"),
+                control=remote(ServiceControl, session, "service"),
+                rules=orders.rules,
+                policy=orders.policy,
+                pid=os.getpid(),
+            )
+        )
+        serve(session, "node", NodeControl, site.agent)
+        serve(session, "kme", KmeControl, site.kme)
+        stack.push_async_callback(site.close)
+        await site.start()
+        url = await site.serve(server_context(*tls), orders.api_port, wall_ns, orders.rate)
+        await uplink.serving(caller, url, os.getpid())
+        return await ended
+    raise AssertionError("unreachable")
+
+
+def _book(orders: SiteOrders) -> Callable[[str], tuple[str, int]]:
+    """Where the elements of the network listen."""
+    ports = {element_urn(orders.domain, site): port for site, port in orders.channel_ports.items()} | {
+        controller_urn(orders.domain): orders.parent_port
+    }
+    return lambda urn: (HOST, ports[urn])
+
+
+def main() -> int:
+    """Read orders from standard input and run."""
+    orders = msgspec.json.decode(sys.stdin.buffer.read(), type=SiteOrders)
+    set_up_logs(style="human")
+    try:
+        return asyncio.run(run(orders))
+    except MultiplaneError as error:
+        print(f"{orders.site}: {error.reason}", file=sys.stderr)  # noqa: T201
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

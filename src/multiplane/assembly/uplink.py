@@ -1,0 +1,81 @@
+"""The door of the parent for the site processes it started. Internal to the layout `per node`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from multiplane.kernel.errors import MultiplaneError, Refused
+from multiplane.kernel.nouns import Caller, Secret
+from multiplane.kernel.ports import Subscription
+from multiplane.security.policy import PairingPolicy
+from multiplane.service.planes import Application, KeyRules
+
+SERVICE = "site"
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class Uplink(Protocol):
+    """What a site process tells its parent."""
+
+    async def serving(self, caller: Caller, url: str, pid: int) -> None:
+        """The site serves its applications at `url`."""
+        ...
+
+    def publish(self, caller: Caller, subject: str, message: bytes) -> None:
+        """A message for the bus, as it is encoded."""
+        ...
+
+
+class UplinkBus:
+    """The Bus of a site process: what it publishes reaches the parent's bus; it hears nothing."""
+
+    def __init__(self, uplink: Uplink, caller: Caller) -> None:
+        self._uplink, self._caller = uplink, caller
+
+    def publish(self, subject: str, message: msgspec.Struct) -> None:
+        """Hand a message to the parent; lost with the way to it. Raises: Refused(`bus.secret`)."""
+        if isinstance(message, Secret):
+            raise Refused("bus.secret", f"message: {type(message).__name__} carries key material")
+        with suppress(MultiplaneError):
+            self._uplink.publish(self._caller, subject, msgspec.msgpack.encode(message))
+
+    def subscribe(self, pattern: str, kind: type[T], handler: Callable[[str, T], None]) -> Subscription:
+        """Refused: elements of a site are told by doors. Raises: Refused(`bus.publish_only`)."""
+        del kind, handler
+        raise Refused("bus.publish_only", f"pattern {pattern!r}: a site process only publishes")
+
+
+class SiteOrders(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a site process needs to know, given on its standard input. No secrets: paths only.
+
+    Args:
+        state, folder: the network's state directory, and where this site keeps its store.
+        parent_port, channel_port, api_port: on loopback.
+        channel_ports: of all sites, by name.
+        epoch_ns, started_ns: the network's clock: its epoch and the monotonic time at which it began.
+        faults: script of injected faults, empty in operation.
+    """
+
+    domain: str
+    site: str
+    applications: tuple[Application, ...]
+    state: str
+    folder: str
+    authority: str
+    certificate: str
+    key: str
+    parent_port: int
+    channel_port: int
+    api_port: int
+    channel_ports: dict[str, int]
+    epoch_ns: int
+    started_ns: int
+    rate: float
+    seed: int | None
+    rules: KeyRules
+    policy: PairingPolicy
+    faults: str

@@ -1,0 +1,397 @@
+"""The fabric's agent at one site: drives the devices of its links and relays parcels."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+from multiplane.api.device import KeyBlock, LinkState, LinkStatus, QkdDevice
+from multiplane.api.service_fabric import Parcel, ParcelListener
+from multiplane.api.telemetry import Sample
+from multiplane.fabric.planes import ForwardingTable, Installed, LinkLedger, LinkOrder, LinkReport
+from multiplane.fabric.resource import Action, Arrive, LinkPool, Relay, Send
+from multiplane.kernel.errors import Busy, MultiplaneError, Refused
+from multiplane.kernel.names import controller_urn, element_urn, link_id, site_of
+from multiplane.kernel.nouns import Caller
+from multiplane.kernel.ports import Bus, Channel, Channels, Faults, Timeline
+from multiplane.kernel.quantity import NS_PER_MS, NS_PER_S, bit_from_byte
+
+RELAY: Final = "relay"
+REPORT_EVERY_NS: Final = NS_PER_S
+BACKOFF_FIRST_NS: Final = 200 * NS_PER_MS
+BACKOFF_LAST_NS: Final = 5 * NS_PER_S
+
+
+@dataclass(slots=True, eq=False)
+class _Link:
+    """One link of this site: what was ordered, and how far it is."""
+
+    link: str
+    peer: str
+    pool: LinkPool
+    order: LinkOrder | None = None
+    attached: bool = False
+    status: LinkStatus | None = None
+    channel: Channel | None = None
+    opened_ns: int = 0
+    opening: bool = False
+    backoff_ns: int = BACKOFF_FIRST_NS
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class FabricAgent:
+    """KMA and relay of a site. Implements `api.service_fabric.FabricNode`, `planes.NodeControl` and
+    `api.device.DeviceListener`.
+
+    Args:
+        caller: the site's own element, as it appears to devices and peers.
+    """
+
+    def __init__(
+        self,
+        caller: Caller,
+        site: str,
+        timeline: Timeline,
+        device: QkdDevice,
+        channels: Channels,
+        *,
+        bus: Bus,
+        faults: Faults,
+    ) -> None:
+        self._caller = caller
+        self._site = site
+        self._timeline = timeline
+        self._device = device
+        self._channels = channels
+        self._bus = bus
+        self._faults = faults
+        self._relay = Relay(site)
+        self._links: dict[str, _Link] = {}
+        self._listener: ParcelListener | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ticking = False
+        self._expiring = False
+        self._closed = False
+
+    async def start(self) -> None:
+        """Take channels from neighbours from now on."""
+        self._channels.accept(self._caller.principal, RELAY, self._accepted)
+
+    async def close(self) -> None:
+        """Let go of channels and tasks; devices keep what they were told."""
+        self._closed = True
+        for link in self._links.values():
+            self._drop_channel(link, "agent closed")
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    @property
+    def table_version(self) -> int:
+        """Version of the forwarding table in force, 0 before the first."""
+        return self._relay.version
+
+    def ledgers(self) -> dict[str, LinkLedger]:
+        """The accounts of this end of each link."""
+        return {link.link: link.pool.ledger() for link in self._links.values()}
+
+    # FabricNode
+
+    async def subscribe(self, caller: Caller, listener: ParcelListener) -> None:
+        """See `api.service_fabric.FabricNode`."""
+        self._check_own_site(caller)
+        self._listener = listener
+
+    async def carry(self, caller: Caller, parcel: Parcel) -> None:
+        """See `api.service_fabric.FabricNode`."""
+        self._check_own_site(caller)
+        if parcel.source != self._site:
+            raise Refused("fabric.not_allowed", f"source: expected {self._site!r}, got {parcel.source!r}")
+        sent = self._relay.launch(parcel)
+        self._faults.reach("fabric.pad_spent")
+        if not self._send(sent):
+            raise Busy(
+                "fabric.link_dry", f"link: channel to {sent.peer} is full", retry_after_ns=100 * NS_PER_MS
+            )
+        self._grant(self._links[link_id(self._site, sent.peer)])
+
+    # NodeControl
+
+    async def start_link(self, caller: Caller, order: LinkOrder) -> None:
+        """See `planes.NodeControl`."""
+        self._check_controller(caller)
+        if order.link != link_id(self._site, order.peer_site) or order.peer_site == self._site:
+            raise Refused(
+                "fabric.wrong_link",
+                f"link: expected one between {self._site!r} and {order.peer_site!r}, got {order.link!r}",
+            )
+        link = self._links.get(order.link)
+        if link is None:
+            pool = self._relay.port(order.peer_site)
+            link = self._links[order.link] = _Link(order.link, order.peer_site, pool)
+        async with link.lock:
+            if link.order is not None and link.order.path != order.path:
+                self._drop_channel(link, "path replaced")
+            link.order = order
+            try:
+                await self._run_device(link)
+            except MultiplaneError:
+                link.order = None
+                raise
+        self._reach(link)
+        self._report(link)
+        self._tick_soon()
+
+    async def _run_device(self, link: _Link) -> None:
+        """Attach once, for each attaching begins a new epoch, then ask for key."""
+        if not link.attached:
+            status = await self._device.attach(self._caller, link.link, self)
+            link.attached = True
+            self.link_status(status)
+            self._grant(link)
+        await self._device.start(self._caller, link.link)
+
+    async def stop_link(self, caller: Caller, link: str, reason: str) -> None:
+        """See `planes.NodeControl`."""
+        self._check_controller(caller)
+        known = self._links.get(link)
+        if known is None or known.order is None:
+            return
+        known.order = None
+        self._drop_channel(known, reason)
+        async with known.lock:
+            await self._device.stop(self._caller, link)
+        self._report(known, reason)
+
+    async def install(self, caller: Caller, table: ForwardingTable) -> Installed:
+        """See `planes.NodeControl`."""
+        self._check_controller(caller)
+        answer, actions = self._relay.install(table)
+        self._perform(actions)
+        return answer
+
+    # DeviceListener
+
+    def key_block(self, block: KeyBlock) -> None:
+        """New key from the device of a link."""
+        link = self._links.get(block.link)
+        if link is None:
+            return
+        link.pool.deposit(block)
+        self._perform(self._relay.key_came(link.peer, self._timeline.now_ns()))
+        self._grant(link)
+
+    def link_status(self, status: LinkStatus) -> None:
+        """The device's word on a link: a new epoch burns the pool, a new state is published."""
+        link = self._links.get(status.link)
+        if link is None:
+            return
+        known = link.status
+        if known is not None and (status.epoch, status.at_ns) < (known.epoch, known.at_ns):
+            return
+        link.status = status
+        if link.pool.begin(status.epoch):
+            self._perform(self._relay.key_came(link.peer, self._timeline.now_ns()))
+        self._grant(link)
+        if known is None or (known.state, known.epoch) != (status.state, status.epoch):
+            self._report(link)
+
+    # channels
+
+    def _accepted(self, channel: Channel) -> None:
+        """A neighbour reached us: it has the lower name, and its link must be ordered here too."""
+        peer = self._peer_site(channel)
+        link = None if peer is None else self._links.get(link_id(self._site, peer))
+        if link is None or link.order is None or link.peer > self._site or self._closed:
+            channel.close("link is not ordered here")
+            return
+        self._drop_channel(link, "replaced by a newer channel")
+        self._adopt(link, channel)
+
+    def _peer_site(self, channel: Channel) -> str | None:
+        """The site of an authenticated peer of this domain, None for anybody else."""
+        peer = channel.peer
+        if peer.domain != self._caller.domain:
+            return None
+        try:
+            site = site_of(peer.principal)
+        except ValueError:
+            return None
+        return site if peer.principal == element_urn(peer.domain, site) != self._caller.principal else None
+
+    def _reach(self, link: _Link) -> None:
+        """Open the channel of a link, if that is this end's part and it is not open."""
+        if self._closed or link.opening or link.order is None or link.channel or link.peer < self._site:
+            return
+        link.opening = True
+        self._spawn(self._open(link, link.order))
+
+    async def _open(self, link: _Link, order: LinkOrder) -> None:
+        peer = element_urn(self._caller.domain, link.peer)
+        try:
+            channel = await self._channels.open(self._caller, peer, RELAY, order.path.delay_ns)
+        except MultiplaneError:
+            self._reach_later(link)
+            return
+        finally:
+            link.opening = False
+        if self._closed or link.order is None or link.channel is not None:
+            channel.close("no longer wanted")
+        elif link.order.path != order.path:
+            channel.close("path replaced")
+            self._reach(link)
+        else:
+            self._adopt(link, channel)
+
+    def _reach_later(self, link: _Link) -> None:
+        """Try the channel again after a pause that doubles up to its limit."""
+        pause_ns, link.backoff_ns = link.backoff_ns, min(2 * link.backoff_ns, BACKOFF_LAST_NS)
+        self._timeline.at_ns(self._timeline.now_ns() + pause_ns, self._reach, link)
+
+    def _adopt(self, link: _Link, channel: Channel) -> None:
+        link.channel = channel
+        link.opened_ns = self._timeline.now_ns()
+        channel.listen(partial(self._message, link, channel), partial(self._lost, link, channel))
+        if link.channel is channel:  # what came before may have been its end
+            self._perform(self._relay.opened(link.peer, link.opened_ns))
+
+    def _lost(self, link: _Link, channel: Channel, reason: str) -> None:
+        """The channel broke: keep the pool, try again while the link is ordered."""
+        if link.channel is not channel:
+            return
+        link.channel = None
+        self._relay.closed(link.peer)
+        if self._timeline.now_ns() - link.opened_ns > BACKOFF_LAST_NS:
+            link.backoff_ns = BACKOFF_FIRST_NS
+        if link.order is not None and link.peer > self._site:
+            self._reach_later(link)
+        self._report(link, reason)
+
+    def _drop_channel(self, link: _Link, reason: str) -> None:
+        channel, link.channel = link.channel, None
+        if channel is not None:
+            self._relay.closed(link.peer)
+            channel.close(reason)
+
+    # relay
+
+    def _message(self, link: _Link, channel: Channel, message: bytes) -> None:
+        if link.channel is not channel:
+            return
+        self._perform(self._relay.receive(link.peer, message, self._timeline.now_ns()))
+        self._grant(link)
+
+    def _perform(self, actions: list[Action]) -> None:
+        """Do what the relay decided, then see that what it keeps waiting is looked at in time."""
+        for action in actions:
+            if isinstance(action, Send):
+                if not self._send(action):
+                    self._relay.count(action.peer, "dropped_channel")
+                self._grant(self._links[link_id(self._site, action.peer)])
+            elif isinstance(action, Arrive):
+                self._deliver(action)
+            else:
+                self._alarm(action.peer)
+        due_ns = None if self._expiring else self._relay.next_expiry_ns()
+        if due_ns is not None:
+            self._expiring = True
+            self._timeline.at_ns(due_ns, self._expire)
+
+    def _expire(self) -> None:
+        self._expiring = False
+        if not self._closed:
+            self._perform(self._relay.expire(self._timeline.now_ns()))
+
+    def _send(self, sent: Send) -> bool:
+        link = self._links[link_id(self._site, sent.peer)]
+        try:
+            if link.channel is None:
+                return False
+            link.channel.send(sent.message)
+        except MultiplaneError:
+            return False
+        return True
+
+    def _deliver(self, arrival: Arrive) -> None:
+        if self._listener is None:
+            self._relay.count(arrival.peer, "dropped_unclaimed")
+            return
+        try:
+            self._listener.parcel(arrival.parcel)
+        except MultiplaneError:
+            self._relay.count(arrival.peer, "dropped_unclaimed")
+
+    def _grant(self, link: _Link) -> None:
+        """Give the device room when enough was freed."""
+        limit = link.pool.grant() if link.attached else None
+        if limit is not None:
+            self._device.window(self._caller, link.link, link.pool.epoch, limit)
+
+    # telemetry
+
+    def _alarm(self, peer: str) -> None:
+        """A tag failed: the message was changed on its way, or the two ends hold different key."""
+        link = link_id(self._site, peer)
+        sample = Sample(
+            subject=link,
+            name="relay.tag_rejected",
+            value=float(self._relay.counters(peer).get("dropped_tag", 0)),
+            unit="1",
+            at_ns=self._timeline.now_ns(),
+        )
+        self._bus.publish(f"{self._caller.domain}.fabric.telemetry.{self._site}.alarm", sample)
+
+    def _report(self, link: _Link, reason: str = "") -> None:
+        """Publish what this end knows of a link."""
+        status = link.status
+        report = LinkReport(
+            link=link.link,
+            site=self._site,
+            path_id="" if link.order is None else link.order.path.path_id,
+            state=(LinkState.DARK if status is None else status.state).value,
+            epoch=link.pool.epoch,
+            rate_bit_per_s=0.0 if status is None else status.rate_bit_per_s,
+            qber=0.0 if status is None else status.qber,
+            stock_bit=bit_from_byte(link.pool.stock_byte),
+            discarded_bit=0 if status is None else status.discarded_bit,
+            counters=self._relay.counters(link.peer),
+            at_ns=self._timeline.now_ns(),
+            reason=reason or ("" if status is None else status.reason),
+        )
+        self._bus.publish(f"{self._caller.domain}.fabric.telemetry.{self._site}.link", report)
+
+    def _tick_soon(self) -> None:
+        """One timer for all links of the site, while one is ordered."""
+        if not self._ticking:
+            self._ticking = True
+            self._timeline.at_ns(self._timeline.now_ns() + REPORT_EVERY_NS, self._tick)
+
+    def _tick(self) -> None:
+        self._ticking = False
+        ordered = [link for link in self._links.values() if link.order is not None]
+        if self._closed or not ordered:
+            return
+        for link in ordered:
+            self._report(link)
+        self._tick_soon()
+
+    # who may speak
+
+    def _check_controller(self, caller: Caller) -> None:
+        expected = controller_urn(self._caller.domain)
+        if caller.domain != self._caller.domain or caller.principal != expected:
+            raise Refused("fabric.not_allowed", f"caller: expected {expected!r}, got {caller.principal!r}")
+
+    def _check_own_site(self, caller: Caller) -> None:
+        if caller.principal != self._caller.principal:
+            expected = self._caller.principal
+            raise Refused("fabric.not_allowed", f"caller: expected {expected!r}, got {caller.principal!r}")
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

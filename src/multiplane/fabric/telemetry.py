@@ -1,0 +1,51 @@
+"""Telemetry plane of the fabric: what the agents last said of their links, as one view."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from multiplane.api.device import LinkState
+from multiplane.fabric.planes import LinkReport
+from multiplane.kernel.quantity import NS_PER_S
+
+FRESH_NS: Final = 5 * NS_PER_S
+
+
+class LinkView:
+    """The latest report of each end of each link."""
+
+    def __init__(self) -> None:
+        self._reports: dict[str, dict[str, LinkReport]] = {}
+
+    def note(self, report: LinkReport) -> bool:
+        """Take a report in; False when it is older than the one held or not from an end of its link."""
+        ends = self._reports.setdefault(report.link, {})
+        known = ends.get(report.site)
+        if report.site not in report.link.split("--") or (known is not None and report.at_ns < known.at_ns):
+            return False
+        ends[report.site] = report
+        return True
+
+    def forget_site(self, site: str) -> None:
+        """A site began anew: what it said before means nothing now."""
+        for ends in self._reports.values():
+            ends.pop(site, None)
+
+    def reports(self, link: str) -> tuple[LinkReport, ...]:
+        """The latest report of each end, in order of site."""
+        ends = self._reports.get(link, {})
+        return tuple(ends[site] for site in sorted(ends))
+
+    def rate_bit_per_s(self, link: str, path_id: str, now_ns: int) -> float:
+        """Rate of a link; 0 unless both ends say up, on this path, in one epoch, within the last 5 s."""
+        ends = self.reports(link)
+        alive = len(ends) == 2 and ends[0].epoch == ends[1].epoch
+        if not alive or not all(_up(report, path_id, now_ns) for report in ends):
+            return 0.0
+        return min(report.rate_bit_per_s for report in ends)
+
+
+def _up(report: LinkReport, path_id: str, now_ns: int) -> bool:
+    return (
+        report.state == LinkState.UP.value and report.path_id == path_id and now_ns - report.at_ns <= FRESH_NS
+    )

@@ -1,0 +1,46 @@
+"""What a server takes from strangers, and what it counted."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds of one listener. *Half-open* is a connection that has not yet sent a whole request head.
+
+    Args:
+        body_byte: largest request body.
+        header_byte: all header names and values of one request; also the longest request line.
+        handshake_s: TLS handshake.
+        head_s: from the connection, or the first byte of a later request, to the end of the request head.
+        body_s: from the end of the head to the end of the body; also for a client that does not read answers.
+        keep_alive_s: silence between two requests.
+        half_open: so many at once; one more pushes out the oldest.
+        connections: so many at once, half-open ones counted in.
+        linger_s, linger_byte: how long and how much of an unwanted body is thrown away before the connection
+            is closed, so that a client that is still sending can read the answer.
+    """
+
+    body_byte: int = 64 * 1024
+    header_byte: int = 16 * 1024
+    handshake_s: float = 5.0
+    head_s: float = 10.0
+    body_s: float = 10.0
+    keep_alive_s: float = 75.0
+    half_open: int = 200
+    connections: int = 1000
+    linger_s: float = 1.0
+    linger_byte: int = 1024 * 1024
+
+
+class Statistics(msgspec.Struct, kw_only=True):
+    """Counts of one listener since it started; `open_connections` and `half_open` are of now.
+
+    `dropped` counts connections that were pushed out or turned away because the listener was full.
+    """
+
+    requests: dict[int, int] = {}
+    open_connections: int = 0
+    half_open: int = 0
+    dropped: int = 0
+    failed_handshakes: int = 0

@@ -1,0 +1,185 @@
+"""Client of ETSI GS QKD 014 over mutual TLS: `KeyClient` for asyncio, `KeyClient.sync` for everyone else."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from multiplane.api.north import Key
+from multiplane.api.web import JSON_TYPE, Failure
+from multiplane.api.wire.etsi014 import KeyContainer, KeyId, KeyIds, KeyRequest, Status
+from multiplane.kernel.errors import KINDS, Busy, Faulty, MultiplaneError, Refused, Unknown
+
+_NS_PER_S: Final = 1_000_000_000
+_DEFAULT_RETRY_S: Final = 1.0
+
+Message = TypeVar("Message", bound=msgspec.Struct)
+
+
+class KeyClient:
+    """An application at one key manager, as an asynchronous context manager.
+
+    Args:
+        url: base of the key manager (`https://127.0.0.1:9443`).
+        ca: PEM file of the authority that signed the key manager's certificate.
+        cert, key: PEM files of the application's own certificate and private key; they say who it is.
+        timeout_s: bound of one request, > 0.
+
+    Every method raises Refused (400; 401 with code `http.unauthorised`), Busy (503; `retry_after_ns` in wall
+    nanoseconds), Faulty, or Unknown when the connection broke after the request was sent: its keys may be
+    gone. `retry_for_s` waits out Busy for so long before raising it.
+    """
+
+    def __init__(
+        self, url: str, ca: str | Path, cert: str | Path, key: str | Path, *, timeout_s: float = 30.0
+    ) -> None:
+        self._base = url.rstrip("/") + "/api/v1/keys/"
+        self._tls = ssl.create_default_context(cafile=ca)
+        self._tls.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._tls.load_cert_chain(cert, key)
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._session: aiohttp.ClientSession | None = None
+
+    @staticmethod
+    def sync(
+        url: str, ca: str | Path, cert: str | Path, key: str | Path, *, timeout_s: float = 30.0
+    ) -> SyncKeyClient:
+        """The same client without asyncio: `with KeyClient.sync(...) as client`."""
+        return SyncKeyClient(KeyClient(url, ca, cert, key, timeout_s=timeout_s))
+
+    async def __aenter__(self) -> Self:
+        connector = aiohttp.TCPConnector(ssl=self._tls)
+        self._session = aiohttp.ClientSession(connector=connector, timeout=self._timeout)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def status(self, peer: str) -> Status:
+        """What there is to get with `peer` (URN or alias), now."""
+        return await self._call("GET", f"{_quoted(peer)}/status", None, Status, 0.0)
+
+    async def enc_keys(
+        self, peer: str, number: int = 1, size_bit: int = 0, *, retry_for_s: float = 0.0
+    ) -> tuple[Key, ...]:
+        """Fresh keys shared with `peer`; `size_bit` 0 takes the key manager's default."""
+        wish = KeyRequest(number=number, size=size_bit or msgspec.UNSET)
+        return _keys(await self._call("POST", f"{_quoted(peer)}/enc_keys", wish, KeyContainer, retry_for_s))
+
+    async def dec_keys(self, master: str, ids: Sequence[str], *, retry_for_s: float = 0.0) -> tuple[Key, ...]:
+        """The keys that `master` got under these ids; each can be had once."""
+        wish = KeyIds(key_ids=[KeyId(key_id=key_id) for key_id in ids])
+        return _keys(await self._call("POST", f"{_quoted(master)}/dec_keys", wish, KeyContainer, retry_for_s))
+
+    async def _call(
+        self, verb: str, path: str, wish: msgspec.Struct | None, gives: type[Message], retry_for_s: float
+    ) -> Message:
+        loop = asyncio.get_running_loop()
+        due_s = loop.time() + retry_for_s
+        while True:
+            try:
+                return _decoded(await self._exchange(verb, path, wish), gives)
+            except Busy as busy:
+                wait_s = max(busy.retry_after_ns / _NS_PER_S, 0.01)
+                if loop.time() + wait_s > due_s:
+                    raise
+            await asyncio.sleep(wait_s)
+
+    async def _exchange(self, verb: str, path: str, wish: msgspec.Struct | None) -> bytes:
+        if self._session is None:
+            raise Refused("client.closed", "client: expected to be used inside `async with`")
+        data = None if wish is None else msgspec.json.encode(wish)
+        try:
+            async with self._session.request(
+                verb, URL(self._base + path, encoded=True), data=data, headers={"Content-Type": JSON_TYPE}
+            ) as response:
+                body = await response.read()
+                if response.status != 200:
+                    raise _error(response.status, response.headers.get("Retry-After", ""), body)
+                return body
+        except aiohttp.ClientConnectorError as error:
+            raise Busy("http.unreachable", f"url: cannot connect, {type(error).__name__}") from error
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Unknown("http.lost", f"answer: none came, {type(error).__name__}") from error
+
+
+class SyncKeyClient:
+    """`KeyClient` for code without an event loop; not for use inside one, nor from two threads."""
+
+    def __init__(self, client: KeyClient) -> None:
+        self._client = client
+        self._runner = asyncio.Runner()
+
+    def __enter__(self) -> Self:
+        self._runner.run(self._client.__aenter__())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._runner.run(self._client.__aexit__(kind, error, trace))
+        finally:
+            self._runner.close()
+
+    def status(self, peer: str) -> Status:
+        """As `KeyClient.status`."""
+        return self._runner.run(self._client.status(peer))
+
+    def enc_keys(
+        self, peer: str, number: int = 1, size_bit: int = 0, *, retry_for_s: float = 0.0
+    ) -> tuple[Key, ...]:
+        """As `KeyClient.enc_keys`."""
+        return self._runner.run(self._client.enc_keys(peer, number, size_bit, retry_for_s=retry_for_s))
+
+    def dec_keys(self, master: str, ids: Sequence[str], *, retry_for_s: float = 0.0) -> tuple[Key, ...]:
+        """As `KeyClient.dec_keys`."""
+        return self._runner.run(self._client.dec_keys(master, ids, retry_for_s=retry_for_s))
+
+
+def _quoted(name: str) -> str:
+    return quote(name, safe="")
+
+
+def _keys(container: KeyContainer) -> tuple[Key, ...]:
+    return tuple(Key(key_id=item.key_id, key=item.key) for item in container.keys)
+
+
+def _decoded(body: bytes, gives: type[Message]) -> Message:
+    try:
+        return msgspec.json.decode(body, type=gives)
+    except msgspec.MsgspecError:
+        # The body may hold keys: say nothing of it.
+        raise Faulty("http.malformed_answer", f"answer: expected a {gives.__name__}") from None
+
+
+def _error(status: int, retry_after: str, body: bytes) -> MultiplaneError:
+    """The kernel error that an answer other than 200 stands for."""
+    try:
+        told = msgspec.json.decode(body, type=Failure)
+    except msgspec.MsgspecError:
+        told = Failure(message=f"status {status} without an explanation", details=[])
+    detail: dict[str, Any] = told.details[0] if told.details else {}
+    code = str(detail.get("code", f"http.{status}"))
+    if status == 401:
+        return Refused("http.unauthorised", told.message)
+    if status < 500:
+        return Refused(code, told.message)
+    kind = KINDS.get(str(detail.get("kind")), Busy if status == 503 else Faulty)
+    if kind is not Busy:
+        return kind(code, told.message)
+    wait_s = float(retry_after) if retry_after.isdecimal() else _DEFAULT_RETRY_S
+    return Busy(code, told.message, retry_after_ns=round(wait_s * _NS_PER_S))

@@ -1,0 +1,114 @@
+"""Control plane: prefix routes of applications, admission of key requests, phases of pairs. Pure."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+from multiplane.api.north import KeyRequest
+from multiplane.api.service_connectivity import ClassicalPath
+from multiplane.api.service_fabric import OrderPhase, OrderState
+from multiplane.kernel.errors import Refused
+from multiplane.kernel.urn import covers, profile
+from multiplane.security.policy import PairingPolicy, may_pair
+from multiplane.service.planes import Application, KeyRules, KmeEntry, PairPhase, PairState, Register
+
+
+class Target(NamedTuple):
+    """An application and where it is served."""
+
+    application: Application
+    kme: KmeEntry
+
+
+class Directory:
+    """The register, as a key manager routes by it: a URN under a site's prefix goes to that site's KME."""
+
+    def __init__(self, register: Register) -> None:
+        self.register = register
+        self._targets = {
+            name: Target(application, kme)
+            for kme in register.kmes
+            for application in kme.applications
+            for name in (application.urn, application.alias)
+        }
+        self._prefixes = sorted(
+            ((kme.urn.removeprefix("urn:").split(":", 1)[1].rsplit(":", 1)[0], kme) for kme in register.kmes),
+            key=lambda entry: -len(entry[0]),
+        )
+
+    def application(self, name: str) -> Target:
+        """The application under a URN or an alias.
+
+        Raises: Refused(`north.unknown_application`).
+        """
+        target = self._targets.get(name)
+        if target is None:
+            raise Refused(
+                "north.unknown_application",
+                f"application {name[:200]!r}: expected the URN or the alias of one of this network",
+            )
+        return target
+
+    def route(self, urn: str) -> KmeEntry | None:
+        """The key manager with the longest prefix that covers a URN (parameters are passed over).
+
+        Raises: ValueError when `urn` is not a URN of the profile.
+        """
+        name = profile(urn).nss
+        return next((kme for prefix, kme in self._prefixes if covers(prefix, name)), None)
+
+
+_may_pair = lru_cache(maxsize=65_536)(may_pair)
+
+
+class Admitted(NamedTuple):
+    """A key request with all defaults filled in."""
+
+    target: Target
+    size_bit: int
+    number: int
+
+
+def admit(
+    rules: KeyRules, policy: PairingPolicy, directory: Directory, master: str, request: KeyRequest
+) -> Admitted:
+    """Decide on a key request of application `master`.
+
+    Raises: Refused(`north.unknown_application`, `north.not_allowed`, `key.number`, `key.size`,
+    `key.size_multiple`).
+    """
+    target = directory.application(request.peer)
+    verdict = _may_pair(policy, master, target.application.urn)
+    if not verdict.allowed:
+        raise Refused("north.not_allowed", f"peer {target.application.alias}: {verdict.reason}")
+    size_bit = request.size_bit or rules.default_size_bit
+    if size_bit % 8:
+        raise Refused("key.size_multiple", f"size: expected a multiple of 8, got {size_bit}")
+    if not rules.min_size_bit <= size_bit <= rules.max_size_bit:
+        raise Refused(
+            "key.size", f"size: expected {rules.min_size_bit} to {rules.max_size_bit} bits, got {size_bit}"
+        )
+    if not 1 <= request.number <= rules.max_number:
+        raise Refused("key.number", f"number: expected 1 to {rules.max_number}, got {request.number}")
+    return Admitted(target, size_bit, request.number)
+
+
+def pair_state(peer_site: str, order: OrderState, path: ClassicalPath | None) -> PairState:
+    """What a key manager is told of a pair: ready when key can be carried and the peer can be spoken to."""
+    phase = {
+        OrderPhase.PREPARING: PairPhase.OPENING,
+        OrderPhase.READY: PairPhase.READY,
+        OrderPhase.UNREACHABLE: PairPhase.UNREACHABLE,
+    }[order.phase]
+    reason = order.reason
+    if path is None:
+        phase, reason = PairPhase.UNREACHABLE, reason or "no classical path between the sites"
+    return PairState(
+        peer_site=peer_site,
+        phase=phase,
+        delay_ns=path.delay_ns if path else 0,
+        rate_bit_per_s=order.rate_bit_per_s,
+        expected_ns=order.expected_ns,
+        reason=reason,
+    )

@@ -1,0 +1,234 @@
+"""A key manager (KME): composition of the Service Stratum's planes at one site.
+
+Applications come through `North`; other key managers through `KmePeer`; parcels through the fabric's door.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Final
+
+from multiplane.api.north import Key, KeyRequest, KeyStatus
+from multiplane.api.operator import KmeReport, PoolLedger, UnitRecord
+from multiplane.api.service_fabric import Parcel
+from multiplane.kernel.errors import MultiplaneError, Refused
+from multiplane.kernel.names import site_of
+from multiplane.kernel.nouns import Caller
+from multiplane.service import control, telemetry
+from multiplane.service.kme.far import FarStock, not_found
+from multiplane.service.kme.near import NearStock
+from multiplane.service.kme.ports import KmePorts
+from multiplane.service.planes import (
+    HeadReport,
+    KmeEntry,
+    OpenUnit,
+    PairState,
+    Register,
+    StockAnswer,
+    StockHello,
+    StockListener,
+    UnitAccepted,
+    UnitCommitted,
+)
+from multiplane.service.resource import inbound, outbound
+from multiplane.service.resource.blocks import BLOCK_BIT, parse_label
+
+TICK_NS: Final = 1_000_000_000
+
+
+class Kme:
+    """One key manager.
+
+    Args:
+        entry: how it stands in the register.
+        pid: process it runs in, for the operator.
+    """
+
+    def __init__(self, ports: KmePorts, entry: KmeEntry, pid: int = 0) -> None:
+        self.ports, self.entry, self.pid = ports, entry, pid
+        self._near: dict[str, NearStock] = {}
+        self._far: dict[str, FarStock] = {}
+        self._closed = False
+
+    async def start(self) -> None:
+        """Read what is stored, enter the register, take this site's parcels."""
+        store, owner = self.ports.store, self.ports.owner
+        for peer, _ in store.scan(owner, outbound.POOL_KIND):
+            self._near[peer] = NearStock(self.ports, peer)
+        for peer, _ in store.scan(owner, inbound.POOL_KIND):
+            self._far[peer] = FarStock(self.ports, peer)
+        await self.ports.fabric.subscribe(self.ports.caller, self)
+        await self.join()
+        for near in self._near.values():
+            near.wake()
+        self._tick()
+
+    async def join(self) -> None:
+        """Enter the register; again whenever the way to the controller was lost."""
+        self.register_changed(await self.ports.control.join(self.ports.caller, self.entry, self))
+
+    async def close(self) -> None:
+        """Stop serving and leave exact accounts behind."""
+        self._closed = True
+        for near in self._near.values():
+            with suppress(MultiplaneError):
+                await near.close()
+
+    def near(self, peer: str) -> NearStock:
+        """The stock to a peer, begun when it is first needed."""
+        if peer not in self._near:
+            self._near[peer] = NearStock(self.ports, peer)
+        return self._near[peer]
+
+    def _far_stock(self, peer: str) -> FarStock:
+        if peer not in self._far:
+            self._far[peer] = FarStock(self.ports, peer)
+        return self._far[peer]
+
+    def _tick(self) -> None:
+        if self._closed:
+            return
+        now_ns = self.ports.timeline.now_ns()
+        stocks: list[NearStock | FarStock] = [*self._near.values(), *self._far.values()]
+        for stock in stocks:
+            with suppress(MultiplaneError):
+                stock.tick(now_ns)
+        subject = f"{self.ports.caller.domain}.service.telemetry.{self.ports.site}.stock"
+        for sample in telemetry.stock_samples(self._ledgers(), now_ns):
+            self.ports.bus.publish(subject, sample)
+        self.ports.timeline.at_ns(now_ns + TICK_NS, self._tick)
+
+    # --- North ---------------------------------------------------------------------------------------------
+
+    def _master(self, caller: Caller) -> None:
+        """Applications speak to the key manager of their own site."""
+        target = self.ports.directory.application(caller.principal)
+        if target.kme.urn != self.ports.owner:
+            raise Refused(
+                "north.not_allowed",
+                f"application {target.application.alias}: expected at {target.kme.site}, not here",
+            )
+
+    async def key_status(self, caller: Caller, peer: str) -> KeyStatus:
+        """What the caller could be issued for `peer` now."""
+        self._master(caller)
+        target = self.ports.directory.application(peer)
+        rules = self.ports.rules
+        near = self._near.get(target.kme.site)
+        stored = near.stored_keys(rules.default_size_bit) if near else 0
+        most = rules.high_block * BLOCK_BIT // rules.default_size_bit
+        return KeyStatus(
+            source_kme=self.ports.owner,
+            target_kme=target.kme.urn,
+            master=caller.principal,
+            slave=target.application.urn,
+            key_size_bit=rules.default_size_bit,
+            stored_key_count=min(stored, most),
+            max_key_count=most,
+            max_key_per_request=rules.max_number,
+            max_key_size_bit=rules.max_size_bit,
+            min_key_size_bit=rules.min_size_bit,
+        )
+
+    async def issue_keys(self, caller: Caller, request: KeyRequest) -> tuple[Key, ...]:
+        """Issue fresh keys of the unit between the caller and its peer."""
+        try:
+            self._master(caller)
+            admitted = control.admit(
+                self.ports.rules, self.ports.policy, self.ports.directory, caller.principal, request
+            )
+            slave = admitted.target.application.urn
+            near = self.near(admitted.target.kme.site)
+            keys = await near.issue(caller.principal, slave, admitted.size_bit, admitted.number)
+        except MultiplaneError as error:
+            self.ports.counters.add(f"issue.{error.code}")
+            raise
+        self.ports.counters.add("key.issued", len(keys))
+        return tuple(Key(key_id=key_id, key=key) for key_id, key in keys)
+
+    async def collect_keys(self, caller: Caller, master: str, key_ids: tuple[str, ...]) -> tuple[Key, ...]:
+        """Hand out the keys under `key_ids`, each exactly once, all or none."""
+        try:
+            keys = await self._collect(caller, master, key_ids)
+        except MultiplaneError as error:
+            self.ports.counters.add(f"collect.{error.code}")
+            raise
+        self.ports.counters.add("key.collected", len(keys))
+        return tuple(Key(key_id=key_id, key=key) for key_id, key in zip(key_ids, keys, strict=True))
+
+    async def _collect(self, caller: Caller, master: str, key_ids: tuple[str, ...]) -> list[bytes]:
+        self._master(caller)
+        if not key_ids or len(set(key_ids)) != len(key_ids):
+            raise Refused("key.ids", "key_IDs: expected one or more different ids")
+        target = self.ports.directory.application(master)
+        if target.application.urn == caller.principal:
+            raise Refused("key.not_yours", "key_ID: the master of a key does not collect it")
+        far = self._far.get(target.kme.site)
+        if far is None:
+            raise not_found()
+        return await far.collect(target.application.urn, caller.principal, key_ids)
+
+    # --- KmePeer -------------------------------------------------------------------------------------------
+
+    async def hello(self, caller: Caller, hello: StockHello, listener: StockListener) -> StockAnswer:
+        """The near side of the stock from the caller's site introduces itself."""
+        return await self._far_stock(site_of(caller.principal)).hello(hello, listener)
+
+    async def open_unit(self, caller: Caller, proposal: OpenUnit) -> UnitAccepted:
+        """The near side proposes a unit."""
+        return await self._far_stock(site_of(caller.principal)).open_unit(proposal)
+
+    def unit_committed(self, caller: Caller, committed: UnitCommitted) -> None:
+        """The near side holds the digest too."""
+        self._far_stock(site_of(caller.principal)).unit_committed(committed)
+
+    def head(self, caller: Caller, report: HeadReport) -> None:
+        """The near side reports from where on it issues."""
+        self._far_stock(site_of(caller.principal)).head(report)
+
+    # --- ParcelListener, KmeListener -----------------------------------------------------------------------
+
+    def parcel(self, parcel: Parcel) -> None:
+        """A parcel for this site has come through the fabric."""
+        label = parse_label(parcel.label)
+        far = self._far.get(parcel.source)
+        if label is None or far is None:
+            self.ports.counters.add("parcel.unexpected")
+            return
+        self.ports.spawn(far.parcel(*label, parcel.payload))
+
+    def register_changed(self, register: Register) -> None:
+        """The controller's register has a new version."""
+        if register.version >= self.ports.directory.register.version:
+            self.ports.directory = control.Directory(register)
+
+    def pair_changed(self, state: PairState) -> None:
+        """The way to a peer has changed."""
+        near = self._near.get(state.peer_site)
+        if near is not None:
+            near.pair_changed(state)
+
+    # --- KmeControl ----------------------------------------------------------------------------------------
+
+    def _ledgers(self) -> list[PoolLedger]:
+        near = [stock.ledger() for _, stock in sorted(self._near.items()) if stock.pool.epoch]
+        far = [stock.ledger() for _, stock in sorted(self._far.items())]
+        return [*near, *(ledger for ledger in far if ledger)]
+
+    async def report(self, caller: Caller) -> KmeReport:
+        """State of this key manager; never key material."""
+        del caller
+        return KmeReport(
+            name=self.ports.site,
+            urn=self.ports.owner,
+            pid=self.pid,
+            serving=not self._closed,
+            ledgers=tuple(self._ledgers()),
+            counters=self.ports.counters.values(),
+        )
+
+    async def find_unit(self, caller: Caller, name: str) -> tuple[UnitRecord, ...]:
+        """Units under a key id, a digest or an endpoint URN."""
+        del caller
+        stocks: list[NearStock | FarStock] = [*self._near.values(), *self._far.values()]
+        return tuple(record for stock in stocks for record in stock.find(name))

@@ -1,0 +1,227 @@
+"""The far side of a stock at work: takes parcels in, agrees on units, hands keys out exactly once."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Final
+
+from multiplane.api.operator import PoolLedger, UnitRecord
+from multiplane.kernel.errors import Busy, MultiplaneError, Refused
+from multiplane.kernel.ports import Change
+from multiplane.kernel.unit import Phase, endpoint_urn, mint_nonce
+from multiplane.kernel.urn import profile
+from multiplane.security import keyid
+from multiplane.security.policy import may_pair
+from multiplane.service.kme.ports import KmePorts
+from multiplane.service.kme.stock import Stock
+from multiplane.service.planes import (
+    HeadReport,
+    OpenUnit,
+    StockAnswer,
+    StockHello,
+    StockListener,
+    UnitAccepted,
+    UnitCommitted,
+)
+from multiplane.service.resource import inbound, units
+from multiplane.service.resource.blocks import fingerprint
+from multiplane.service.resource.inbound import InboundPool
+from multiplane.service.resource.units import Unit, UnitBook
+
+NS_PER_S: Final = 1_000_000_000
+CLOCK_TOLERANCE_S: Final = 2
+
+
+class FarStock(Stock):
+    """One stock from the key manager at site `peer` to this one."""
+
+    def __init__(self, ports: KmePorts, peer: str) -> None:
+        super().__init__(ports, peer)
+        self._sealer = ports.sealer()
+        self._boot = 0
+        self._expected_epoch = 0
+        self._listener: StockListener | None = None
+        self.pool: InboundPool | None = None
+        self.book = UnitBook(units.FAR_KIND, peer, 0)
+        self.load()
+
+    # --- state ---------------------------------------------------------------------------------------------
+
+    def load(self) -> None:
+        """Read pool and units."""
+        store, owner = self.ports.store, self.ports.owner
+        row = dict(store.scan(owner, inbound.POOL_KIND)).get(self.peer)
+        if row is None:
+            self.pool = None
+            return
+        blocks = [e for e in store.scan(owner, inbound.BLOCK_KIND) if e[0].startswith(f"{self.peer}/")]
+        self.pool = InboundPool.load(self.ports.site, self.peer, row, blocks, self._sealer)
+        rows = store.scan(owner, units.FAR_KIND)
+        self.book = UnitBook.load(units.FAR_KIND, self.peer, self.pool.epoch, rows)
+        self._boot = 0  # parcels on their way may be copies of blocks used up: wait for the next hello
+
+    def ledger(self) -> PoolLedger | None:
+        """Accounts of this side, once there is a pool."""
+        return self.pool.ledger() if self.pool else None
+
+    def find(self, name: str) -> list[UnitRecord]:
+        """Units that an operator's name (key id, digest, endpoint) means."""
+        owner, pool = self.ports.owner, self.pool
+        place = keyid.open_id(pool.secret, name) if pool else None
+        if pool is not None and place is not None:
+            unit = self.book.slot(place.slot)
+            state = "waiting" if pool.free(place) else "collected or expired"
+            return [units.record(owner, unit, state)] if unit else []
+        return [units.record(owner, unit) for unit in self.book.all() if units.named(unit, name)]
+
+    # --- the near side speaks ------------------------------------------------------------------------------
+
+    async def hello(self, hello: StockHello, listener: StockListener) -> StockAnswer:
+        """Agree on what lies in stock; parcels of the hello's boot are taken from now on."""
+        self.ports.faults.reach("reconcile.before")
+        self._listener, self._boot, self._expected_epoch = listener, hello.boot, hello.epoch
+        pool = self.pool
+        if pool is None or pool.epoch != hello.epoch or fingerprint(pool.secret) != hello.check:
+            epoch = pool.epoch if pool else 0
+            answer = StockAnswer(epoch=epoch, head=0, known=False, live=(), next_sequence=0)
+        else:
+            head = pool.head
+            if head <= hello.head:
+                live, next_sequence, changes = pool.agree(hello.head, hello.live)
+                await self.commit(changes)
+            else:
+                live, next_sequence = (), 0
+            answer = StockAnswer(
+                epoch=pool.epoch, head=head, known=True, live=live, next_sequence=next_sequence
+            )
+        self.ports.faults.reach("reconcile.after")
+        return answer
+
+    async def open_unit(self, proposal: OpenUnit) -> UnitAccepted:
+        """Accept a unit: mint this end's nonce, durable before the answer. Idempotent."""
+        if self.pool is None or proposal.epoch != self.pool.epoch:
+            raise Busy(
+                "stock.unknown_epoch", f"epoch {proposal.epoch}: not open here", retry_after_ns=NS_PER_S
+            )
+        held = self.book.slot(proposal.slot)
+        if held is None or (held.master, held.lifecycle) != (proposal.master, proposal.lifecycle):
+            held = await self._accept_unit(proposal)
+        return UnitAccepted(slave=held.slave, digest=held.digest)
+
+    async def _accept_unit(self, proposal: OpenUnit) -> Unit:
+        directory = self.ports.directory
+        target = directory.application(proposal.slave)
+        route = directory.route(proposal.master)
+        if target.kme.urn != self.ports.owner or route is None or route.site != self.peer:
+            raise Refused("north.unknown_application", "slave: expected an application of this key manager")
+        verdict = may_pair(self.ports.policy, profile(proposal.master).assigned, target.application.urn)
+        if not verdict.allowed:
+            raise Refused("north.not_allowed", f"slave {target.application.alias}: {verdict.reason}")
+        unit = units.proposed(proposal.slot, proposal.master, proposal.slave, proposal.lifecycle)
+        endpoint = endpoint_urn(proposal.slave, mint_nonce(self.ports.entropy.take(12)))
+        unit = units.advanced(unit, endpoint, Phase.ACCEPTED)
+        await self.commit(self.book.put(unit))
+        return unit
+
+    def unit_committed(self, committed: UnitCommitted) -> None:
+        """Both ends hold the same digest."""
+        unit = self.book.slot(committed.slot)
+        if unit is not None and committed.epoch == self.book.epoch and unit.digest == committed.digest:
+            self.later(self.book.put(units.advanced(unit, unit.slave, Phase.COMMITTED)))
+
+    def head(self, report: HeadReport) -> None:
+        """The near side issues nothing below the head any more."""
+        if self.pool is not None and report.epoch == self.pool.epoch:
+            self.pool.heard(report.head, self.ports.timeline.now_ns())
+
+    # --- parcels -------------------------------------------------------------------------------------------
+
+    async def parcel(self, epoch: int, boot: int, sequence: int, payload: bytes) -> None:
+        """A block (or the secret of an epoch) has come through the fabric."""
+        if boot != self._boot or epoch != self._expected_epoch or self.poisoned:
+            self.ports.counters.add("parcel.stale")
+            return
+        with suppress(MultiplaneError):  # a failed commit has poisoned this side: nothing is acknowledged
+            taken = self._take_secret(epoch, payload) if sequence < 0 else self._take_block(sequence, payload)
+            if await taken:
+                self.ports.faults.reach("pool.ack.before")
+                if self._listener is not None:
+                    self._listener.block_stored(epoch, boot, sequence)
+                self.ports.faults.reach("pool.ack.after")
+
+    async def _take_secret(self, epoch: int, secret: bytes) -> bool:
+        pool = self.pool
+        if pool is not None and pool.epoch >= epoch:
+            return pool.epoch == epoch and pool.secret == secret
+        changes: list[Change]
+        if pool is None:
+            pool = InboundPool(self.ports.site, self.peer, epoch, secret, self._sealer)
+            changes = [pool.row()]
+        else:
+            changes = pool.renew(epoch, secret)
+        await self.commit([*changes, *self.book.renew(epoch)])
+        self.pool = pool
+        return True
+
+    async def _take_block(self, sequence: int, block: bytes) -> bool:
+        pool = self.pool
+        if pool is None or pool.epoch != self._expected_epoch:
+            return False
+        changes = pool.accept(sequence, block)
+        if changes is None:
+            return pool.holds(sequence)
+        await self.commit(changes)
+        pool.stored(sequence)
+        return True
+
+    # --- collecting ----------------------------------------------------------------------------------------
+
+    async def collect(self, master: str, slave: str, key_ids: tuple[str, ...]) -> list[bytes]:
+        """The keys under `key_ids`, all or none, each exactly once.
+
+        Raises: Refused(`key.not_yours`, `key.not_found`), Faulty, Unknown.
+        """
+        pool = self.pool
+        if self.poisoned:
+            raise Busy("store.recovering", "the stock is being read again", retry_after_ns=NS_PER_S)
+        if pool is None:
+            raise not_found()
+        places = self._places(pool, master, slave, key_ids)
+        keys, changes = pool.take(places)
+        await self.commit(changes)
+        return keys
+
+    def _places(
+        self, pool: InboundPool, master: str, slave: str, key_ids: tuple[str, ...]
+    ) -> list[tuple[keyid.Place, int]]:
+        now_s = self.ports.timeline.now_ns() // NS_PER_S
+        places: list[tuple[keyid.Place, int]] = []
+        complete = True
+        for key_id in key_ids:
+            place = keyid.open_id(pool.secret, key_id)
+            unit = self.book.slot(place.slot) if place else None
+            if place is None or unit is None:
+                complete = False
+                continue
+            if unit.slave_name != slave:
+                raise Refused("key.not_yours", "key_ID: issued for another application")
+            fresh = now_s <= unit.valid_until_s + CLOCK_TOLERANCE_S
+            if unit.master_name == master and fresh and pool.free(place):
+                places.append((place, unit.size_bit // 8))
+            else:
+                complete = False
+        if not complete:
+            raise not_found()
+        return places
+
+    def tick(self, now_ns: int) -> None:
+        """Once a second: let go of what is too old."""
+        if self.pool is None or self.poisoned:
+            return
+        self.later(self.pool.expire(now_ns, self.ports.rules.ttl_s * NS_PER_S))
+        self.later(self.book.forget(now_ns // NS_PER_S - self.ports.rules.ttl_s))
+
+
+def not_found() -> Refused:
+    """The one answer to unknown, used, expired and other masters' key ids: nothing leaks."""
+    return Refused("key.not_found", "one or more keys specified are not found on KME")

@@ -1,0 +1,367 @@
+"""The near side of a stock at work: opens the way to a peer, keeps the stock filled, issues keys from it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from multiplane.api.operator import PoolLedger, UnitRecord
+from multiplane.api.service_fabric import Parcel
+from multiplane.kernel.errors import Busy, Faulty, MultiplaneError
+from multiplane.kernel.unit import Phase, endpoint_urn, lifecycle_urn, mint_nonce
+from multiplane.security import keyid
+from multiplane.service.kme.ports import KmePorts
+from multiplane.service.kme.stock import Stock
+from multiplane.service.planes import (
+    HeadReport,
+    KmePeer,
+    OpenUnit,
+    PairPhase,
+    PairState,
+    StockHello,
+    UnitCommitted,
+)
+from multiplane.service.resource import outbound, units
+from multiplane.service.resource.blocks import BLOCK_BYTE, MAX_SLOT, fingerprint, parcel_label, words_of
+from multiplane.service.resource.outbound import OutboundPool
+from multiplane.service.resource.units import Unit, UnitBook
+
+NS_PER_S: Final = 1_000_000_000
+RETRY_NS: Final = 500_000_000
+PATIENCE_NS: Final = 3 * NS_PER_S
+MAX_TRIES: Final = 3
+RENEW_SHARE: Final = 24
+"""A unit is replaced when less than 1/24 of its lifetime is left (an hour of a day)."""
+
+
+class NearStock(Stock):
+    """One stock from this key manager to the one at site `peer`."""
+
+    def __init__(self, ports: KmePorts, peer: str) -> None:
+        super().__init__(ports, peer)
+        self.state: PairState | None = None
+        self.reason = "the pair has not been opened yet"
+        self._far: KmePeer | None = None
+        self._agreed = False
+        self._filling = False
+        self._advancing = False
+        self._again = False
+        self._secret_sent_ns = 0
+        self._reported_floor = -1
+        self._changed = asyncio.Event()
+        self._leasing = asyncio.Lock()
+        self._opening = asyncio.Lock()
+        self._sealer = ports.sealer()
+        self.pool = OutboundPool(ports.site, peer, 0, b"", self._sealer)
+        self.book = UnitBook(units.NEAR_KIND, peer, 0)
+        self.load()
+
+    # --- state ---------------------------------------------------------------------------------------------
+
+    def load(self) -> None:
+        """Read pool and units; a stock that never was begins at its first opening."""
+        store, owner = self.ports.store, self.ports.owner
+        row = dict(store.scan(owner, outbound.POOL_KIND)).get(self.peer)
+        if row is None:
+            return
+        used = self.pool.next_sequence if self.pool.epoch else 0
+        blocks = [
+            entry for entry in store.scan(owner, outbound.BLOCK_KIND) if entry[0].startswith(f"{self.peer}/")
+        ]
+        before = self.pool.epoch
+        self.pool = OutboundPool.load(self.ports.site, self.peer, row, blocks, self._sealer)
+        if before == self.pool.epoch:
+            self.pool.skip_to(used)
+        rows = store.scan(owner, units.NEAR_KIND)
+        self.book = UnitBook.load(units.NEAR_KIND, self.peer, self.pool.epoch, rows)
+
+    def reloaded(self) -> None:
+        """Speak to the far side again before anything is issued."""
+        self._agreed = False
+        self.lost("the stock was read again")
+
+    @property
+    def serving(self) -> bool:
+        """Whether keys may be issued from what is held."""
+        return self._agreed and self.pool.known and not self.poisoned
+
+    def ledger(self) -> PoolLedger:
+        """Accounts and phase of this side."""
+        if self.serving:
+            reachable = self.state is not None and self.state.phase is PairPhase.READY
+            return self.pool.ledger("open" if reachable else "from stock")
+        return self.pool.ledger("opening")
+
+    def find(self, name: str) -> list[UnitRecord]:
+        """Units that an operator's name (key id, digest, endpoint) means."""
+        owner = self.ports.owner
+        place = keyid.open_id(self.pool.secret, name) if self.pool.epoch else None
+        if place is not None:
+            unit = self.book.slot(place.slot)
+            return [units.record(owner, unit, "issued")] if unit else []
+        return [units.record(owner, unit) for unit in self.book.all() if units.named(unit, name)]
+
+    # --- issuing -------------------------------------------------------------------------------------------
+
+    async def issue(self, master: str, slave: str, size_bit: int, number: int) -> list[tuple[str, bytes]]:
+        """Fresh keys of the unit between two applications.
+
+        Raises: Busy(`key.cold`, `key.dry`, `key.route_lost`), Faulty, Unknown.
+        """
+        if not self.serving or not self._enough(size_bit, number):
+            self.wake()
+            await self._wait(lambda: self.serving and self._enough(size_bit, number))
+            if not self.serving:
+                raise self._come_back("key.cold")
+        epoch = self.pool.epoch
+        unit = self.book.current(master, slave, size_bit)
+        if unit is None or not self._usable(unit):
+            unit = await self._open_unit(master, slave, size_bit)
+        if self.pool.missing_blocks(size_bit, number):
+            await self._lease(size_bit, number)
+        if not self.serving or self.pool.epoch != epoch:
+            raise self._come_back("key.cold")
+        if self.pool.missing_blocks(size_bit, number):
+            raise self._come_back("key.dry")
+        return self.pool.cut(unit.slot, size_bit, number)
+
+    async def _lease(self, size_bit: int, number: int) -> None:
+        """Lease what `number` keys lack; requests that wait here find what the first one leased."""
+        async with self._leasing:
+            pool = self.pool
+            missing = pool.missing_blocks(size_bit, number)
+            if missing and missing <= pool.ready_count():
+                sequences, changes = pool.lease(missing)
+                await self.commit(changes)
+                pool.leased(sequences)
+            self.wake()
+
+    def _enough(self, size_bit: int, number: int) -> bool:
+        return self.pool.missing_blocks(size_bit, number) <= self.pool.ready_count()
+
+    def _come_back(self, code: str) -> Busy:
+        state = self.state
+        if state is not None and state.phase is PairPhase.UNREACHABLE:
+            return Busy("key.route_lost", f"{self.peer}: {state.reason}", retry_after_ns=5 * NS_PER_S)
+        expected_ns = max(state.expected_ns if state else 0, NS_PER_S)
+        reason = self.reason if code == "key.cold" else "the stock is being filled"
+        return Busy(code, f"{self.peer}: {reason}", retry_after_ns=expected_ns)
+
+    async def _wait(self, enough: Callable[[], bool]) -> None:
+        """Wait briefly for a change that makes `enough` true; return in any case."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.ports.rules.cold_wait_s):
+                while not enough():
+                    self._changed.clear()
+                    await self._changed.wait()
+
+    # --- units ---------------------------------------------------------------------------------------------
+
+    def _usable(self, unit: Unit) -> bool:
+        left_s = unit.valid_until_s - self.ports.timeline.now_ns() // NS_PER_S
+        return unit.phase == Phase.COMMITTED.value and left_s > self.ports.rules.ttl_s // RENEW_SHARE
+
+    async def _open_unit(self, master: str, slave: str, size_bit: int) -> Unit:
+        async with self._opening:
+            unit = self.book.current(master, slave, size_bit)
+            if unit is not None and self._usable(unit):
+                return unit
+            far, pool = self._far, self.pool
+            if far is None:
+                raise self._come_back("key.cold")
+            if unit is None or unit.phase != Phase.PROPOSED.value:
+                unit = await self._propose(master, slave, size_bit)
+            proposal = OpenUnit(
+                epoch=pool.epoch, slot=unit.slot, master=unit.master, slave=slave, lifecycle=unit.lifecycle
+            )
+            accepted = await far.open_unit(self.ports.caller, proposal)
+            unit = units.advanced(unit, accepted.slave, Phase.COMMITTED)
+            if unit.digest != accepted.digest:
+                raise Faulty("unit.digest", f"slot {unit.slot}: the two ends hold different digests")
+            await self.commit(self.book.put(unit))
+            far.unit_committed(
+                self.ports.caller, UnitCommitted(epoch=pool.epoch, slot=unit.slot, digest=unit.digest)
+            )
+            self.ports.counters.add("unit.opened")
+            return unit
+
+    async def _propose(self, master: str, slave: str, size_bit: int) -> Unit:
+        pool = self.pool
+        if pool.next_slot > MAX_SLOT:
+            await self._renew(pool.epoch + 1)
+            self.lost("all slots of the epoch are used")
+            raise self._come_back("key.cold")
+        slot, pool.next_slot = pool.next_slot, pool.next_slot + 1
+        endpoint = endpoint_urn(master, mint_nonce(self.ports.entropy.take(12)))
+        valid_until_s = self.ports.timeline.now_ns() // NS_PER_S + self.ports.rules.ttl_s
+        unit = units.proposed(slot, endpoint, slave, lifecycle_urn(size_bit, valid_until_s))
+        await self.commit([*self.book.put(unit), pool.row()])
+        return unit
+
+    # --- opening and filling -------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Look again at what is wanting; at most one look at a time."""
+        self._changed.set()
+        if self._advancing:
+            self._again = True
+            return
+        self._advancing = True
+        self.ports.spawn(self._advance())
+
+    async def _advance(self) -> None:
+        try:
+            while True:
+                self._again = False
+                await self._step()
+                self._changed.set()
+                if not self._again:
+                    return
+        except MultiplaneError as error:
+            self.reason = error.reason
+            self.ports.timeline.at_ns(
+                self.ports.timeline.now_ns() + max(error.retry_after_ns, RETRY_NS), self.wake
+            )
+        finally:
+            self._advancing = False
+
+    async def _step(self) -> None:
+        if self.poisoned:
+            return
+        if self.state is None or self.state.phase is not PairPhase.READY:
+            self.state = await self.ports.control.open_pair(self.ports.caller, self.peer)
+            self.reason = self.state.reason or "the links on the way are being brought up"
+            if self.state.phase is not PairPhase.READY:
+                return
+        if self._far is None:
+            await self._greet(self.state)
+        if not self.pool.known:
+            await self._send_secret()
+            return
+        await self._fill()
+
+    async def _greet(self, state: PairState) -> None:
+        """Reach the far side and agree on what lies in stock, before anything is issued."""
+        self.ports.faults.reach("reconcile.before")
+        far = await self.ports.peers.reach(self.peer, state.delay_ns, self.lost)
+        if not self.pool.epoch:
+            await self._renew(1)
+        while True:
+            pool = self.pool
+            hello = StockHello(
+                epoch=pool.epoch,
+                check=fingerprint(pool.secret),
+                boot=self.ports.boot,
+                head=pool.head,
+                live=pool.live(),
+            )
+            answer = await far.hello(self.ports.caller, hello, self)
+            behind = answer.known and answer.head > pool.head
+            unknown = not answer.known and (answer.epoch >= pool.epoch or pool.known)
+            if not behind and not unknown:
+                break
+            await self._renew(max(answer.epoch, pool.epoch) + 1)
+        pool.known = answer.known
+        arrived, changes = pool.agree(answer.live, answer.next_sequence)
+        await self.commit(changes)
+        self._far, self._agreed = far, True
+        self._reported_floor = -1
+        for sequence in arrived:
+            await self._store_block(sequence)
+        self.ports.faults.reach("reconcile.after")
+
+    async def _renew(self, epoch: int) -> None:
+        changes = self.pool.renew(epoch, self.ports.entropy.take(32))
+        await self.commit([*changes, *self.book.renew(epoch)])
+        self.ports.counters.add("stock.epochs")
+
+    async def _send_secret(self) -> None:
+        now_ns = self.ports.timeline.now_ns()
+        if now_ns - self._secret_sent_ns >= PATIENCE_NS:
+            self._secret_sent_ns = now_ns
+            await self._carry(-1, self.pool.secret)
+
+    async def _fill(self) -> None:
+        rules, pool = self.ports.rules, self.pool
+        now_ns = self.ports.timeline.now_ns()
+        for sequence, block, tries in pool.overdue(now_ns, PATIENCE_NS):
+            if tries > MAX_TRIES:  # the far side may have started over: agree with it again
+                self.lost("acknowledgements are overdue")
+                return
+            await self._carry(sequence, block)
+        self._filling = self._filling or pool.block_count < rules.low_block
+        while self._filling and pool.pending_count < rules.flight_block:
+            if pool.block_count >= rules.high_block:
+                self._filling = False
+                return
+            block = self.ports.entropy.take(BLOCK_BYTE)
+            await self._carry(pool.send(block, now_ns), block)
+
+    async def _carry(self, sequence: int, payload: bytes) -> None:
+        label = parcel_label(self.pool.epoch, self.ports.boot, sequence)
+        parcel = Parcel(source=self.ports.site, target=self.peer, label=label, payload=payload)
+        await self.ports.fabric.carry(self.ports.caller, parcel)
+
+    # --- what others tell ----------------------------------------------------------------------------------
+
+    def block_stored(self, epoch: int, boot: int, sequence: int) -> None:
+        """`StockListener`: the far side holds a block durably."""
+        if epoch == self.pool.epoch and boot == self.ports.boot and not self.poisoned:
+            self.ports.spawn(self._acknowledged(sequence))
+
+    async def _acknowledged(self, sequence: int) -> None:
+        with suppress(MultiplaneError):  # a failed commit has poisoned this side: it recovers by itself
+            self.ports.faults.reach("pool.ack.before")
+            if sequence >= 0:
+                await self._store_block(sequence)
+            elif not self.pool.known:
+                self.pool.known = True
+                await self.commit([self.pool.row()])
+            self.ports.faults.reach("pool.ack.after")
+            self.wake()
+
+    async def _store_block(self, sequence: int) -> None:
+        pool = self.pool
+        changes = pool.stored(sequence)
+        if changes:
+            await self.commit(changes)
+            pool.usable(sequence)
+
+    def pair_changed(self, state: PairState) -> None:
+        """The controller's word about the way to the peer."""
+        self.state = state
+        self.reason = state.reason or self.reason
+        self.wake()
+
+    def lost(self, reason: str) -> None:
+        """The channel to the far side is gone. What is agreed stays agreed: issuing goes on from stock."""
+        self._far = None
+        self.reason = reason
+        if not self.pool.known:
+            self._agreed = False
+        self.ports.timeline.at_ns(self.ports.timeline.now_ns() + RETRY_NS, self.wake)
+
+    def tick(self, now_ns: int) -> None:
+        """Once a second: report the head, look after what is overdue, forget old units."""
+        floor = self.pool.floor
+        if self._far is not None and self._agreed and floor != self._reported_floor:
+            self._reported_floor = floor
+            self._far.head(self.ports.caller, HeadReport(epoch=self.pool.epoch, head=floor))
+        if self._far is None or self.pool.pending_count or not self.pool.known or self._filling:
+            self.wake()
+        old = self.book.forget(now_ns // NS_PER_S - self.ports.rules.ttl_s)
+        if old:
+            self.later(old)
+
+    async def close(self) -> None:
+        """Burn what is leased so that the accounts at rest are exact."""
+        if self.pool.epoch and not self.poisoned:
+            await self.commit(self.pool.burn_leases())
+
+    def stored_keys(self, size_bit: int) -> int:
+        """How many keys of a size could be issued from what is held."""
+        if not self.serving:
+            return 0
+        return self.pool.stock_bit() // (64 * words_of(size_bit))

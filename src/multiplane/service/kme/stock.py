@@ -1,0 +1,80 @@
+"""What both sides of a stock do alike: commit with a deadline, and start over from what is durable.
+
+A commit that failed, or that took too long, leaves memory and disk apart. Nothing that waited on it is
+answered; the side is *poisoned*: it serves nobody until every commit under way has ended and its state has
+been read again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+
+from multiplane.kernel.errors import Busy, Faulty, MultiplaneError, Unknown
+from multiplane.kernel.ports import Change
+from multiplane.service.kme.ports import KmePorts
+
+RELOAD_PAUSE_S = 0.2
+
+
+class Stock:
+    """Base of the two sides."""
+
+    def __init__(self, ports: KmePorts, peer: str) -> None:
+        self.ports, self.peer = ports, peer
+        self.poisoned = False
+
+    def load(self) -> None:
+        """Read the state of this side from the store."""
+        raise NotImplementedError
+
+    def reloaded(self) -> None:
+        """Called after a poisoned side has read its state again."""
+
+    async def commit(self, changes: Sequence[Change]) -> None:
+        """Make rows durable before anything is answered.
+
+        Raises: Faulty(`store.commit_failed`), Unknown(`store.slow`); either poisons this side.
+        """
+        if self.poisoned:
+            raise Busy("store.recovering", "the stock is being read again", retry_after_ns=1_000_000_000)
+        try:
+            async with asyncio.timeout(self.ports.rules.commit_s):
+                await self.ports.store.commit(self.ports.owner, changes)
+        except TimeoutError:
+            self._poison()
+            limit_s = self.ports.rules.commit_s
+            raise Unknown("store.slow", f"store: expected a commit within {limit_s} s") from None
+        except Faulty:
+            self._poison()
+            raise
+
+    def later(self, changes: Sequence[Change]) -> None:
+        """Commit rows that nobody waits for."""
+
+        async def commit() -> None:
+            with suppress(MultiplaneError):  # a failed commit has poisoned this side: it recovers by itself
+                await self.commit(changes)
+
+        if changes:
+            self.ports.spawn(commit())
+
+    def _poison(self) -> None:
+        self.ports.counters.add("store.poisoned")
+        if not self.poisoned:
+            self.poisoned = True
+            self.ports.spawn(self._recover())
+
+    async def _recover(self) -> None:
+        while True:
+            try:
+                # An empty commit keeps its place in the queue: when it ends, all before it have ended.
+                await self.ports.store.commit(self.ports.owner, ())
+                self.load()
+            except MultiplaneError:
+                await asyncio.sleep(RELOAD_PAUSE_S)
+                continue
+            self.poisoned = False
+            self.reloaded()
+            return

@@ -1,0 +1,236 @@
+"""ETSI GS QKD 014 V1.1.1 as a table over the north door: Get status, Get key, Get key with key IDs."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from multiplane.api import north
+from multiplane.api.web import Handler, Reply, Request, Route, failure
+from multiplane.api.wire.etsi014 import (
+    EXTENSION_MANDATORY,
+    NOT_FOUND,
+    SIZE_MULTIPLE,
+    KeyContainer,
+    KeyIds,
+    KeyRequest,
+    Status,
+    WireKey,
+)
+from multiplane.kernel.errors import Busy, MultiplaneError, Refused
+
+ROOT: Final = "/api/v1/keys"
+UNAUTHORISED: Final = frozenset({"key.not_yours", "north.not_allowed"})
+EXACT: Final = {"key.not_found": NOT_FOUND, "key.size_multiple": SIZE_MULTIPLE}
+NO_STORE: Final = (("Cache-Control", "no-store"),)
+
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+_INTEGER: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
+_WHERE: Final = re.compile(
+    r"(?P<expected>.+?)(?:, got `(?P<got>[^`]+)`)?(?: - at `\$\.?(?P<field>.+)`)?", re.DOTALL
+)
+_SHOWN_CHARACTERS: Final = 64
+
+Body = TypeVar("Body", bound=msgspec.Struct)
+
+
+class _BadRequest(Exception):
+    """A request that this face refuses by itself."""
+
+    def __init__(self, message: str, **detail: Any) -> None:
+        super().__init__(message)
+        self.reply = failure(400, message, detail)
+
+
+def routes(door: north.North, retry_after_s: Callable[[int], float]) -> tuple[Route, ...]:
+    """The three methods, each by GET and (for keys) POST.
+
+    Args:
+        door: who issues and hands out keys.
+        retry_after_s: turns simulated nanoseconds into wall seconds, for Retry-After.
+    """
+    face = _Face(door)
+
+    def row(verb: str, path: str, handler: Handler, **shape: Any) -> Route:
+        return Route(verbs=(verb,), path=f"{ROOT}/{path}", handler=_guarded(handler, retry_after_s), **shape)
+
+    enc, dec = "{slave_SAE_ID}/enc_keys", "{master_SAE_ID}/dec_keys"
+    plain = (("number", "integer"), ("size", "integer"))
+    return (
+        row("GET", "{slave_SAE_ID}/status", face.status, summary="Get status", gives=Status),
+        row("GET", enc, face.get_key, summary="Get key", query=plain, gives=KeyContainer),
+        row("POST", enc, face.post_key, summary="Get key", takes=KeyRequest, gives=KeyContainer),
+        row(
+            "GET",
+            dec,
+            face.get_ids,
+            summary="Get key with key IDs",
+            query=(("key_ID", "string"),),
+            gives=KeyContainer,
+        ),
+        row("POST", dec, face.post_ids, summary="Get key with key IDs", takes=KeyIds, gives=KeyContainer),
+    )
+
+
+class _Face:
+    """The handlers: each turns one request into one call at the north door."""
+
+    def __init__(self, door: north.North) -> None:
+        self._door = door
+        self._key_request = msgspec.json.Decoder(KeyRequest)
+        self._key_ids = msgspec.json.Decoder(KeyIds)
+
+    async def status(self, request: Request) -> Reply:
+        found = await self._door.key_status(request.caller, request.params["slave_SAE_ID"])
+        shown = Status(
+            source_kme=found.source_kme,
+            target_kme=found.target_kme,
+            master_sae=found.master,
+            slave_sae=found.slave,
+            key_size=found.key_size_bit,
+            stored_key_count=found.stored_key_count,
+            max_key_count=found.max_key_count,
+            max_key_per_request=found.max_key_per_request,
+            max_key_size=found.max_key_size_bit,
+            min_key_size=found.min_key_size_bit,
+        )
+        return Reply(status=200, body=msgspec.json.encode(shown))
+
+    async def post_key(self, request: Request) -> Reply:
+        return await self._issue(request, _decode(self._key_request, request.body or b"{}"))
+
+    async def get_key(self, request: Request) -> Reply:
+        named = dict(request.query)
+        if "extension_mandatory" in named:
+            raise _BadRequest(EXTENSION_MANDATORY, field="extension_mandatory", expected="absent")
+        if "additional_slave_SAE_IDs" in named:
+            raise _multicast(1)
+        number, size = _integer(request, "number"), _integer(request, "size")
+        return await self._issue(request, KeyRequest(number=number or 1, size=size or msgspec.UNSET))
+
+    async def post_ids(self, request: Request) -> Reply:
+        asked = _decode(self._key_ids, request.body)
+        return await self._collect(request, tuple(item.key_id for item in asked.key_ids))
+
+    async def get_ids(self, request: Request) -> Reply:
+        return await self._collect(request, tuple(value for name, value in request.query if name == "key_ID"))
+
+    async def _issue(self, request: Request, asked: KeyRequest) -> Reply:
+        if asked.extension_mandatory:
+            names = [str(name)[:_SHOWN_CHARACTERS] for item in asked.extension_mandatory for name in item]
+            raise _BadRequest(
+                EXTENSION_MANDATORY, field="extension_mandatory", value=names[:8], expected="empty"
+            )
+        if asked.additional_slaves:
+            raise _multicast(len(asked.additional_slaves))
+        wish = north.KeyRequest(
+            peer=request.params["slave_SAE_ID"],
+            number=asked.number,
+            size_bit=0 if asked.size is msgspec.UNSET else asked.size,
+        )
+        return _container(await self._door.issue_keys(request.caller, wish))
+
+    async def _collect(self, request: Request, key_ids: tuple[str, ...]) -> Reply:
+        names = tuple(key_id.lower() for key_id in key_ids)
+        if not names:
+            raise _bad_value("key_IDs", 0, "one or more key_ID")
+        if len(set(names)) != len(names):
+            raise _bad_value("key_IDs", len(names), "each key_ID once")
+        for name in names:
+            if not _UUID.fullmatch(name):
+                raise _bad_value("key_ID", name, "a UUID of 36 characters")
+        master = request.params["master_SAE_ID"]
+        return _container(await self._door.collect_keys(request.caller, master, names))
+
+
+def _guarded(handler: Handler, retry_after_s: Callable[[int], float]) -> Handler:
+    async def guarded(request: Request) -> Reply:
+        try:
+            return await handler(request)
+        except _BadRequest as bad:
+            return bad.reply
+        except MultiplaneError as error:
+            return of_error(error, retry_after_s)
+
+    return guarded
+
+
+def of_error(error: MultiplaneError, retry_after_s: Callable[[int], float]) -> Reply:
+    """The standard's answer to a kernel error: 400, 401 or 503."""
+    detail: dict[str, Any] = {"code": error.code, "kind": error.kind, "reason": error.reason}
+    if isinstance(error, Refused):
+        status = 401 if error.code in UNAUTHORISED else 400
+        return failure(status, EXACT.get(error.code, error.reason), detail)
+    if not isinstance(error, Busy):
+        return failure(503, error.reason, detail)
+    wait_s = max(1, math.ceil(retry_after_s(error.retry_after_ns)))
+    detail["retry_after_s"] = wait_s
+    return failure(503, error.reason, detail, headers=(("Retry-After", str(wait_s)),))
+
+
+def _container(keys: Iterable[north.Key]) -> Reply:
+    shown = KeyContainer(keys=[WireKey(key_id=key.key_id, key=key.key) for key in keys])
+    return Reply(status=200, body=msgspec.json.encode(shown), headers=NO_STORE)
+
+
+def _integer(request: Request, name: str) -> int | None:
+    values = [value for found, value in request.query if found == name]
+    if not values:
+        return None
+    if len(values) > 1:
+        raise _bad_value(name, values[0], "given once")
+    if not _INTEGER.fullmatch(values[0]) or int(values[0]) < 1:
+        raise _bad_value(name, values[0], "an integer >= 1")
+    return int(values[0])
+
+
+def _decode(decoder: msgspec.json.Decoder[Body], body: bytes) -> Body:
+    try:
+        body.decode()
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise _explained(body, str(error)) from None
+    except RecursionError:
+        raise _BadRequest("body: nested too deeply", field="body", expected="JSON of few levels") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        reason = str(error).partition(":")[2].strip() or str(error)
+        raise _BadRequest(
+            f"body: malformed JSON, {reason}", field="body", expected="a JSON object in UTF-8"
+        ) from None
+
+
+def _explained(body: bytes, complaint: str) -> _BadRequest:
+    """Say which member is wrong, what it holds, and what was expected."""
+    found = _WHERE.fullmatch(complaint)
+    if found is None or found["field"] is None:
+        return _BadRequest(f"body: {complaint}", field="body", expected="a JSON object")
+    field = found["field"]
+    expected = found["expected"].replace("`", "").removeprefix("Expected ")
+    return _bad_value(field, _member(body, field), expected)
+
+
+def _member(body: bytes, field: str) -> Any:
+    """The value at a path such as `key_IDs[0].key_ID`, None when it cannot be shown."""
+    try:
+        value = msgspec.json.decode(body)
+        for name, _ in re.findall(r"([^.\[\]]+)(\]?)", field):
+            value = value[int(name)] if isinstance(value, list) else value[name]
+    except (msgspec.MsgspecError, RecursionError, LookupError, TypeError, ValueError):
+        return None
+    return value
+
+
+def _bad_value(field: str, value: Any, expected: str) -> _BadRequest:
+    if not isinstance(value, (int, float)) or abs(value) > 2**63:
+        value = str(value)[:_SHOWN_CHARACTERS]
+    return _BadRequest(
+        f"{field}: expected {expected}, got {value!r}", field=field, value=value, expected=expected
+    )
+
+
+def _multicast(count: int) -> _BadRequest:
+    return _bad_value("additional_slave_SAE_IDs", count, "none, as max_SAE_ID_count is 0")

@@ -1,0 +1,81 @@
+"""The twin: a world on a timeline, behind the doors of real devices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from multiplane.api.scenario import WorldLink
+from multiplane.kernel.errors import Refused
+from multiplane.kernel.names import link_id
+from multiplane.kernel.nouns import Caller, Ends
+from multiplane.kernel.ports import Timeline
+from multiplane.twin.modules import Modules
+from multiplane.twin.optics import Optics
+from multiplane.twin.profiles import PROFILES, Profile
+from multiplane.twin.scenario import World
+
+
+class Twin:
+    """A world that lives. Its doors: `qkd` (modules), `optical` (spans), `scenario` (the hand of fate).
+
+    Args:
+        timeline: the dispatcher that gives it time; the twin has no other.
+        seed: 32 bytes; secret when the keys are to be secret.
+        boot_epoch: >= 0, durable and higher at each start with the same seed: no key ever comes twice.
+        profiles: known kinds of link.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        timeline: Timeline,
+        seed: bytes,
+        boot_epoch: int,
+        profiles: Mapping[str, Profile] = PROFILES,
+    ) -> None:
+        self.world = world
+        self.qkd = Modules(world, timeline, seed, boot_epoch, profiles)
+        self.optical = Optics(world, timeline, self.qkd)
+        self.scenario = WorldControl(world, self.qkd, self.optical)
+
+    def site_lost(self, site: str) -> None:
+        """Nobody is left at `site` (its process is gone): drop its sessions and stop its ends."""
+        self.qkd.site_lost(site)
+
+
+class WorldControl:
+    """Changes the world under the stack; implements `api.scenario.Scenario`."""
+
+    def __init__(self, world: World, modules: Modules, optics: Optics) -> None:
+        self._spans = {span.id: span for span in world.spans}
+        self._modules = modules
+        self._optics = optics
+
+    async def links(self, caller: Caller) -> tuple[WorldLink, ...]:  # noqa: ARG002
+        answer = []
+        for span in self._spans.values():
+            status = self._modules.status(span.id)
+            link = WorldLink(
+                ends=Ends(sites=span.sites),
+                length_km=span.length_km,
+                loss_db=span.loss_db,
+                profile=span.profile,
+                state=status.state,
+                cut=self._optics.is_lost(span.id),
+                rate_bit_per_s=status.rate_bit_per_s,
+            )
+            answer.append(link)
+        return tuple(answer)
+
+    async def cut(self, caller: Caller, ends: Ends) -> None:  # noqa: ARG002
+        self._optics.cut(self._span(ends))
+
+    async def restore(self, caller: Caller, ends: Ends) -> None:  # noqa: ARG002
+        self._optics.restore(self._span(ends))
+
+    def _span(self, ends: Ends) -> str:
+        span = link_id(*ends.sites) if len(ends.sites) == 2 else ""
+        if span not in self._spans:
+            reason = f"ends: no link between {' and '.join(ends.sites)}, expected the two ends of one"
+            raise Refused("scenario.unknown_link", reason)
+        return span

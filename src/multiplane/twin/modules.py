@@ -1,0 +1,230 @@
+"""The QKD modules of the world: sessions, epochs, life cycles and key blocks of all links.
+
+Everything happens in handlers of the timeline or in calls from the doors; nothing polls, an idle link costs
+nothing. What both ends are told goes through the timeline, so that no agent is called while it is calling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from multiplane.api.device import DeviceListener, KeyBlock, LinkState, LinkStatus
+from multiplane.kernel.errors import Faulty, Refused
+from multiplane.kernel.names import site_of
+from multiplane.kernel.nouns import Caller
+from multiplane.kernel.ports import Timeline
+from multiplane.twin.links import Action, Connected, Disconnected, Elapsed, Event, Failed, Life, Wanted, step
+from multiplane.twin.production import Production
+from multiplane.twin.profiles import Profile, Yield
+from multiplane.twin.scenario import Span, World
+from multiplane.twin.streams import Stream
+
+EPOCHS_PER_BOOT: Final = 1 << 20
+_NOTHING: Final = Yield(0.0, 0.0)
+
+
+class _Link:
+    """One link: what it is, where it is in its life, and the production of its epoch."""
+
+    __slots__ = ("epoch", "life", "listeners", "makes", "production", "profile", "span", "stream", "waiting")
+
+    def __init__(self, span: Span, profile: Profile, epoch: int, seed: bytes) -> None:
+        self.span = span
+        self.profile = profile
+        self.life = Life()
+        self.makes = _NOTHING
+        self.listeners: list[DeviceListener | None] = [None, None]
+        self.epoch = epoch
+        self.waiting = False
+        self.production = Production(profile.block_interval_ps)
+        self.stream = Stream(seed, span.id, epoch)
+
+
+class Modules:
+    """All modules of a world; implements `api.device.QkdDevice` for callers at its sites."""
+
+    def __init__(
+        self, world: World, timeline: Timeline, seed: bytes, boot_epoch: int, profiles: Mapping[str, Profile]
+    ) -> None:
+        self._domain = world.domain
+        self._timeline = timeline
+        self._seed = seed
+        self._last_epoch = (boot_epoch + 1) * EPOCHS_PER_BOOT - 1
+        first = boot_epoch * EPOCHS_PER_BOOT
+        self._links = {span.id: _Link(span, profiles[span.profile], first, seed) for span in world.spans}
+
+    async def attach(self, caller: Caller, link: str, listener: DeviceListener) -> LinkStatus:
+        held, end = self._at(caller, link)
+        if held.epoch >= self._last_epoch:
+            raise Faulty("device.epochs_exhausted", f"link {link}: no epoch left, expected a restart")
+        held.listeners[end] = listener
+        held.epoch += 1
+        held.stream = Stream(self._seed, link, held.epoch)
+        held.production = Production(held.profile.block_interval_ps)
+        held.waiting = False
+        if held.life.state is LinkState.UP:
+            held.production.begin(self._timeline.now_ps(), held.makes.rate_bit_per_s)
+        self._tell(held)
+        return self._status(held)
+
+    async def start(self, caller: Caller, link: str) -> None:
+        held, end = self._at(caller, link)
+        self._apply(held, Wanted(end, True), self._timeline.now_ps())
+
+    async def stop(self, caller: Caller, link: str) -> None:
+        held, end = self._at(caller, link)
+        self._apply(held, Wanted(end, False), self._timeline.now_ps())
+
+    def window(self, caller: Caller, link: str, epoch: int, limit_byte: int) -> None:
+        held, end = self._at(caller, link)
+        if epoch != held.epoch:
+            return
+        now_ps = self._timeline.now_ps()
+        held.production.grant(now_ps, end, limit_byte)
+        self._schedule(held, now_ps)
+
+    def connect(self, link: str, loss_db: float) -> None:
+        """Switch a quantum path of `loss_db` to the link.
+
+        Raises: Refused(`device.unknown_link`).
+        """
+        held = self._link(link)
+        held.makes = held.profile.yields(loss_db, held.span.rate_bit_per_s)
+        flaw = "" if held.makes.rate_bit_per_s > 0.0 else f"no secret key at {loss_db:.1f} dB"
+        self._apply(held, Connected(flaw), self._timeline.now_ps())
+
+    def disconnect(self, link: str, reason: str) -> None:
+        """Take the quantum path of the link away."""
+        self._apply(self._link(link), Disconnected(reason), self._timeline.now_ps())
+
+    def fail(self, link: str, reason: str, delay_ps: int) -> None:
+        """The quantum path of the link is lost; the modules notice `delay_ps` later."""
+        self._apply(self._link(link), Failed(reason), self._timeline.now_ps(), delay_ps)
+
+    def ends(self, link: str) -> tuple[str, str]:
+        """The sites of a link's two modules. Raises: Refused(`device.unknown_link`)."""
+        return self._link(link).span.sites
+
+    def status(self, link: str) -> LinkStatus:
+        """What the modules of a link would say now. Raises: Refused(`device.unknown_link`)."""
+        return self._status(self._link(link))
+
+    def site_lost(self, site: str) -> None:
+        """Nobody is left at `site`: drop its sessions and stop its ends."""
+        now_ps = self._timeline.now_ps()
+        for held in self._links.values():
+            if site in held.span.sites:
+                end = held.span.sites.index(site)
+                held.listeners[end] = None
+                held.production.revoke(now_ps, end)
+                self._apply(held, Wanted(end, False), now_ps)
+
+    def _link(self, link: str) -> _Link:
+        if link not in self._links:
+            raise Refused("device.unknown_link", f"link: unknown {link!r}, expected <site>--<site>")
+        return self._links[link]
+
+    def _at(self, caller: Caller, link: str) -> tuple[_Link, int]:
+        """A link and the end of it at which the caller stands."""
+        held = self._link(link)
+        try:
+            site = site_of(caller.principal)
+        except ValueError:
+            site = ""
+        if caller.domain != self._domain or site not in held.span.sites:
+            reason = (
+                f"link: no module of {link!r} at {caller.principal}, expected a caller at one of its ends"
+            )
+            raise Refused("device.unknown_link", reason)
+        return held, held.span.sites.index(site)
+
+    def _apply(self, held: _Link, event: Event, now_ps: int, tell_after_ps: int = 0) -> None:
+        """Step the life of a link and perform what follows."""
+        held.life, actions = step(held.life, event)
+        if held.life.state not in (LinkState.UP, LinkState.DRAINING):
+            held.production.end(now_ps)
+        for action in actions:
+            match action:
+                case Action.TELL if tell_after_ps:
+                    self._timeline.at_ps(now_ps + tell_after_ps, self._tell, held)
+                case Action.TELL:
+                    self._tell(held)
+                case Action.PROVISION:
+                    self._wait(held, now_ps + held.profile.provisioning_ps)
+                case Action.CALIBRATE:
+                    self._wait(held, now_ps + held.profile.calibration_ps)
+                case Action.DRAIN:
+                    self._wait(held, held.production.next_grid_ps(now_ps))
+                case Action.PRODUCE:
+                    held.production.begin(now_ps, held.makes.rate_bit_per_s)
+                    held.waiting = False
+                    self._schedule(held, now_ps)
+
+    def _wait(self, held: _Link, due_ps: int) -> None:
+        self._timeline.at_ps(due_ps, self._elapsed, held, held.life.generation, due_ps)
+
+    def _elapsed(self, held: _Link, generation: int, due_ps: int) -> None:
+        if generation != held.life.generation:
+            return
+        if held.life.state is LinkState.DRAINING:
+            self._deliver(held, due_ps)
+        self._apply(held, Elapsed(generation), due_ps)
+
+    def _schedule(self, held: _Link, now_ps: int) -> None:
+        """Make sure that the next block will come, if any can."""
+        if held.waiting or held.life.state is not LinkState.UP:
+            return
+        due_ps = held.production.next_block_ps(now_ps)
+        if due_ps is not None:
+            held.waiting = True
+            self._timeline.at_ps(due_ps, self._block, held, held.production, held.life.generation, due_ps)
+
+    def _block(self, held: _Link, production: Production, generation: int, due_ps: int) -> None:
+        if production is not held.production or generation != held.life.generation:
+            return
+        held.waiting = False
+        self._deliver(held, due_ps)
+        self._schedule(held, due_ps)
+
+    def _deliver(self, held: _Link, due_ps: int) -> None:
+        """Hand the block that ends now to both agents."""
+        offset_byte = held.production.sent_byte
+        size_byte = held.production.take(due_ps)
+        if not size_byte:
+            return
+        block = KeyBlock(
+            link=held.span.id,
+            epoch=held.epoch,
+            offset_byte=offset_byte,
+            key=held.stream.read(offset_byte, size_byte),
+            qber=held.makes.qber,
+            made_ns=self._timeline.epoch_ns + due_ps // 1000,
+        )
+        for listener in held.listeners:
+            if listener is not None:
+                listener.key_block(block)
+
+    def _status(self, held: _Link) -> LinkStatus:
+        makes = held.makes if held.life.state is LinkState.UP else _NOTHING
+        return LinkStatus(
+            link=held.span.id,
+            state=held.life.state,
+            epoch=held.epoch,
+            rate_bit_per_s=makes.rate_bit_per_s,
+            qber=makes.qber,
+            discarded_bit=held.production.discarded_bit(self._timeline.now_ps()),
+            at_ns=self._timeline.now_ns(),
+            reason=held.life.reason,
+        )
+
+    def _tell(self, held: _Link) -> None:
+        status = self._status(held)
+        for end, listener in enumerate(held.listeners):
+            if listener is not None:
+                self._timeline.at_ps(self._timeline.now_ps(), self._hand, held, end, listener, status)
+
+    def _hand(self, held: _Link, end: int, listener: DeviceListener, status: LinkStatus) -> None:
+        """Unless the session or the epoch has been replaced meanwhile."""
+        if held.listeners[end] is listener and held.epoch == status.epoch:
+            listener.link_status(status)

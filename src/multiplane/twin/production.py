@@ -1,0 +1,106 @@
+"""Key made on one link within one epoch, counted in whole bits: made = sent + discarded (+ a rest below 8).
+
+Blocks end on a grid of one interval from the moment the link came up. While there is no room nothing is
+scheduled: what was made meanwhile follows from the elapsed time and counts as discarded.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_MICRO: Final = 1_000_000
+_UBIT_PS: Final = _MICRO * 1_000_000_000_000  # one bit at one microbit per second, in picoseconds
+
+
+class Production:
+    """Grants, position and losses of one epoch; runs while the link is up."""
+
+    __slots__ = (
+        "_accounted_bit",
+        "_discarded_bit",
+        "_grants_byte",
+        "_interval_ps",
+        "_rate_ubit_per_s",
+        "_start_ps",
+        "sent_byte",
+    )
+
+    def __init__(self, interval_ps: int) -> None:
+        self.sent_byte = 0
+        self._interval_ps = interval_ps
+        self._grants_byte = [0, 0]
+        self._discarded_bit = 0
+        self._start_ps = 0
+        self._rate_ubit_per_s = 0
+        self._accounted_bit = 0
+
+    @property
+    def running(self) -> bool:
+        return self._rate_ubit_per_s > 0
+
+    @property
+    def room_byte(self) -> int:
+        """What both ends still have room for."""
+        return max(0, min(self._grants_byte) - self.sent_byte)
+
+    def begin(self, now_ps: int, rate_bit_per_s: float) -> None:
+        """The link is up: make key from now on. Args: rate_bit_per_s > 0 and at most 1e12."""
+        self._start_ps = now_ps
+        self._rate_ubit_per_s = round(rate_bit_per_s * _MICRO)
+        self._accounted_bit = 0
+
+    def end(self, now_ps: int) -> None:
+        """Light or demand is gone: the block under way is lost, what is left of whole ones is discarded."""
+        if self.running:
+            made_bit = self._made_bit(self._grid_ps(now_ps))
+            self._discarded_bit += max(0, made_bit - self._accounted_bit)
+            self._rate_ubit_per_s = 0
+
+    def grant(self, now_ps: int, end: int, limit_byte: int) -> None:
+        """Room at one end up to an absolute position; a lower one than before is ignored."""
+        self._settle(now_ps)
+        self._grants_byte[end] = max(self._grants_byte[end], limit_byte)
+
+    def revoke(self, now_ps: int, end: int) -> None:
+        """That end is gone: no more room in this epoch."""
+        self._settle(now_ps)
+        self._grants_byte[end] = 0
+
+    def take(self, due_ps: int) -> int:
+        """Size in bytes of the block that ends at `due_ps`, a point of the grid; the surplus is discarded."""
+        whole_byte = max(0, self._made_bit(due_ps) - self._accounted_bit) // 8
+        size_byte = min(whole_byte, self.room_byte)
+        self._accounted_bit += 8 * whole_byte
+        self._discarded_bit += 8 * (whole_byte - size_byte)
+        self.sent_byte += size_byte
+        return size_byte
+
+    def next_block_ps(self, now_ps: int) -> int | None:
+        """When the next block with at least one byte ends, after now; None while none can."""
+        if not self.running or not self.room_byte:
+            return None
+        wanted_bit = self._accounted_bit + 8
+        elapsed_ps = -(-wanted_bit * _UBIT_PS // self._rate_ubit_per_s)
+        return max(self.next_grid_ps(now_ps), self.next_grid_ps(self._start_ps + elapsed_ps - 1))
+
+    def next_grid_ps(self, now_ps: int) -> int:
+        """First point of the grid after now."""
+        return self._grid_ps(now_ps) + self._interval_ps
+
+    def discarded_bit(self, now_ps: int) -> int:
+        """Made but not wanted since the epoch began."""
+        self._settle(now_ps)
+        return self._discarded_bit
+
+    def _settle(self, now_ps: int) -> None:
+        """Account for the blocks that nobody scheduled because there was no room."""
+        if self.running and not self.room_byte:
+            self.take(self._grid_ps(now_ps))
+
+    def _made_bit(self, at_ps: int) -> int:
+        return (at_ps - self._start_ps) * self._rate_ubit_per_s // _UBIT_PS
+
+    def _grid_ps(self, now_ps: int) -> int:
+        """Last point of the grid that is not after now."""
+        elapsed_ps = max(0, now_ps - self._start_ps)
+        return self._start_ps + elapsed_ps // self._interval_ps * self._interval_ps

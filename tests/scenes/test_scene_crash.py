@@ -1,0 +1,294 @@
+"""Exactly once, whatever is killed: named crash points, failing commits, SIGKILL at random moments.
+
+MULTIPLANE_FULL=1 runs the full forms: every point five times, 200 random kills.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from tests.scenes.tools.accounts import Book
+from tests.scenes.tools.ledgers import ledgers_close, pools
+from tests.scenes.tools.network import FULL, Network, auntil, descendants, running
+from tests.scenes.tools.traffic import Pair, Traffic, replay, settle
+
+pytestmark = [pytest.mark.scene, pytest.mark.timeout(5400 if FULL else 420)]
+
+SITES = ("alice", "relay", "bob")
+PAIRS: list[Pair] = [
+    ("alice-1", "bob-1"),
+    ("bob-1", "alice-1"),
+    ("alice-1", "bob-1"),
+    ("relay-1", "bob-1"),
+    ("alice-1", "relay-1"),
+]
+POINTS = [
+    "commit.before",
+    "commit.after",
+    "channel.before_send",
+    "channel.after_send",
+    "pool.ack.before",
+    "pool.ack.after",
+    "reconcile.before",
+    "reconcile.after",
+    "answer.before",
+    "answer.after",
+]
+VISITS = ((3, 5, 7), (1, 2, 4), (11, 13, 17), (30, 20, 25), (2, 60, 40))
+RATE = ("--rate", "10")
+SPREAD = ("--spread", "per-node", *RATE)
+KILLS = 200 if FULL else 30
+ROUNDS = 5 if FULL else 1
+SETTLE_TIMEOUT_S = 60.0
+
+
+async def judge(network: Network, book: Book, at_least: int) -> None:
+    """The verdicts of every crash scene, on a network at rest."""
+    await settle(network, book, SETTLE_TIMEOUT_S)
+    await replay(network, book, 50)
+    book.verify(at_least=at_least)
+    book.verify_settled()
+    report = await ledgers_close(network)
+    for (owner, peer, side), ledger in pools(report).items():
+        if side != "far":
+            continue
+        pairs = [pair for pair in set(PAIRS) if _sites(network, pair) == (peer, owner)]
+        most_bit = sum(book.delivered_bit(*pair)[1] for pair in pairs)
+        assert ledger["delivered_bit"] <= most_bit, f"{owner} delivered more than clients got: {ledger}"
+
+
+def _sites(network: Network, pair: Pair) -> tuple[str, str]:
+    master, slave = pair
+    return network.saes[master].kme, network.saes[slave].kme
+
+
+# --- named points -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_at_a_named_point(point: str, tmp_path: Path) -> None:
+    for visits in VISITS[:ROUNDS]:
+        nths = (1, 1, 1) if point.startswith("reconcile") else visits
+        script = ",".join(f"{site}:kill@{point}:{nth}" for site, nth in zip(SITES, nths, strict=True))
+        asyncio.run(_named_point(point, script, tmp_path / f"visits-{'-'.join(map(str, visits))}"))
+
+
+async def _named_point(point: str, script: str, folder: Path) -> None:
+    book = Book()
+    network = Network("lab3", folder, *SPREAD)
+    if point.startswith("reconcile"):
+        await _make_something_to_reconcile(network, book)
+    network.env = {"MULTIPLANE_FAULTS": script}
+    try:
+        deaths = await _until_all_died(network, book)
+        await judge(network, book, at_least=200)
+        assert all(deaths[site] for site in SITES), f"{point} killed only {dict(deaths)}\n{network.tail()}"
+    except BaseException as error:
+        error.add_note(f"faults: {script}; {book.summary()}\n{network.tail()}")
+        network.stop(check=False)
+        raise
+    network.stop()
+
+
+async def _make_something_to_reconcile(network: Network, book: Book) -> None:
+    """Stock, delivered keys and keys left over, then every process gone at once."""
+    network.start()
+    traffic = Traffic(network, book, PAIRS, workers=4, keep=0.3)
+    await traffic.reaches("keys before the crash", 200, 60.0)
+    network.kill_all()
+    await traffic.stop()
+
+
+async def _until_all_died(network: Network, book: Book) -> Counter[str]:
+    """Start, load, and wait until each site has died at its point and serves again."""
+    deaths = DeathWatch(network)
+    network.launch()
+    watch = asyncio.create_task(deaths.run())
+    try:
+        await auntil("every KME serves", network.is_ready, 60.0, network.tail)
+        first = dict(deaths.lost)
+        traffic = Traffic(network, book, PAIRS, workers=6, keep=0.3)
+        await auntil("each site died at its point", lambda: deaths.complete(first), 60.0, deaths.explain)
+        for site in SITES:
+            await network.serves_again(site, 0)
+        await traffic.reaches("keys after the crashes", 300, 60.0)
+        await traffic.stop()
+    finally:
+        watch.cancel()
+    return Counter({site: deaths.deaths(site) for site in SITES})
+
+
+class DeathWatch:
+    """Counts how often each site lost its process, also before ready.json first names it."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.lost: Counter[str] = Counter()
+        self.children: set[int] = set()
+        self._pids: dict[str, int] = {}
+
+    async def run(self) -> None:
+        """Look every few milliseconds until cancelled."""
+        while True:
+            self.look()
+            await asyncio.sleep(0.01)
+
+    def look(self) -> None:
+        """One look at the processes and at ready.json."""
+        assert self.network.process is not None
+        self.children.update(pid for pid in descendants(self.network.process.pid))
+        if not self.network.is_ready():
+            return
+        for site, kme in self.network.ready()["kmes"].items():
+            if self._pids.get(site, kme["pid"]) != kme["pid"]:
+                self.lost[site] += 1
+            self._pids[site] = kme["pid"]
+
+    def deaths(self, site: str) -> int:
+        """How often `site` died; deaths before the first ready.json count for every site."""
+        assert self.network.process is not None
+        unnamed = len(self.children - {self.network.process.pid}) - len(self._pids) - self.lost.total()
+        return self.lost[site] + (1 if unnamed >= len(SITES) else 0)
+
+    def complete(self, _first: dict[str, int]) -> bool:
+        """Whether every site has died at least once."""
+        return all(self.deaths(site) for site in SITES)
+
+    def explain(self) -> str:
+        """For the message of a failure."""
+        return f"deaths {dict(self.lost)}, processes seen {len(self.children)}\n{self.network.tail()}"
+
+
+# --- commits that fail ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        "alice:fail@commit.before:20x2,bob:fail@commit.before:35x3",
+        "alice:fail@commit.after:20x1,bob:fail@commit.after:35x1",
+        "*:slow@commit.before:0.05",
+    ],
+    ids=["failing", "unsure", "slow"],
+)
+def test_commits_that_fail_or_are_slow(rules: str, tmp_path: Path) -> None:
+    with running("lab3", tmp_path, *SPREAD, env={"MULTIPLANE_FAULTS": rules}) as network:
+        asyncio.run(_failing_commits(network))
+
+
+async def _failing_commits(network: Network) -> None:
+    book = Book()
+    traffic = Traffic(network, book, PAIRS, workers=8, keep=0.2)
+    await traffic.reaches("keys over failing commits", 400, 120.0)
+    await traffic.stop()
+    await judge(network, book, at_least=200)
+
+
+# --- random kills -----------------------------------------------------------------------------
+
+
+def test_random_kills_under_load(tmp_path: Path) -> None:
+    with running("lab3", tmp_path, *SPREAD) as network:
+        asyncio.run(RandomKills(network, Book()).run())
+
+
+class RandomKills:
+    """SIGKILL on one side, on both, on the relay, at random moments under load."""
+
+    def __init__(self, network: Network, book: Book) -> None:
+        self.network = network
+        self.book = book
+        self.random = random.Random(200)
+        self.kills = 0
+        self.inside = 0
+        self.by_kind: Counter[str] = Counter()
+        self.rates_per_s: list[float] = []
+
+    async def run(self) -> None:
+        """All kills, then the verdicts."""
+        traffic = Traffic(self.network, self.book, PAIRS, workers=12, keep=0.15)
+        await traffic.reaches("first keys", 100, 60.0)
+        while self.kills < KILLS:
+            await self._moment(traffic)
+            await self._kill(traffic)
+        await traffic.reaches("keys after the last kill", 200, 60.0)
+        await traffic.stop()
+        await judge(self.network, self.book, at_least=KILLS * 10)
+        rate_per_s = sorted(self.rates_per_s)[len(self.rates_per_s) // 2]
+        assert self.inside * 2 >= self.kills, f"only {self.inside} of {self.kills} hit an open request"
+        assert rate_per_s >= 100, self.rates_per_s
+
+    async def _moment(self, traffic: Traffic) -> None:
+        """Under full load mostly; one kill in six while the sites are still coming back."""
+        if self.random.random() < 1 / 6:
+            await asyncio.sleep(self.random.uniform(0.0, 1.0))
+            return
+        await traffic.reaches("load before a kill", 60, 60.0)
+        await asyncio.sleep(0.5 + self.random.uniform(0.0, 0.5))
+        self.rates_per_s.append(traffic.rate_per_s(0.5))
+
+    async def _kill(self, traffic: Traffic) -> None:
+        """Kill one victim set at one moment and wait until all of it serves again."""
+        victims = self.random.choice((["alice"], ["bob"], ["relay"], ["alice", "bob"], list(SITES)))
+        open_now = sum(self.book.open_at[site] for site in victims)
+        old_pids = {site: self.network.kill(site) for site in victims}
+        self.kills += len(victims)
+        self.inside += sum(1 for site in victims if self.book.open_at[site]) if open_now else 0
+        self.by_kind["+".join(victims)] += 1
+        for site, pid in old_pids.items():
+            await self.network.serves_again(site, pid)
+        traffic.check()
+
+
+# --- restarts ---------------------------------------------------------------------------------
+
+
+def test_a_restart_with_the_same_seed_issues_nothing_again(tmp_path: Path) -> None:
+    network, book = Network("lab3", tmp_path, *RATE, "--seed", "7"), Book()
+    try:
+        issued = [asyncio.run(_one_run(network, book, hard=run == 1)) for run in range(3)]
+    except BaseException as error:
+        error.add_note(network.tail())
+        network.stop(check=False)
+        raise
+    assert all(count >= 300 for count in issued), issued
+    book.verify(at_least=600)
+
+
+async def _one_run(network: Network, book: Book, *, hard: bool) -> int:
+    """One run on the same state: keys of the run before are collected first, then new ones are made."""
+    network.start()
+    report = await network.acli_json("status")
+    assert report["secret"] is False, "a seeded network must say that it is not secret"
+    before, started_s = len(book), time.monotonic()
+    await settle(network, book, SETTLE_TIMEOUT_S)
+    traffic = Traffic(network, book, PAIRS, workers=6, keep=0.3)
+    await traffic.reaches(f"keys of this run ({time.monotonic() - started_s:.0f} s in)", 300, 60.0)
+    await traffic.stop()
+    if hard:
+        network.kill_all()
+    else:
+        network.stop()
+    return len(book) - before
+
+
+def test_a_link_cut_by_two_relay_kills_in_a_row_heals(tmp_path: Path) -> None:
+    with running("lab3", tmp_path, *SPREAD) as network:
+        asyncio.run(_two_in_a_row(network))
+
+
+async def _two_in_a_row(network: Network) -> None:
+    book = Book()
+    traffic = Traffic(network, book, PAIRS, workers=6, keep=0.1)
+    await traffic.reaches("first keys", 100, 60.0)
+    for _ in range(2):
+        pid = network.kill("relay")
+        await network.serves_again("relay", pid)
+    await traffic.reaches("keys after it", 500, 60.0)
+    await traffic.stop()
+    await judge(network, book, at_least=400)
