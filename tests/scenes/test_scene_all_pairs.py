@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,12 +34,16 @@ def site_pairs(network: Network) -> list[tuple[str, str]]:
     return list(itertools.permutations(names, 2))
 
 
-def test_all_72_pairs_get_identical_keys_under_load(madqci: Network) -> None:
-    asyncio.run(_all_pairs(madqci))
+def test_all_72_pairs_get_identical_keys_under_load(
+    madqci: Network, record_property: Callable[[str, object], None]
+) -> None:
+    book = Book()
+    asyncio.run(_all_pairs(madqci, book))
+    record_property("saw", f"72 directed pairs; {book.summary()}")
 
 
-async def _all_pairs(network: Network) -> None:
-    pairs, book = site_pairs(network), Book()
+async def _all_pairs(network: Network, book: Book) -> None:
+    pairs = site_pairs(network)
     assert len(pairs) == 72
     traffic = Traffic(network, book, pairs, workers=8)
     for pair in pairs:

@@ -21,7 +21,6 @@ from multiplane.service.planes import ServiceControl
 from multiplane.twin.engine import Twin
 from multiplane.twin.scenario import World
 
-
 BULK: Final = frozenset({"carry", "parcel", "key_block", "window"})
 
 

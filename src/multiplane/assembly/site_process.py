@@ -65,9 +65,9 @@ async def run(orders: SiteOrders) -> int:
             timeline,
             server_context(*tls),
             client_context(*tls),
-            identify(orders.domain),
-            _book(orders),
-            faults,
+            identify=lambda der: identify(orders.domain)(der)[0],
+            resolve=_book(orders),
+            faults=faults,
         )
         stack.push_async_callback(channels.close)
         await channels.listen(HOST, orders.channel_port)

@@ -99,7 +99,12 @@ class Spread:
         server = server_context(mine.certificate, mine.key, ground.pki.authority)
         client = client_context(mine.certificate, mine.key, ground.pki.authority)
         self._channels = TlsChannels(
-            ground.timeline, server, client, identify(ground.world.domain), _nobody, NoFaults()
+            ground.timeline,
+            server,
+            client,
+            identify=lambda der: identify(ground.world.domain)(der)[0],
+            resolve=_nobody,
+            faults=NoFaults(),
         )
         self._channels.accept(self.centre.caller.principal, SERVICE, self._joined)
         return await self._channels.listen(HOST, 0)

@@ -125,7 +125,7 @@ async def _open_desk(
         serve(session, OPERATOR_DOOR, Operator, desk)
         serve(session, SCENARIO_DOOR, Scenario, scenario)
 
-    server = await serve_control(ground.state.path / SOCKET_NAME, accept)
+    server = await serve_control(ground.state.path / SOCKET_NAME, accept, ground.world.domain)
     stack.push_async_callback(server.close)
 
 

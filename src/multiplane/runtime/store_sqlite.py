@@ -5,9 +5,9 @@ many callers. A flush that fails fails them all: whoever waited reloads from `sc
 
 Deleted and overwritten values leave the database file at once (`secure_delete`) but stay in the
 write-ahead log until the next checkpoint empties it: after `WAL_LIMIT_BYTE` of log, `IDLE_S` after the last
-write, `LAG_S` after the first write since the last checkpoint, or at close, whichever comes first. So the
-erasure lag is at most `LAG_S` plus one checkpoint, as long as nobody outside holds the file open for
-reading.
+write, `LAG_S` after the first write since the last checkpoint, at close or at the next opening, whichever
+comes first. So the erasure lag of a running store is at most `LAG_S` plus one checkpoint, as long as nobody
+outside holds the file open for reading.
 """
 
 from __future__ import annotations
@@ -248,6 +248,8 @@ class _File:
             self._reader = _connect(path, READER_PATIENCE_S)
             self._reader.execute("PRAGMA query_only = ON")
             undo.pop_all()
+        self._mark_dirty()
+        self.checkpoint()  # what a killed process erased may still be in its log
 
     def scan(self, owner: str, kind: str) -> list[tuple[str, bytes]]:
         return self._reader.execute(_SCAN, (owner, kind)).fetchall()
@@ -291,7 +293,7 @@ class _File:
     def wal_byte(self) -> int:
         try:
             return self._wal.stat().st_size
-        except FileNotFoundError:
+        except OSError:  # absent until the first write
             return 0
 
     def checkpoint_in_s(self) -> float | None:

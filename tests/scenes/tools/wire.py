@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import ssl
 import time
 from collections.abc import Mapping
@@ -60,10 +61,13 @@ class Answer:
 
 
 def parse_head(head: bytes) -> tuple[int, dict[str, str]]:
-    """Status and headers of an answer. Raises Violation on anything but plain HTTP/1.1."""
+    """Status and headers of an answer. Raises Violation on anything but plain HTTP/1.1.
+
+    An error may be told in HTTP/1.0: to somebody who did not speak HTTP/1.1 in the first place.
+    """
     lines = head.decode("latin-1").split("\r\n")
-    parts = lines[0].split(" ", 2)
-    if len(parts) < 2 or parts[0] != "HTTP/1.1" or len(parts[1]) != 3 or not parts[1].isdigit():
+    found = re.fullmatch(r"HTTP/1\.(?:1 ([1-5]\d\d)|0 ([45]\d\d))(?: .*)?", lines[0])
+    if found is None:
         raise Violation(f"status line: expected HTTP/1.1 and three digits, got {lines[0]!r}")
     headers: dict[str, str] = {}
     for line in lines[1:]:
@@ -72,7 +76,7 @@ def parse_head(head: bytes) -> tuple[int, dict[str, str]]:
             raise Violation(f"header: expected name: value, got {line!r}")
         name = name.lower()
         headers[name] = f"{headers[name]}, {value.strip()}" if name in headers else value.strip()
-    return int(parts[1]), headers
+    return int(found[1] or found[2]), headers
 
 
 def encode_request(method: str, target: str, host: str, body: bytes | None) -> bytes:

@@ -7,6 +7,7 @@ import itertools
 import os
 import random
 import resource
+import shutil
 import signal
 import sqlite3
 import stat
@@ -409,6 +410,19 @@ def test_secrets_that_reached_the_database_file_are_erased_there_too(path: Path)
     asyncio.run(store.commit("a", [Put("k", "1", b""), Delete("k", "2")]))
     store.close()
     assert files_with_mark(path.parent) == set()
+
+
+def test_what_a_killed_process_left_in_its_log_is_erased_at_opening(path: Path, tmp_path: Path) -> None:
+    store = SqliteStore(path, NoFaults())
+    asyncio.run(write_and_erase_secrets(store))
+    killed = tmp_path / "killed"
+    shutil.copytree(path.parent, killed)
+    store.close()
+    assert files_with_mark(killed) == {"kme.db-wal"}
+    store = SqliteStore(killed / path.name, NoFaults())
+    assert files_with_mark(killed) == set()
+    assert len(store.scan("a", "k")) == 18
+    store.close()
 
 
 def test_an_idle_store_erases_while_it_stays_open(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

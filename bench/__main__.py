@@ -1,0 +1,34 @@
+"""Runs the measurements and prints their tables."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from bench import keys014, many_kmes
+from bench.processes import PINNED
+from bench.report import Row
+
+
+def main() -> int:
+    """0 when every figure reaches its acceptable level, 1 otherwise."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="keys, many; all of them by default")
+    parser.add_argument("--rounds", type=int, default=keys014.ROUNDS, help="interleaved rounds, 5 or more")
+    parser.add_argument("--seconds", type=float, default=keys014.RUN_S, help="length of one window of load")
+    chosen = parser.parse_args()
+    names = chosen.names or ["keys", "many"]
+    if unknown := set(names) - {"keys", "many"}:
+        parser.error(f"unknown name {sorted(unknown)}, expected keys or many")
+    if not PINNED:
+        print("one core only: load and servers share it, ratios lean towards 1")
+    rows: list[Row] = []
+    if "keys" in names:
+        rows += keys014.bench(chosen.rounds, chosen.seconds)
+    if "many" in names:
+        rows += many_kmes.bench(chosen.rounds)
+    return int(any(row.verdict == "MISSED" for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
