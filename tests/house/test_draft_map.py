@@ -55,7 +55,8 @@ def proof_exists(proof: str) -> bool:
     if not path.exists():
         return False
     text = path.read_text(encoding="utf-8")
-    return re.search(rf"^(async )?def {function or 'test_'}", text, re.MULTILINE) is not None
+    wanted = rf"^(async )?def {function}\b" if function else r"^(async )?def test_|^Test\w+ = "
+    return re.search(wanted, text, re.MULTILINE) is not None
 
 
 def numbers(key: str) -> list[int]:
