@@ -80,9 +80,13 @@ def module_schema(module: ModuleType) -> dict[str, Any]:
         for item in vars(module).values()
         if inspect.isclass(item) and issubclass(item, msgspec.Struct) and item.__module__ == module.__name__
     ]
-    nouns = dict(msgspec.json.schema_components(own, ref_template=_REF)[1])
+    nouns: dict[str, dict[str, Any]] = dict(msgspec.json.schema_components(own, ref_template=_REF)[1])
     for door in doors.values():
         nouns |= door.pop("$defs")
+    for noun in nouns.values():
+        # The first line only: the rest is indented differently by different versions of Python.
+        if "description" in noun:
+            noun["description"] = noun["description"].partition("\n")[0]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": module.__name__,
