@@ -113,8 +113,7 @@ class LinkMachine(RuleBasedStateMachine):
         epoch = self.rig.twin.qkd.status(LINK).epoch - stale
         if not stale and self.attached[end]:
             self.limits[end, epoch] = max(self.limits.get((end, epoch), 0), limit_byte)
-        if stale or self.attached[end]:
-            self.rig.twin.qkd.window(self.agents[end].caller, LINK, epoch, limit_byte)
+        self.rig.twin.qkd.window(self.agents[end].caller, LINK, epoch, limit_byte)
 
     @rule(seconds=st.sampled_from([1e-6, 0.05, 0.1, 0.2, 0.5, 1.0, 3.0]))
     def advance(self, seconds: float) -> None:
