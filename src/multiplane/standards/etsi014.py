@@ -10,7 +10,6 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from multiplane.api import north
-from multiplane.api.web import Handler, Reply, Request, Route, failure
 from multiplane.api.wire.etsi014 import (
     EXTENSION_MANDATORY,
     NOT_FOUND,
@@ -21,6 +20,7 @@ from multiplane.api.wire.etsi014 import (
     Status,
     WireKey,
 )
+from multiplane.api.wire.web import Handler, Reply, Request, Route, failure
 from multiplane.kernel.errors import Busy, MultiplaneError, Refused
 
 ROOT: Final = "/api/v1/keys"
