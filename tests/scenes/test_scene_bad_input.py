@@ -291,11 +291,11 @@ def authority(pair: Network) -> Authority:
     return found_authority(Path(pair.ca), pair.state)
 
 
-async def turned_away(network: Network, context: ssl.SSLContext) -> Answer | None:
+async def turned_away(network: Network, context: ssl.SSLContext, method: str = "status") -> Answer | None:
     """The answer to a request over TLS with `context`; None when the connection was refused."""
     client = Client014(network.url("alice"), context)
     try:
-        return await client.request("GET", f"{BOB}/status")
+        return await client.request("GET", f"{BOB}/{method}")
     except Gone:
         return None
     finally:
@@ -332,12 +332,13 @@ def test_a_certificate_must_name_exactly_one(
     assert answer is None or (answer.status == 401 and answer.message), answer
 
 
-def test_a_certificate_that_names_a_stranger_gets_401(
-    pair: Network, authority: Authority, tmp_path: Path
+@pytest.mark.parametrize("method", ["status", "enc_keys"])
+def test_a_certificate_that_names_a_stranger_gets_nothing(
+    pair: Network, authority: Authority, tmp_path: Path, method: str
 ) -> None:
     cert, key = issue(authority, tmp_path / "unknown", uris=["urn:qkd:pair:alice:nobody"])
-    answer = asyncio.run(turned_away(pair, tls_context(pair.ca, cert, key)))
-    assert answer is None or (answer.status == 401 and answer.message), answer
+    answer = asyncio.run(turned_away(pair, tls_context(pair.ca, cert, key), method))
+    assert answer is None or (answer.status in (400, 401) and answer.message), answer
 
 
 def test_an_own_certificate_works(pair: Network, authority: Authority, tmp_path: Path) -> None:

@@ -57,9 +57,16 @@ def new_authority(common_name: str) -> Authority:
         .not_valid_before(now - timedelta(minutes=1))
         .not_valid_after(now + timedelta(days=1))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
     return Authority(certificate, key)
+
+
+def _issuer_id(authority: Authority) -> x509.AuthorityKeyIdentifier:
+    """What strict checks want beside the issuer's name."""
+    own = authority.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own.value)
 
 
 def issue(
@@ -84,6 +91,7 @@ def issue(
         .not_valid_after(now + timedelta(seconds=life_s))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        .add_extension(_issuer_id(authority), critical=False)
     )
     if uris:
         names = [x509.UniformResourceIdentifier(uri) for uri in uris]

@@ -176,12 +176,8 @@ class Network:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(STOP_TIMEOUT_S)
         for pid in self.pids_seen - {process.pid}:
-            if alive(pid) and self._ours(pid):
+            if alive(pid) and os.getsid(pid) == process.pid:
                 os.kill(pid, signal.SIGKILL)
-
-    def _ours(self, pid: int) -> bool:
-        """Whether `pid` still is a process of this network (its command line names our state directory)."""
-        return str(self.state) in command_line(pid) or str(self.state) in environment(pid)
 
     # --- sites --------------------------------------------------------------------------------
 
