@@ -364,11 +364,8 @@ class Relay:
 
     def receive(self, peer: str, message: bytes, now_ns: int) -> list[Action]:
         """A message from `peer`: verified, unlocked, and passed on or delivered."""
-        port = self._ports[peer]
-        if port.early:
-            return self._hold_early(port, message, now_ns)
         actions = self._open(peer, message, now_ns)
-        return self._hold_early(port, message, now_ns) if actions is None else actions
+        return self._hold_early(self._ports[peer], message, now_ns) if actions is None else actions
 
     def key_came(self, peer: str, now_ns: int) -> list[Action]:
         """New key or a new epoch on the link to `peer`: try again what waited for it."""

@@ -36,6 +36,7 @@ class FakeConnectivity:
         self.listener: PathListener | None = None
         self.count = 0
         self.errors: list[MultiplaneError] = []
+        self.short_lived = False
 
     def links(self) -> tuple[PotentialLink, ...]:
         return tuple(PotentialLink(ends=ends(*pair), loss_db=4.0, delay_ns=100_000) for pair in self.pairs)
@@ -62,6 +63,9 @@ class FakeConnectivity:
             delay_ns=100_000,
         )
         self.live[path.path_id] = path
+        if self.short_lived:
+            self.short_lived = False
+            self.cut("".join(demand.ends.sites))
         return path
 
     async def release(self, caller: Caller, path_id: str) -> None:
@@ -259,6 +263,22 @@ def test_without_a_way_the_order_is_unreachable_until_light_returns(virtual: Vir
         assert world.nodes["a"].table.next_hop == {"b": "b"}
         assert world.nodes["a"].table.version > version
         world.connectivity.restore("bc")
+        await rig.sleep(5 * S)
+        assert world.phase() is OrderPhase.READY
+        await world.controller.close()
+
+    virtual(body)
+
+
+def test_a_path_lost_before_its_answer_is_never_started(virtual: Virtual) -> None:
+    async def body(rig: Rig) -> None:
+        world = await World(rig, "ab").start()
+        world.connectivity.short_lived = True
+        await world.place("ab")
+        await rig.sleep(5 * S)
+        assert world.phase() is OrderPhase.UNREACHABLE
+        assert not any(" start " in line for line in world.log)
+        world.connectivity.restore("ab")
         await rig.sleep(5 * S)
         assert world.phase() is OrderPhase.READY
         await world.controller.close()

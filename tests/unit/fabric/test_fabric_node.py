@@ -148,6 +148,10 @@ def test_the_lower_name_opens_and_backs_off_up_to_five_seconds(virtual: Virtual)
         rig.channels.break_all("peer reset")
         await rig.sleep(5_001 * MS)
         assert len(rig.channels.pairs) == 2, "it is opened again"
+        await rig.sleep(6_000 * MS)
+        rig.channels.break_all("peer reset")
+        await rig.sleep(201 * MS)
+        assert len(rig.channels.pairs) == 3, "after a while in peace the pause is short again"
         await rig.agents["a"].stop_link(CONTROLLER, "a--b", "no longer needed")
         count = len(tries)
         await rig.sleep(20_000 * MS)
