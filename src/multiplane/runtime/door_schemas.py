@@ -21,13 +21,15 @@ import multiplane.api
 from multiplane.runtime.door_reflection import Door, Method, describe, is_protocol
 
 FOLDER: Final = Path(multiplane.api.__file__).parent / "schemas"
+# Route tables of the HTTP fronts: values inside one process, Caller included, that no door carries.
+_NOT_DOORS: Final = frozenset({"web"})
 _REF: Final = "#/$defs/{name}"
 
 
 def door_modules() -> dict[str, ModuleType]:
-    """The modules of `multiplane.api` by short name."""
-    names = [info.name for info in pkgutil.iter_modules(multiplane.api.__path__) if not info.ispkg]
-    return {name: importlib.import_module(f"multiplane.api.{name}") for name in sorted(names)}
+    """The modules of `multiplane.api` that are doors, by short name."""
+    names = {info.name for info in pkgutil.iter_modules(multiplane.api.__path__) if not info.ispkg}
+    return {name: importlib.import_module(f"multiplane.api.{name}") for name in sorted(names - _NOT_DOORS)}
 
 
 def protocols(module: ModuleType) -> list[type]:
