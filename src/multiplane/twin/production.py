@@ -36,6 +36,7 @@ class Production:
 
     @property
     def running(self) -> bool:
+        """Whether key is being made."""
         return self._rate_ubit_per_s > 0
 
     @property
