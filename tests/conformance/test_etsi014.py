@@ -343,7 +343,7 @@ def test_faults_of_the_key_manager_are_503(play: Play, error: Exception) -> None
         at.north.fails_with = error
         for told in (await at.enc(), await at.dec(at.bob, str(uuid.uuid4()))):
             assert_failure(told, 503)
-            assert "retry-after" not in told.headers
+            assert told.headers["retry-after"] == "1"
 
     play(scene)
 
