@@ -100,7 +100,8 @@ async def connect_control(path: Path) -> Channel:
     except (OSError, TimeoutError) as error:
         if channel.transport is not None:
             channel.transport.abort()
-        reason = f"no network answers in {path.parent} ({type(error).__name__}); `multiplane up` starts one"
+        folder = path.parent
+        reason = f"no network answers in {folder} ({type(error).__name__}); start one: `multiplane up --state {folder}`"
         raise Refused("control.not_running", reason) from None
     channel.peer = Caller(principal=controller_urn(domain), domain=domain)
     return channel
