@@ -29,6 +29,9 @@ class Stock:
         """Read the state of this side from the store."""
         raise NotImplementedError
 
+    async def restore(self) -> None:
+        """Called after the state was read again: make durable what is still owed; may be repeated."""
+
     def reloaded(self) -> None:
         """Called after a poisoned side has read its state again."""
 
@@ -72,6 +75,7 @@ class Stock:
                 # An empty commit keeps its place in the queue: when it ends, all before it have ended.
                 await self.ports.store.commit(self.ports.owner, ())
                 self.load()
+                await self.restore()
             except MultiplaneError:
                 await asyncio.sleep(RELOAD_PAUSE_S)
                 continue
