@@ -73,14 +73,19 @@ class Source:
 
 
 @cache
-def python_files(*folders: str) -> tuple[Source, ...]:
-    """Every Python file below the folders of the checkout, parsed."""
+def parsed(path: Path) -> Source:
+    """A file, read and parsed once for all rules."""
+    text = path.read_text(encoding="utf-8")
+    return Source(path, text, ast.parse(text, str(path)))
+
+
+def python_files(*folders: str) -> list[Source]:
+    """Every Python file below the folders of the checkout."""
     paths = sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
-    texts = [(path, path.read_text(encoding="utf-8")) for path in paths if "__pycache__" not in path.parts]
-    return tuple(Source(path, text, ast.parse(text, str(path))) for path, text in texts)
+    return [parsed(path) for path in paths if "__pycache__" not in path.parts]
 
 
-def package_files() -> tuple[Source, ...]:
+def package_files() -> list[Source]:
     """The files of the package itself."""
     return python_files("src/multiplane")
 
