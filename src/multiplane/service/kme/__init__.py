@@ -58,11 +58,17 @@ class Kme:
             self._near[peer] = NearStock(self.ports, peer)
         for peer, _ in store.scan(owner, inbound.POOL_KIND):
             self._far[peer] = FarStock(self.ports, peer)
+        store.watch(owner, self._store_failed)
         await self.ports.fabric.subscribe(self.ports.caller, self)
         await self.join()
         for near in self._near.values():
             near.wake()
         self._tick()
+
+    def _store_failed(self) -> None:
+        """No stock may go on from what it holds in memory: rows of one may have failed with another's."""
+        for stock in (*self._near.values(), *self._far.values()):
+            stock.poison()
 
     async def join(self) -> None:
         """Enter the register; again whenever the way to the controller was lost."""

@@ -46,11 +46,11 @@ class Stock:
             async with asyncio.timeout(self.ports.rules.commit_s):
                 await self.ports.store.commit(self.ports.owner, changes)
         except TimeoutError:
-            self._poison()
+            self.poison()
             limit_s = self.ports.rules.commit_s
             raise Unknown("store.slow", f"store: expected a commit within {limit_s} s") from None
         except Faulty:
-            self._poison()
+            self.poison()
             raise
 
     def later(self, changes: Sequence[Change]) -> None:
@@ -63,7 +63,8 @@ class Stock:
         if changes:
             self.ports.spawn(commit())
 
-    def _poison(self) -> None:
+    def poison(self) -> None:
+        """Serve nobody until the state has been read again."""
         self.ports.counters.add("store.poisoned")
         if not self.poisoned:
             self.poisoned = True
