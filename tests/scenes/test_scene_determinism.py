@@ -65,7 +65,7 @@ def run_in_a_process(seed: int, hash_seed: str, duration_s: int) -> dict[str, ob
         check=True,
         text=True,
     )
-    answer: dict[str, object] = json.loads(done.stdout)
+    answer: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
     return answer
 
 

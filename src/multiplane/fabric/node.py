@@ -13,7 +13,8 @@ from multiplane.api.device import KeyBlock, LinkState, LinkStatus, QkdDevice
 from multiplane.api.service_fabric import Parcel, ParcelListener
 from multiplane.api.telemetry import Sample
 from multiplane.fabric.planes import ForwardingTable, Installed, LinkLedger, LinkOrder, LinkReport
-from multiplane.fabric.resource import Action, Arrive, LinkPool, Relay, Send
+from multiplane.fabric.resource.pools import LinkPool
+from multiplane.fabric.resource.relay import Action, Arrive, Relay, Send
 from multiplane.kernel.errors import Busy, MultiplaneError, Refused
 from multiplane.kernel.names import controller_urn, element_urn, link_id, site_of
 from multiplane.kernel.nouns import Caller, Noun
@@ -112,7 +113,10 @@ class FabricAgent:
         self._check_own_site(caller)
         if parcel.source != self._site:
             raise Refused("fabric.not_allowed", f"source: expected {self._site!r}, got {parcel.source!r}")
-        sent = self._relay.launch(parcel)
+        sent = self._relay.launch(parcel, self._timeline.now_ns())
+        if sent is None:
+            self._perform([])
+            return
         self._faults.reach("fabric.pad_spent")
         if not self._send(sent):
             raise Busy(

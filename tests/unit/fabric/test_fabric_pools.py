@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from multiplane.api.device import KeyBlock
-from multiplane.fabric.resource import (
+from multiplane.fabric.resource.pools import (
     GRANT_STEP_BYTE,
     IN_ROOM_BYTE,
     OUT_ROOM_BYTE,

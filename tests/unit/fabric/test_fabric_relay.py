@@ -14,10 +14,8 @@ from hypothesis import strategies as st
 from multiplane.api.device import KeyBlock
 from multiplane.api.service_fabric import Parcel
 from multiplane.fabric.planes import ForwardingTable
-from multiplane.fabric.resource import (
-    PATIENCE_NS,
+from multiplane.fabric.resource.relay import (
     PAYLOAD_LIMIT_BYTE,
-    WAITING_LIMIT,
     Action,
     Alarm,
     Arrive,
@@ -26,8 +24,10 @@ from multiplane.fabric.resource import (
     Relay,
     Send,
 )
+from multiplane.fabric.resource.waiting import PATIENCE_NS, SOURCE_LIMIT, WAITING_LIMIT
 from multiplane.kernel.errors import Busy, Refused
 from multiplane.kernel.names import link_id
+from multiplane.security.onetime import PAD_OVERHEAD_BYTE
 
 CHAIN = ("a", "b", "c", "d", "e")
 
@@ -51,6 +51,13 @@ def chain(stock_byte: int = 100_000) -> dict[str, Relay]:
     for site in CHAIN:
         relays[site].install(table(site, 1))
     return relays
+
+
+def launch(relay: Relay, sent: Parcel) -> Send:
+    """The first hop of a parcel that finds key at once."""
+    first = relay.launch(sent, 0)
+    assert first is not None
+    return first
 
 
 def table(site: str, version: int) -> ForwardingTable:
@@ -93,7 +100,7 @@ def test_four_hops_deliver_identical_bytes_and_no_hop_shows_them(payload: bytes,
 @given(place=st.integers(min_value=0), flip=st.integers(1, 255), hop=st.integers(0, 3))
 def test_a_changed_message_never_arrives_and_the_next_one_does(place: int, flip: int, hop: int) -> None:
     relays = chain()
-    site, sent = "a", relays["a"].launch(parcel(b"k" * 300))
+    site, sent = "a", launch(relays["a"], parcel(b"k" * 300))
     for _ in range(hop):
         site, (action,) = sent.peer, relays[sent.peer].receive(site, sent.message, 0)
         assert isinstance(action, Send)
@@ -106,13 +113,13 @@ def test_a_changed_message_never_arrives_and_the_next_one_does(place: int, flip:
     counted = relays[sent.peer].counters(site)
     assert sum(counted.get(f"dropped_{why}", 0) for why in ("tag", "stale", "malformed", "early")) == 1
     again = parcel(b"n" * 300)
-    arrived, _ = run(relays, "a", [relays["a"].launch(again)])
+    arrived, _ = run(relays, "a", [launch(relays["a"], again)])
     assert arrived == [again]
 
 
 def test_a_tag_failure_is_an_alarm() -> None:
     relays = chain()
-    message = bytearray(relays["a"].launch(parcel(b"k" * 64)).message)
+    message = bytearray(launch(relays["a"], parcel(b"k" * 64)).message)
     message[-1] ^= 1
     assert relays["b"].receive("a", bytes(message), 0) == [Alarm("a")]
     assert relays["b"].counters("a") == {"dropped_tag": 1}
@@ -120,7 +127,7 @@ def test_a_tag_failure_is_an_alarm() -> None:
 
 def test_a_replayed_message_is_refused() -> None:
     relays = chain()
-    message = relays["a"].launch(parcel(b"k" * 64)).message
+    message = launch(relays["a"], parcel(b"k" * 64)).message
     assert len(relays["b"].receive("a", message, 0)) == 1
     assert relays["b"].receive("a", message, 0) == []
     assert relays["b"].counters("a")["dropped_stale"] == 1
@@ -137,13 +144,13 @@ def test_junk_is_counted_and_nothing_else(junk: bytes) -> None:
 
 def test_a_message_names_its_table_and_relays_keep_two() -> None:
     relays = chain()
-    sent = relays["a"].launch(parcel(b"k" * 32))
+    sent = launch(relays["a"], parcel(b"k" * 32))
     detour = ForwardingTable(version=2, next_hop={"e": "a"})
     assert relays["b"].install(detour)[0].accepted
     (by_old,) = relays["b"].receive("a", sent.message, 0)
     assert isinstance(by_old, Send)
     assert by_old.peer == "c", "version 1 is still held"
-    sent = relays["a"].launch(parcel(b"k" * 32))
+    sent = launch(relays["a"], parcel(b"k" * 32))
     relays["b"].install(msgspec.structs.replace(detour, version=3))
     (by_newest,) = relays["b"].receive("a", sent.message, 0)
     assert isinstance(by_newest, Send)
@@ -164,7 +171,7 @@ def test_a_loop_ends_at_the_hop_limit() -> None:
     relays = chain(stock_byte=1_000_000)
     relays["b"].install(ForwardingTable(version=2, next_hop={"e": "a"}))
     relays["a"].install(ForwardingTable(version=2, next_hop={"e": "b"}))
-    arrived, seen = run(relays, "a", [relays["a"].launch(parcel(b"k" * 32))])
+    arrived, seen = run(relays, "a", [launch(relays["a"], parcel(b"k" * 32))])
     assert arrived == []
     assert len(seen) == 64
     fates = Counter(relays["a"].counters("b")) + Counter(relays["b"].counters("a"))
@@ -174,14 +181,12 @@ def test_a_loop_ends_at_the_hop_limit() -> None:
 def test_ingress_refuses_what_it_cannot_carry() -> None:
     relays = chain(stock_byte=400)
     with pytest.raises(Refused, match=r"fabric\.parcel_too_large"):
-        relays["a"].launch(parcel(b"k" * (PAYLOAD_LIMIT_BYTE + 1)))
+        launch(relays["a"], parcel(b"k" * (PAYLOAD_LIMIT_BYTE + 1)))
     with pytest.raises(Busy, match=r"fabric\.no_route"):
-        relays["a"].launch(parcel(b"k", target="nowhere"))
-    with pytest.raises(Busy, match=r"fabric\.link_dry"):
-        relays["a"].launch(parcel(b"k" * 300))
+        launch(relays["a"], parcel(b"k", target="nowhere"))
     relays["a"].closed("b")
     with pytest.raises(Busy, match=r"fabric\.link_dry"):
-        relays["a"].launch(parcel(b"k"))
+        launch(relays["a"], parcel(b"k"))
 
 
 def test_a_relay_queues_on_a_dry_link_in_order_and_sends_when_key_comes() -> None:
@@ -192,7 +197,7 @@ def test_a_relay_queues_on_a_dry_link_in_order_and_sends_when_key_comes() -> Non
     while feed_c.take(1):
         pass
     for number in range(3):
-        sent = relays["a"].launch(parcel(bytes([number]) * 100))
+        sent = launch(relays["a"], parcel(bytes([number]) * 100))
         assert relays["b"].receive("a", sent.message, 0) == []
     assert relays["b"].next_expiry_ns() == PATIENCE_NS
     feed(relays, "b", "c", 10_000, offset=100_000)
@@ -204,19 +209,40 @@ def test_a_relay_queues_on_a_dry_link_in_order_and_sends_when_key_comes() -> Non
 def test_a_dry_link_keeps_a_bounded_number_for_a_bounded_time() -> None:
     relays = chain()
     relays["b"].closed("c")
-    for _ in range(WAITING_LIMIT + 5):
-        relays["b"].receive("a", relays["a"].launch(parcel(b"k")).message, 0)
+    for _ in range(SOURCE_LIMIT + 5):
+        relays["b"].receive("a", launch(relays["a"], parcel(b"k")).message, 0)
     assert relays["b"].counters("c") == {"dropped_dry": 5}
     relays["b"].expire(PATIENCE_NS - 1)
     assert relays["b"].counters("c") == {"dropped_dry": 5}
     relays["b"].expire(PATIENCE_NS)
-    assert relays["b"].counters("c") == {"dropped_dry": 5 + WAITING_LIMIT}
+    assert relays["b"].counters("c") == {"dropped_dry": 5 + SOURCE_LIMIT}
+
+
+def test_on_a_dry_link_own_parcels_and_relayed_ones_take_turns() -> None:
+    relays = chain()
+    pool = relays["b"].port("c")
+    while pool.take(1):
+        pass
+    for number in range(SOURCE_LIMIT):
+        assert relays["b"].receive("a", launch(relays["a"], parcel(bytes([number]))).message, 0) == []
+    own = Parcel(source="b", target="e", label="own", payload=b"own")
+    assert relays["b"].launch(own, 0) is None
+    feed(relays, "b", "c", 4 * (1 + PAD_OVERHEAD_BYTE + 2), offset=200_000)
+    sent = [action for action in relays["b"].key_came("c", 0) if isinstance(action, Send)]
+    assert len(sent) == 2
+    assert b"own" in sent[1].message
+    for _ in range(SOURCE_LIMIT):
+        assert relays["b"].launch(own, 0) is None
+    with pytest.raises(Busy, match=r"fabric\.link_dry"):
+        relays["b"].launch(own, 0)
+    assert relays["b"].next_expiry_ns() == PATIENCE_NS
+    assert SOURCE_LIMIT < WAITING_LIMIT
 
 
 def test_waiting_parcels_move_to_the_route_of_a_new_table() -> None:
     relays = chain()
     relays["b"].closed("c")
-    relays["b"].receive("a", relays["a"].launch(parcel(b"k" * 9)).message, 0)
+    relays["b"].receive("a", launch(relays["a"], parcel(b"k" * 9)).message, 0)
     relays["b"].port("z")
     relays["z"] = Relay("z")
     relays["z"].port("b")
@@ -233,8 +259,8 @@ def test_a_message_ahead_of_its_key_waits_for_it() -> None:
     low["b"].port("a")
     feed(low, "a", "b", 10_000, offset=2)
     relays["b"].port("a").begin(1)
-    first = relays["a"].launch(parcel(b"1" * 100, target="b"))
-    second = relays["a"].launch(parcel(b"2" * 100, target="b"))
+    first = launch(relays["a"], parcel(b"1" * 100, target="b"))
+    second = launch(relays["a"], parcel(b"2" * 100, target="b"))
     assert relays["b"].receive("a", first.message, 0) == []
     assert relays["b"].receive("a", second.message, 0) == []
     key = hashlib.shake_128(b"ab1/2").digest(10_000)
@@ -267,5 +293,5 @@ def test_a_parcel_without_a_way_on_is_counted_where_it_came_from() -> None:
     relays = chain()
     relays["b"].install(ForwardingTable(version=2, next_hop={}))
     relays["b"].install(ForwardingTable(version=3, next_hop={}))
-    relays["b"].receive("a", relays["a"].launch(parcel(b"k")).message, 0)
+    relays["b"].receive("a", launch(relays["a"], parcel(b"k")).message, 0)
     assert relays["b"].counters("a") == {"dropped_route": 1}

@@ -148,11 +148,14 @@ class OutboundPool:
         return sequence
 
     def overdue(self, now_ns: int, patience_ns: int) -> list[tuple[int, bytes, int]]:
-        """Blocks unacknowledged for `patience_ns`, with the number of this try; they count as sent now."""
+        """Blocks unacknowledged for too long, with the number of this try; they count as sent now.
+
+        Patience grows with every try: a fabric short of key must not be filled with copies.
+        """
         late = [
             (sequence, block, tries + 1)
             for sequence, (block, sent_ns, tries) in self._pending.items()
-            if now_ns - sent_ns >= patience_ns
+            if now_ns - sent_ns >= patience_ns * tries
         ]
         for sequence, block, tries in late:
             self._pending[sequence] = (block, now_ns, tries)

@@ -1,8 +1,4 @@
-"""Resource plane of the fabric at one site: key pools of its links, and the relay that spends them.
-
-Pure state and decisions. A pool is volatile: a new epoch of the link burns it, so no pad outlives a restart
-of either end and no hop needs a disk write.
-"""
+"""The relay of one site: verifies, unlocks and passes parcels on, hop by hop; decides, and sends nothing."""
 
 from __future__ import annotations
 
@@ -12,203 +8,20 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from multiplane.api.device import KeyBlock
 from multiplane.api.service_fabric import Parcel
-from multiplane.fabric.planes import ForwardingTable, Installed, LinkLedger
+from multiplane.fabric.planes import ForwardingTable, Installed
+from multiplane.fabric.resource.pools import Early, LinkPool, Stale
+from multiplane.fabric.resource.waiting import PATIENCE_NS, WAITING_LIMIT, Waiting, Waitlist
 from multiplane.kernel.errors import Busy, Refused
 from multiplane.kernel.names import link_id
 from multiplane.kernel.nouns import Secret
-from multiplane.kernel.quantity import NS_PER_MS, NS_PER_S, bit_from_byte
+from multiplane.kernel.quantity import NS_PER_MS, NS_PER_S
 from multiplane.security.onetime import PAD_OVERHEAD_BYTE, TAG_BYTE, lock, unlock
 
-KIB: Final = 1024
-OUT_ROOM_BYTE: Final = 480 * KIB
-IN_ROOM_BYTE: Final = 544 * KIB
-"""The receiving side frees a pad one path delay after the sending side: it needs the larger room."""
-GRANT_STEP_BYTE: Final = 64 * KIB
 PAYLOAD_LIMIT_BYTE: Final = 4096
 LABEL_LIMIT_BYTE: Final = 256
-MESSAGE_LIMIT_BYTE: Final = PAYLOAD_LIMIT_BYTE + 2 * KIB
+MESSAGE_LIMIT_BYTE: Final = PAYLOAD_LIMIT_BYTE + 2048
 HOP_LIMIT: Final = 64
-WAITING_LIMIT: Final = 64
-PATIENCE_NS: Final = 2 * NS_PER_S
-
-
-class Lane:
-    """Key of one direction of a link: bytes at rising positions, freed from the front.
-
-    Positions that were never held are gaps: a reader steps over them. Both ends have the same gaps unless one
-    end lost key, and then the tag of a message that spans the difference fails, and only that one.
-    """
-
-    __slots__ = ("_pieces", "cursor", "stock_byte")
-
-    def __init__(self) -> None:
-        self._pieces: deque[tuple[int, bytes]] = deque()
-        self.cursor = 0
-        self.stock_byte = 0
-
-    def push(self, position: int, key: bytes) -> None:
-        """Add key that begins at `position`, which no earlier key reaches."""
-        if key:
-            self._pieces.append((position, key))
-            self.stock_byte += len(key)
-
-    def read(self, position: int, size_byte: int) -> tuple[bytes, int] | None:
-        """The first `size_byte` bytes at or after `position`, and where they end; None while too few."""
-        parts: list[bytes] = []
-        missing = size_byte
-        for start, key in self._pieces:
-            if start + len(key) <= position:
-                continue
-            first = max(position - start, 0)
-            parts.append(key[first : first + missing])
-            missing -= len(parts[-1])
-            if not missing:
-                return b"".join(parts), start + first + len(parts[-1])
-        return None
-
-    def free(self, until: int) -> int:
-        """Forget all before `until`; the number of bytes that were held there."""
-        freed = 0
-        while self._pieces:
-            start, key = self._pieces[0]
-            held_from, held_to = max(start, self.cursor), min(start + len(key), until)
-            freed += max(0, held_to - held_from)
-            if start + len(key) > until:
-                break
-            self._pieces.popleft()
-        self.cursor = max(self.cursor, until)
-        self.stock_byte -= freed
-        return freed
-
-
-class Pad(Secret, frozen=True, kw_only=True):
-    """Key to be spent once; `end` is the position behind its last byte."""
-
-    epoch: int
-    offset: int
-    end: int
-    key: bytes
-
-
-class Early(msgspec.Struct, frozen=True):
-    """The pad is not here yet."""
-
-
-class Stale(msgspec.Struct, frozen=True):
-    """The pad is gone: spent, skipped, or of an older epoch."""
-
-
-EARLY: Final = Early()
-STALE: Final = Stale()
-
-
-class LinkPool:
-    """Key of one link at one end, in two lanes: one for each direction, so that no pad is used twice.
-
-    The first half of each block belongs to the direction from the lower site name to the higher.
-    """
-
-    __slots__ = (
-        "_granted",
-        "_in",
-        "_leads",
-        "_out",
-        "_received",
-        "burnt_byte",
-        "epoch",
-        "made_byte",
-        "spent_byte",
-    )
-
-    def __init__(self, site: str, peer: str) -> None:
-        self._leads = site < peer
-        self._out = Lane()
-        self._in = Lane()
-        self._received = 0
-        self._granted = 0
-        self.epoch = -1
-        self.made_byte = 0
-        self.spent_byte = 0
-        self.burnt_byte = 0
-
-    @property
-    def stock_byte(self) -> int:
-        """Key held for both directions, bytes."""
-        return self._out.stock_byte + self._in.stock_byte
-
-    def ledger(self) -> LinkLedger:
-        """The accounts of this end, in bits."""
-        return LinkLedger(
-            made_bit=bit_from_byte(self.made_byte),
-            stock_bit=bit_from_byte(self.stock_byte),
-            delivered_bit=bit_from_byte(self.spent_byte),
-            burnt_bit=bit_from_byte(self.burnt_byte),
-        )
-
-    def begin(self, epoch: int) -> bool:
-        """Burn what is held and begin a newer epoch; False when `epoch` is not newer."""
-        if epoch <= self.epoch:
-            return False
-        self.burnt_byte += self.stock_byte
-        self._out, self._in = Lane(), Lane()
-        self._received = self._granted = 0
-        self.epoch = epoch
-        return True
-
-    def deposit(self, block: KeyBlock) -> None:
-        """Take a block; what has no room, and blocks out of order or of an older epoch, are burnt."""
-        size = len(block.key)
-        self.begin(block.epoch)
-        self.made_byte += size
-        if block.epoch < self.epoch or block.offset_byte < self._received:
-            self.burnt_byte += size
-            return
-        self._received = block.offset_byte + size
-        half = size // 2
-        lanes = (self._out, self._in) if self._leads else (self._in, self._out)
-        before = self.stock_byte
-        for lane, key in zip(lanes, (block.key[:half], block.key[size - half :]), strict=True):
-            room = (OUT_ROOM_BYTE if lane is self._out else IN_ROOM_BYTE) - lane.stock_byte
-            lane.push(block.offset_byte // 2, key[: max(0, room)])
-        self.burnt_byte += size - (self.stock_byte - before)
-
-    def grant(self) -> int | None:
-        """The absolute window to grant to the device now; None while less than a step was freed.
-
-        The emptier lane decides: traffic in one direction alone must not starve behind the other lane's
-        stock, whose share of new key is then burnt.
-        """
-        room = OUT_ROOM_BYTE - min(self._out.stock_byte, self._in.stock_byte)
-        limit = self._received + 2 * max(0, room)
-        if self.epoch < 0 or limit < self._granted + GRANT_STEP_BYTE:
-            return None
-        self._granted = limit
-        return limit
-
-    def take(self, size_byte: int) -> Pad | None:
-        """Spend the next pad of the outward lane; None when it is dry."""
-        lane = self._out
-        if lane.stock_byte < size_byte or (found := lane.read(lane.cursor, size_byte)) is None:
-            return None
-        pad = Pad(epoch=self.epoch, offset=lane.cursor, key=found[0], end=found[1])
-        self.spent_byte += lane.free(pad.end)
-        return pad
-
-    def peek(self, epoch: int, offset: int, size_byte: int) -> Pad | Early | Stale:
-        """The inward pad a peer names. It is spent by `accept` only, once its tag has been verified."""
-        if epoch < self.epoch or (epoch == self.epoch and offset < self._in.cursor):
-            return STALE
-        if epoch > self.epoch or (found := self._in.read(offset, size_byte)) is None:
-            return EARLY
-        return Pad(epoch=epoch, offset=offset, key=found[0], end=found[1])
-
-    def accept(self, pad: Pad) -> None:
-        """Spend an inward pad and burn what the peer skipped before it; both are refused from now on."""
-        freed = self._in.free(pad.end)
-        self.spent_byte += len(pad.key)
-        self.burnt_byte += freed - len(pad.key)
 
 
 class HopHeader(msgspec.Struct, frozen=True, array_like=True):
@@ -254,22 +67,13 @@ class Alarm(msgspec.Struct, frozen=True):
 Action: TypeAlias = Send | Arrive | Alarm
 
 
-class _Waiting(msgspec.Struct, frozen=True):
-    """A parcel that waits for key of its next link, until `due_ns`."""
-
-    parcel: Parcel
-    version: int
-    hops_left: int
-    due_ns: int
-
-
 @dataclass(slots=True)
 class _Port:
     """The relay's side of one link."""
 
     pool: LinkPool
     open: bool = False
-    waiting: deque[_Waiting] = field(default_factory=deque)
+    waiting: Waitlist = field(default_factory=Waitlist)
     early: deque[tuple[bytes, int]] = field(default_factory=deque)
     counters: Counter[str] = field(default_factory=Counter)
 
@@ -319,7 +123,7 @@ class Relay:
         self._previous, self._table = self._table, table
         actions: list[Action] = []
         for peer, port in self._ports.items():
-            stranded, port.waiting = port.waiting, deque()
+            stranded, port.waiting = port.waiting, Waitlist()
             for item in stranded:
                 moved = msgspec.structs.replace(item, version=table.version)
                 actions += self._forward(peer, moved)
@@ -334,8 +138,8 @@ class Relay:
         """The channel to `peer` is gone; parcels for it wait."""
         self._ports[peer].open = False
 
-    def launch(self, parcel: Parcel) -> Send:
-        """The first hop of a parcel of this site.
+    def launch(self, parcel: Parcel, now_ns: int) -> Send | None:
+        """The first hop of a parcel of this site; None when it waits for key, as relayed ones do.
 
         Raises: Refused(`fabric.parcel_too_large`), Busy(`fabric.no_route`, `fabric.link_dry`).
         """
@@ -351,8 +155,10 @@ class Relay:
                 "fabric.no_route", f"target: no route to {parcel.target!r} now", retry_after_ns=NS_PER_S
             )
         port = self._ports[peer]
-        sent = None if port.waiting else self._seal(peer, parcel, self._table.version, HOP_LIMIT)
-        if sent is None:
+        version = self._table.version
+        sent = None if port.waiting else self._seal(peer, parcel, version, HOP_LIMIT)
+        item = Waiting(parcel, version, HOP_LIMIT, now_ns + PATIENCE_NS)
+        if sent is None and not (port.open and port.waiting.add(item)):
             reason = "key is short" if port.open else "its relay channel is not open"
             raise Busy(
                 "fabric.link_dry",
@@ -377,12 +183,11 @@ class Relay:
                 break
             port.early.popleft()
             actions += done
-        while port.waiting:
-            item = port.waiting[0]
+        while (item := port.waiting.first()) is not None:
             sent = self._seal(peer, item.parcel, item.version, item.hops_left)
             if sent is None:
                 break
-            port.waiting.popleft()
+            port.waiting.pop()
             port.counters["forwarded"] += 1
             actions.append(sent)
         return actions
@@ -391,9 +196,9 @@ class Relay:
         """Drop what has waited too long; what stood behind it may pass."""
         actions: list[Action] = []
         for peer, port in self._ports.items():
-            while port.waiting and port.waiting[0].due_ns <= now_ns:
-                port.waiting.popleft()
-                port.counters["dropped_dry"] += 1
+            late = port.waiting.expire(now_ns)
+            if late:
+                port.counters["dropped_dry"] += late
             while port.early and port.early[0][1] <= now_ns:
                 port.early.popleft()
                 port.counters["dropped_early"] += 1
@@ -402,7 +207,7 @@ class Relay:
 
     def next_expiry_ns(self) -> int | None:
         """When `expire` has work next; None while nothing waits."""
-        dues = [port.waiting[0].due_ns for port in self._ports.values() if port.waiting]
+        dues = [due_ns for port in self._ports.values() if (due_ns := port.waiting.next_due_ns()) is not None]
         dues += [port.early[0][1] for port in self._ports.values() if port.early]
         return min(dues, default=None)
 
@@ -446,10 +251,10 @@ class Relay:
         if parcel.target == self._site:
             port.counters["arrived"] += 1
             return [Arrive(peer, parcel)]
-        item = _Waiting(parcel, header.version, header.hops_left - 1, now_ns + PATIENCE_NS)
+        item = Waiting(parcel, header.version, header.hops_left - 1, now_ns + PATIENCE_NS)
         return self._forward(peer, item)
 
-    def _forward(self, origin: str, item: _Waiting) -> list[Action]:
+    def _forward(self, origin: str, item: Waiting) -> list[Action]:
         """Pass a parcel on along the table it names, or the newest; let it wait for key if it must."""
         table = self._previous if item.version == self._previous.version else self._table
         peer = table.next_hop.get(item.parcel.target)
@@ -462,10 +267,8 @@ class Relay:
         if sent is not None:
             port.counters["forwarded"] += 1
             return [sent]
-        if len(port.waiting) >= WAITING_LIMIT:
+        if not port.waiting.add(item):
             port.counters["dropped_dry"] += 1
-        else:
-            port.waiting.append(item)
         return []
 
     def _seal(self, peer: str, parcel: Parcel, version: int, hops_left: int) -> Send | None:

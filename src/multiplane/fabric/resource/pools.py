@@ -1,0 +1,196 @@
+"""Key of one link: two lanes, one for each direction, and what became of every bit of them."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+import msgspec
+
+from multiplane.api.device import KeyBlock
+from multiplane.fabric.planes import LinkLedger
+from multiplane.kernel.nouns import Secret
+from multiplane.kernel.quantity import bit_from_byte
+
+KIB: Final = 1024
+OUT_ROOM_BYTE: Final = 480 * KIB
+IN_ROOM_BYTE: Final = 544 * KIB
+"""The receiving side frees a pad one path delay after the sending side: it needs the larger room."""
+GRANT_STEP_BYTE: Final = 64 * KIB
+
+
+class Lane:
+    """Key of one direction of a link: bytes at rising positions, freed from the front.
+
+    Positions that were never held are gaps: a reader steps over them. Both ends have the same gaps unless one
+    end lost key, and then the tag of a message that spans the difference fails, and only that one.
+    """
+
+    __slots__ = ("_pieces", "cursor", "stock_byte")
+
+    def __init__(self) -> None:
+        self._pieces: deque[tuple[int, bytes]] = deque()
+        self.cursor = 0
+        self.stock_byte = 0
+
+    def push(self, position: int, key: bytes) -> None:
+        """Add key that begins at `position`, which no earlier key reaches."""
+        if key:
+            self._pieces.append((position, key))
+            self.stock_byte += len(key)
+
+    def read(self, position: int, size_byte: int) -> tuple[bytes, int] | None:
+        """The first `size_byte` bytes at or after `position`, and where they end; None while too few."""
+        parts: list[bytes] = []
+        missing = size_byte
+        for start, key in self._pieces:
+            if start + len(key) <= position:
+                continue
+            first = max(position - start, 0)
+            parts.append(key[first : first + missing])
+            missing -= len(parts[-1])
+            if not missing:
+                return b"".join(parts), start + first + len(parts[-1])
+        return None
+
+    def free(self, until: int) -> int:
+        """Forget all before `until`; the number of bytes that were held there."""
+        freed = 0
+        while self._pieces:
+            start, key = self._pieces[0]
+            held_from, held_to = max(start, self.cursor), min(start + len(key), until)
+            freed += max(0, held_to - held_from)
+            if start + len(key) > until:
+                break
+            self._pieces.popleft()
+        self.cursor = max(self.cursor, until)
+        self.stock_byte -= freed
+        return freed
+
+
+class Pad(Secret, frozen=True, kw_only=True):
+    """Key to be spent once; `end` is the position behind its last byte."""
+
+    epoch: int
+    offset: int
+    end: int
+    key: bytes
+
+
+class Early(msgspec.Struct, frozen=True):
+    """The pad is not here yet."""
+
+
+class Stale(msgspec.Struct, frozen=True):
+    """The pad is gone: spent, skipped, or of an older epoch."""
+
+
+EARLY: Final = Early()
+STALE: Final = Stale()
+
+
+class LinkPool:
+    """Key of one link at one end, in two lanes: one for each direction, so that no pad is used twice.
+
+    The first half of each block belongs to the direction from the lower site name to the higher.
+    """
+
+    __slots__ = (
+        "_granted",
+        "_in",
+        "_leads",
+        "_out",
+        "_received",
+        "burnt_byte",
+        "epoch",
+        "made_byte",
+        "spent_byte",
+    )
+
+    def __init__(self, site: str, peer: str) -> None:
+        self._leads = site < peer
+        self._out = Lane()
+        self._in = Lane()
+        self._received = 0
+        self._granted = 0
+        self.epoch = -1
+        self.made_byte = 0
+        self.spent_byte = 0
+        self.burnt_byte = 0
+
+    @property
+    def stock_byte(self) -> int:
+        """Key held for both directions, bytes."""
+        return self._out.stock_byte + self._in.stock_byte
+
+    def ledger(self) -> LinkLedger:
+        """The accounts of this end, in bits."""
+        return LinkLedger(
+            made_bit=bit_from_byte(self.made_byte),
+            stock_bit=bit_from_byte(self.stock_byte),
+            delivered_bit=bit_from_byte(self.spent_byte),
+            burnt_bit=bit_from_byte(self.burnt_byte),
+        )
+
+    def begin(self, epoch: int) -> bool:
+        """Burn what is held and begin a newer epoch; False when `epoch` is not newer."""
+        if epoch <= self.epoch:
+            return False
+        self.burnt_byte += self.stock_byte
+        self._out, self._in = Lane(), Lane()
+        self._received = self._granted = 0
+        self.epoch = epoch
+        return True
+
+    def deposit(self, block: KeyBlock) -> None:
+        """Take a block; what has no room, and blocks out of order or of an older epoch, are burnt."""
+        size = len(block.key)
+        self.begin(block.epoch)
+        self.made_byte += size
+        if block.epoch < self.epoch or block.offset_byte < self._received:
+            self.burnt_byte += size
+            return
+        self._received = block.offset_byte + size
+        half = size // 2
+        lanes = (self._out, self._in) if self._leads else (self._in, self._out)
+        before = self.stock_byte
+        for lane, key in zip(lanes, (block.key[:half], block.key[size - half :]), strict=True):
+            room = (OUT_ROOM_BYTE if lane is self._out else IN_ROOM_BYTE) - lane.stock_byte
+            lane.push(block.offset_byte // 2, key[: max(0, room)])
+        self.burnt_byte += size - (self.stock_byte - before)
+
+    def grant(self) -> int | None:
+        """The absolute window to grant to the device now; None while less than a step was freed.
+
+        The emptier lane decides: traffic in one direction alone must not starve behind the other lane's
+        stock, whose share of new key is then burnt.
+        """
+        room = OUT_ROOM_BYTE - min(self._out.stock_byte, self._in.stock_byte)
+        limit = self._received + 2 * max(0, room)
+        if self.epoch < 0 or limit < self._granted + GRANT_STEP_BYTE:
+            return None
+        self._granted = limit
+        return limit
+
+    def take(self, size_byte: int) -> Pad | None:
+        """Spend the next pad of the outward lane; None when it is dry."""
+        lane = self._out
+        if lane.stock_byte < size_byte or (found := lane.read(lane.cursor, size_byte)) is None:
+            return None
+        pad = Pad(epoch=self.epoch, offset=lane.cursor, key=found[0], end=found[1])
+        self.spent_byte += lane.free(pad.end)
+        return pad
+
+    def peek(self, epoch: int, offset: int, size_byte: int) -> Pad | Early | Stale:
+        """The inward pad a peer names. It is spent by `accept` only, once its tag has been verified."""
+        if epoch < self.epoch or (epoch == self.epoch and offset < self._in.cursor):
+            return STALE
+        if epoch > self.epoch or (found := self._in.read(offset, size_byte)) is None:
+            return EARLY
+        return Pad(epoch=epoch, offset=offset, key=found[0], end=found[1])
+
+    def accept(self, pad: Pad) -> None:
+        """Spend an inward pad and burn what the peer skipped before it; both are refused from now on."""
+        freed = self._in.free(pad.end)
+        self.spent_byte += len(pad.key)
+        self.burnt_byte += freed - len(pad.key)
