@@ -98,3 +98,4 @@ if __name__ == "__main__":
     result = run_study(
         load_shipped("madqci"), int(sys.argv[1]), lambda study: workload(study, int(sys.argv[2]))
     )
+    sys.stdout.write(json.dumps({**result, "wall_s": time.perf_counter() - begun_s}) + "\n")

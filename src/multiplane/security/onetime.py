@@ -4,6 +4,10 @@ The tag is Poly1305 with its whole key, r and s, drawn from the pad and used onc
 assumption about a cipher: whoever has unlimited computing power and sees one locked message forges another
 with probability at most 8 * ceil(L / 16) / 2^106, L being the bytes under the tag.
 
+The tag covers the payload, not what it was encrypted to: were the two ends to hold different key under the
+same name, the tag would fail with the payload. It tells nothing of the payload, since s, a pad in itself,
+hides the hash.
+
 *Holds for* pad bytes that are uniform, secret and never used again.
 *Source*: M. N. Wegman, J. L. Carter, J. Comput. Syst. Sci. 22 (1981) 265; bound: D. J. Bernstein, "The
 Poly1305-AES message-authentication code", FSE 2005, with the one-time s in place of the AES output.
@@ -31,7 +35,7 @@ def lock(pad: bytes, header: bytes, payload: bytes) -> bytes:
     """
     tag_key, stream = _split(pad, len(payload))
     hidden = _xor(stream, payload)
-    return hidden + Poly1305.generate_tag(tag_key, _tagged(header, hidden))
+    return hidden + Poly1305.generate_tag(tag_key, _tagged(header, payload))
 
 
 def unlock(pad: bytes, header: bytes, locked: bytes) -> bytes | None:
@@ -45,11 +49,12 @@ def unlock(pad: bytes, header: bytes, locked: bytes) -> bytes | None:
         return None
     hidden, tag = locked[:-TAG_BYTE], locked[-TAG_BYTE:]
     tag_key, stream = _split(pad, len(hidden))
+    payload = _xor(stream, hidden)
     try:
-        Poly1305.verify_tag(tag_key, _tagged(header, hidden), tag)
+        Poly1305.verify_tag(tag_key, _tagged(header, payload), tag)
     except InvalidSignature:
         return None
-    return _xor(stream, hidden)
+    return payload
 
 
 def _split(pad: bytes, size_byte: int) -> tuple[bytes, bytes]:
@@ -58,9 +63,9 @@ def _split(pad: bytes, size_byte: int) -> tuple[bytes, bytes]:
     return pad[:PAD_OVERHEAD_BYTE], pad[PAD_OVERHEAD_BYTE:]
 
 
-def _tagged(header: bytes, hidden: bytes) -> bytes:
+def _tagged(header: bytes, payload: bytes) -> bytes:
     """One string for both parts. The length keeps bytes from moving between them unnoticed."""
-    return len(header).to_bytes(8, "little") + header + hidden
+    return len(header).to_bytes(8, "little") + header + payload
 
 
 def _xor(a: bytes, b: bytes) -> bytes:

@@ -27,6 +27,33 @@ def key_of(epoch: int, offset: int, size_byte: int) -> bytes:
     return hashlib.shake_128(f"{epoch}/{offset}".encode()).digest(size_byte)
 
 
+def test_a_pad_never_spans_key_that_only_one_end_had_room_for() -> None:
+    near, far = LinkPool("a", "b"), LinkPool("b", "a")
+    size = 300_000
+    for number in range(5):
+        made = block(1, number * size, size)
+        near.deposit(made)
+        far.deposit(made)
+        if number == 3:  # the near end is full now, the far end is not: their lanes end at different places
+            assert near._out.stock_byte < far._in.stock_byte
+            while near._out.stock_byte > 1_000:
+                spend(near, far, 1_000)
+    for _ in range(100):
+        spend(near, far, 1_000)
+    assert near.ledger().closes
+    assert far.ledger().closes
+
+
+def spend(near: LinkPool, far: LinkPool, size_byte: int) -> None:
+    """One pad, the same at both ends."""
+    pad = near.take(size_byte)
+    assert pad is not None
+    found = far.peek(pad.epoch, pad.offset, size_byte)
+    assert isinstance(found, Pad)
+    assert found.key == pad.key
+    far.accept(found)
+
+
 def block(epoch: int, offset: int, size_byte: int) -> KeyBlock:
     key = key_of(epoch, offset, size_byte)
     return KeyBlock(link=LINK, epoch=epoch, offset_byte=offset, key=key, qber=0.02, made_ns=0)

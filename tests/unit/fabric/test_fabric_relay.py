@@ -89,7 +89,7 @@ def test_four_hops_deliver_identical_bytes_and_no_hop_shows_them(payload: bytes,
     relays = chain()
     source, target = ("e", "a") if back else ("a", "e")
     sent = parcel(payload, source, target)
-    arrived, seen = run(relays, source, [relays[source].launch(sent)])
+    arrived, seen = run(relays, source, [launch(relays[source], sent)])
     assert arrived == [sent]
     assert len(seen) == 4
     assert len({message.message for message in seen}) == 4

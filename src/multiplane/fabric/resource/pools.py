@@ -22,8 +22,8 @@ GRANT_STEP_BYTE: Final = 64 * KIB
 class Lane:
     """Key of one direction of a link: bytes at rising positions, freed from the front.
 
-    Positions that were never held are gaps: a reader steps over them. Both ends have the same gaps unless one
-    end lost key, and then the tag of a message that spans the difference fails, and only that one.
+    Positions that were never held are gaps. The two ends may have different gaps, each where it had no room,
+    so a pad never spans one: it is the first run of positions in a row that is long enough.
     """
 
     __slots__ = ("_pieces", "cursor", "stock_byte")
@@ -39,18 +39,20 @@ class Lane:
             self._pieces.append((position, key))
             self.stock_byte += len(key)
 
-    def read(self, position: int, size_byte: int) -> tuple[bytes, int] | None:
-        """The first `size_byte` bytes at or after `position`, and where they end; None while too few."""
+    def read(self, position: int, size_byte: int) -> tuple[int, bytes] | None:
+        """Where the first `size_byte` bytes in a row from `position` on begin, and they; None if too few."""
         parts: list[bytes] = []
-        missing = size_byte
+        begin = end = -1
         for start, key in self._pieces:
             if start + len(key) <= position:
                 continue
             first = max(position - start, 0)
-            parts.append(key[first : first + missing])
-            missing -= len(parts[-1])
-            if not missing:
-                return b"".join(parts), start + first + len(parts[-1])
+            if start + first != end:  # a gap, or the first piece: a run begins here
+                parts, begin = [], start + first
+            parts.append(key[first : first + size_byte - sum(map(len, parts))])
+            end = start + len(key)
+            if sum(map(len, parts)) == size_byte:
+                return begin, b"".join(parts)
         return None
 
     def free(self, until: int) -> int:
@@ -177,8 +179,10 @@ class LinkPool:
         lane = self._out
         if lane.stock_byte < size_byte or (found := lane.read(lane.cursor, size_byte)) is None:
             return None
-        pad = Pad(epoch=self.epoch, offset=lane.cursor, key=found[0], end=found[1])
-        self.spent_byte += lane.free(pad.end)
+        begin, key = found
+        pad = Pad(epoch=self.epoch, offset=begin, key=key, end=begin + size_byte)
+        self.spent_byte += size_byte
+        self.burnt_byte += lane.free(pad.end) - size_byte  # what lay before a gap and was too short
         return pad
 
     def peek(self, epoch: int, offset: int, size_byte: int) -> Pad | Early | Stale:
@@ -187,7 +191,10 @@ class LinkPool:
             return STALE
         if epoch > self.epoch or (found := self._in.read(offset, size_byte)) is None:
             return EARLY
-        return Pad(epoch=epoch, offset=offset, key=found[0], end=found[1])
+        begin, key = found
+        if begin != offset:  # this end had no room for some of it
+            return STALE
+        return Pad(epoch=epoch, offset=offset, key=key, end=offset + size_byte)
 
     def accept(self, pad: Pad) -> None:
         """Spend an inward pad and burn what the peer skipped before it; both are refused from now on."""
