@@ -180,7 +180,7 @@ class DeathWatch:
     ids=["failing", "unsure", "slow"],
 )
 def test_commits_that_fail_or_are_slow(rules: str, tmp_path: Path, record_property: Saw) -> None:
-    book = Book()
+    book = Book(faults_are_doubtful="commit.after" in rules)
     with running("lab3", tmp_path, *SPREAD, env={"MULTIPLANE_FAULTS": rules}) as network:
         asyncio.run(_failing_commits(network, book))
     record_property("saw", book.summary())
@@ -191,6 +191,7 @@ async def _failing_commits(network: Network, book: Book) -> None:
     await traffic.reaches("keys over failing commits", 400, 120.0)
     await traffic.stop()
     await judge(network, book, at_least=200)
+    assert book.counts["enc lost"] == book.counts["in doubt"] == 0, "a failing commit must not end the site"
 
 
 # --- random kills -----------------------------------------------------------------------------

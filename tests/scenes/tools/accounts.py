@@ -34,9 +34,15 @@ class Entry:
 
 
 class Book:
-    """Every key of a scene, over all restarts of the network."""
+    """Every key of a scene, over all restarts of the network.
 
-    def __init__(self) -> None:
+    Args:
+        faults_are_doubtful: a `dec_keys` that was answered with a fault of the server may have happened or
+            not (a commit that reached the disk but was reported as failed); else it consumes nothing.
+    """
+
+    def __init__(self, *, faults_are_doubtful: bool = False) -> None:
+        self.faults_are_doubtful = faults_are_doubtful
         self.entries: dict[str, Entry] = {}
         self.problems: list[str] = []
         self.counts: Counter[str] = Counter()
@@ -112,7 +118,8 @@ class Book:
         entries = [self.entries[key_id] for key_id in key_ids]
         for entry in entries:
             entry.open = False
-        self.counts[f"dec {said.status}"] += 1
+            entry.in_doubt |= said.faulty and self.faults_are_doubtful
+        self.counts["dec faulty" if said.faulty else f"dec {said.status}"] += 1
         if said.status == 503:
             return
         if said.status == 401:
