@@ -3,8 +3,8 @@
 Goal (server CPU per request of enc + dec pairs ÷ bare TLS floor of the same round, 8 workers, each with one
 connection as master and one as slave): 8 acceptable, 5 goal, 2.5 stretch with both KMEs in one process;
 1.3 times that with two processes. Goal (p99 of dec_keys): 2 × the p99 of fdatasync beside the same load
-+ 3 ms acceptable, + 1 ms goal. At least 5 interleaved rounds; medians of rounds; CPU of *all* server processes,
-the emulated link between the two KMEs included.
++ 3 ms acceptable, + 1 ms goal. At least 5 interleaved rounds; medians of rounds; CPU of *all* server
+processes, the emulated link between the two KMEs included.
 """
 
 from __future__ import annotations
