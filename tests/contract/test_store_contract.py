@@ -167,6 +167,38 @@ class TestStore:
 
         asyncio.run(scene())
 
+    def test_what_waited_behind_a_failed_commit_fails_too_and_the_owner_is_told_first(
+        self, store: AnyStore, faults: Switch
+    ) -> None:
+        async def scene() -> None:
+            heard: list[str] = []
+            store.watch("a", lambda: heard.append("watcher"))
+            faults.point = "commit.before"
+
+            async def first() -> None:
+                with pytest.raises(Faulty):
+                    await store.commit("a", [Put("k", "1", b"")])
+                heard.append("waiter")
+
+            waiting = asyncio.create_task(first())
+            behind = []
+            while not heard:
+                await asyncio.sleep(0)
+                if not heard:
+                    behind.append(asyncio.create_task(store.commit("a", [Put("k", "2", b"")])))
+            faults.point = ""
+            await waiting
+            outcomes = await asyncio.gather(*behind, return_exceptions=True)
+            assert heard[:2] == ["watcher", "waiter"]
+            # The last one may have begun after its owner was told: a new start, which may succeed.
+            assert all(isinstance(outcome, Faulty) for outcome in outcomes[:-1])
+            last = [("2", b"")] if outcomes and outcomes[-1] is None else []
+            assert store.scan("a", "k") == last
+            await store.commit("a", [Put("k", "3", b"")])
+            assert store.scan("a", "k") == [*last, ("3", b"")]
+
+        asyncio.run(scene())
+
     def test_a_cancelled_waiter_harms_no_other(self, store: AnyStore) -> None:
         async def scene() -> None:
             tasks = [asyncio.create_task(store.commit("a", [Put("k", f"{n}", b"")])) for n in range(9)]

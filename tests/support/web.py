@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from multiplane.api.north import Key, KeyRequest, KeyStatus
-from multiplane.api.web import Route
+from multiplane.api.wire.web import Route
 from multiplane.kernel.errors import Busy, MultiplaneError, Refused
 from multiplane.kernel.nouns import Caller
 from multiplane.runtime.http import HttpServer

@@ -11,7 +11,6 @@ import msgspec
 
 from multiplane.api.operator import Operator
 from multiplane.api.scenario import Scenario
-from multiplane.kernel.errors import Busy
 from multiplane.kernel.nouns import Caller
 from multiplane.runtime.control_socket import connect_control
 from multiplane.runtime.doors import remote
@@ -36,15 +35,9 @@ class Control(msgspec.Struct, frozen=True):
 async def control(state: Path) -> AsyncIterator[Control]:
     """Open the doors of the network that runs on a state directory.
 
-    Raises: Busy(`control.not_running`) when none does.
+    Raises: Refused(`control.not_running`, `control.path_too_long`).
     """
-    try:
-        channel = await connect_control(state / SOCKET_NAME)
-    except (OSError, Busy) as error:
-        raise Busy(
-            "control.not_running",
-            f"no network runs on {state}: start one with `multiplane up --state {state}` or name its --state",
-        ) from error
+    channel = await connect_control(state / SOCKET_NAME)
     session = Session(channel)
     try:
         yield Control(remote(Operator, session, OPERATOR_DOOR), remote(Scenario, session, SCENARIO_DOOR))

@@ -23,6 +23,7 @@ from multiplane.fabric.planes import NodeControl
 from multiplane.kernel.errors import MultiplaneError
 from multiplane.kernel.names import controller_urn, element_urn
 from multiplane.kernel.nouns import Caller
+from multiplane.kernel.ports import Channels, Faults, Store, Timeline
 from multiplane.runtime.channel_tls import TlsChannels
 from multiplane.runtime.clocks import PacedClock
 from multiplane.runtime.dispatcher import Dispatcher
@@ -74,26 +75,14 @@ async def run(orders: SiteOrders) -> int:
         session = Session(await channels.open(caller, controller_urn(orders.domain), SERVICE, 0))
         session.on_closed(lambda _: end(LOST))
         uplink = remote(Uplink, session, "uplink")
-        bus = UplinkBus(uplink, caller)
-        site = Site(
-            SiteParts(
-                domain=orders.domain,
-                site=orders.site,
-                applications=orders.applications,
-                boot=boot,
-                timeline=timeline,
-                channels=channels,
-                bus=bus,
-                store=store,
-                entropy=entropy_for(caller.principal, boot, orders.seed),
-                vault=Vault(derive(kek_of(Path(orders.state)), caller.principal)),
-                faults=faults,
-                device=remote(QkdDevice, session, "device"),
-                control=remote(ServiceControl, session, "service"),
-                rules=orders.rules,
-                policy=orders.policy,
-                pid=os.getpid(),
-            )
+        site = _site(
+            orders,
+            boot=boot,
+            timeline=timeline,
+            channels=channels,
+            store=store,
+            faults=faults,
+            session=session,
         )
         serve(session, "node", NodeControl, site.agent)
         serve(session, "kme", KmeControl, site.kme)
@@ -102,7 +91,40 @@ async def run(orders: SiteOrders) -> int:
         url = await site.serve(server_context(*tls), orders.api_port, wall_ns, orders.rate)
         await uplink.serving(caller, url, os.getpid())
         return await ended
-    raise AssertionError("unreachable")
+
+
+def _site(
+    orders: SiteOrders,
+    *,
+    boot: int,
+    timeline: Timeline,
+    channels: Channels,
+    store: Store,
+    faults: Faults,
+    session: Session,
+) -> Site:
+    """The elements of the site; what they need of the centre they reach through the session."""
+    caller = Caller(principal=element_urn(orders.domain, orders.site), domain=orders.domain)
+    return Site(
+        SiteParts(
+            domain=orders.domain,
+            site=orders.site,
+            applications=orders.applications,
+            boot=boot,
+            timeline=timeline,
+            channels=channels,
+            bus=UplinkBus(remote(Uplink, session, "uplink"), caller),
+            store=store,
+            entropy=entropy_for(caller.principal, boot, orders.seed),
+            vault=Vault(derive(kek_of(Path(orders.state)), caller.principal)),
+            faults=faults,
+            device=remote(QkdDevice, session, "device"),
+            control=remote(ServiceControl, session, "service"),
+            rules=orders.rules,
+            policy=orders.policy,
+            pid=os.getpid(),
+        )
+    )
 
 
 def _book(orders: SiteOrders) -> Callable[[str], tuple[str, int]]:

@@ -7,6 +7,7 @@ import shlex
 import time
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -17,9 +18,8 @@ from rich.live import Live
 
 from multiplane.api.operator import NetworkReport
 from multiplane.assembly.control import LOCAL_OPERATOR, control
-from multiplane.assembly.ready import Ready
+from multiplane.assembly.ready import FILE_NAME, Ready
 from multiplane.cli import view
-from multiplane.cli.network import READY_NAME
 from multiplane.kernel.errors import MultiplaneError
 
 RECENT_EVENTS: Final = 8
@@ -44,7 +44,7 @@ def ready_lines(state: Path, ready: Ready) -> list[str]:
     """What a newcomer needs first."""
     return [
         f"ready: {len(ready.kmes)} key managers serve {len(ready.saes)} applications",
-        f"addresses and certificates: {state / READY_NAME}",
+        f"addresses and certificates: {state / FILE_NAME}",
         "a first key:",
         curl_line(ready),
     ]
@@ -55,6 +55,8 @@ class Board(ABC):
 
     def __init__(self, state: Path) -> None:
         self._state = state
+        self._was_ready = False
+        self._report: NetworkReport | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -68,33 +70,35 @@ class Board(ABC):
     def event(self, text: str) -> None:
         """Show one line of news."""
 
-    @abstractmethod
     def ready(self, ready: Ready) -> None:
-        """Every key manager serves: say how to get a first key."""
+        """Every key manager serves: say how to get a first key; later, that one has come back."""
+        if self._was_ready:
+            self.event(f"all {len(ready.kmes)} key managers serve again")
+        else:
+            self._was_ready = True
+            self.lasting(ready_lines(self._state, ready))
 
     @abstractmethod
+    def lasting(self, lines: Sequence[str]) -> None:
+        """Show lines that stay and can be copied whole."""
+
     def report(self, report: NetworkReport) -> None:
-        """Show the state of the network."""
+        """Show the state of the network, and as events what has changed since the last report."""
+        before, self._report = self._report, report
+        if before is None:
+            self.event(view.headline(report))
+        for line in view.changes(before, report) if before else ():
+            self.event(line)
 
 
 class PlainLines(Board):
-    """One line for each event, and the headline whenever it changes."""
-
-    def __init__(self, state: Path) -> None:
-        super().__init__(state)
-        self._headline = ""
+    """One line for each event."""
 
     def event(self, text: str) -> None:
         typer.echo(f"{time.strftime('%H:%M:%S')} {text}")
 
-    def ready(self, ready: Ready) -> None:
-        typer.echo("\n".join(ready_lines(self._state, ready)))
-
-    def report(self, report: NetworkReport) -> None:
-        headline = view.headline(report)
-        if headline != self._headline:
-            self._headline = headline
-            self.event(headline)
+    def lasting(self, lines: Sequence[str]) -> None:
+        typer.echo("\n".join(lines))
 
 
 class LiveBoard(Board):
@@ -104,7 +108,6 @@ class LiveBoard(Board):
         super().__init__(state)
         self._console = console
         self._events: deque[str] = deque(maxlen=RECENT_EVENTS)
-        self._report: NetworkReport | None = None
         self._live = Live(console=console, auto_refresh=False, transient=True)
 
     def __enter__(self) -> Self:
@@ -120,13 +123,13 @@ class LiveBoard(Board):
         self._events.append(f"{time.strftime('%H:%M:%S')} {text}")
         self._redraw()
 
-    def ready(self, ready: Ready) -> None:
-        for line in ready_lines(self._state, ready):
+    def lasting(self, lines: Sequence[str]) -> None:
+        for line in lines:
             self._console.print(line, soft_wrap=True, markup=False, highlight=False)
         self._redraw()
 
     def report(self, report: NetworkReport) -> None:
-        self._report = report
+        super().report(report)
         self._redraw()
 
     def _redraw(self) -> None:

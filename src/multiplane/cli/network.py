@@ -12,12 +12,10 @@ import msgspec
 import typer
 
 from multiplane.assembly.control import Control, control
-from multiplane.assembly.ready import Ready
-from multiplane.kernel.errors import Busy, Faulty
+from multiplane.assembly.ready import FILE_NAME, Ready, read
+from multiplane.kernel.errors import Faulty, Refused
 
 T = TypeVar("T")
-
-READY_NAME: Final = "ready.json"
 
 StateOption = Annotated[
     Path,
@@ -46,13 +44,13 @@ def ask(state: Path, question: Callable[[Control], Awaitable[T]]) -> T:
 def read_ready(state: Path) -> Ready:
     """Where the key managers listen and who the applications are.
 
-    Raises: Busy(`control.not_running`), Faulty(`ready.damaged`).
+    Raises: Refused(`control.not_running`), Faulty(`ready.damaged`).
     """
-    path = state.absolute() / READY_NAME
+    path = state.absolute() / FILE_NAME
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Ready)
+        return read(path.parent)
     except FileNotFoundError as error:
-        raise Busy(
+        raise Refused(
             "control.not_running",
             f"{path} is not there: start a network with `multiplane up --state {state}` and wait for ready",
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -108,6 +109,19 @@ def status_view(report: NetworkReport) -> RenderableType:
     return Group(headline(report), "", link_table(report.links), "", kme_table(report.kmes), *faults)
 
 
+def changes(before: NetworkReport, after: NetworkReport) -> list[str]:
+    """What happened to links and key managers between two reports."""
+    states = {(link.a, link.b): link.state for link in before.links}
+    lines = [
+        f"link {link.a} - {link.b}: {states[link.a, link.b]} -> {link.state}"
+        for link in after.links
+        if states.get((link.a, link.b), link.state) != link.state
+    ]
+    served, serving = ({kme.name for kme in report.kmes if kme.serving} for report in (before, after))
+    lines += [f"key manager {name} does not serve" for name in sorted(served - serving)]
+    return lines + [f"key manager {name} serves again" for name in sorted(serving - served)]
+
+
 def board(report: NetworkReport | None, events: Iterable[str]) -> RenderableType:
     """The live view: the report as far as there is one, and what happened last."""
     recent = [Text(event, style="dim", no_wrap=True, overflow="ellipsis") for event in events]
@@ -138,8 +152,12 @@ def unit_lines(record: UnitRecord) -> list[str]:
 
 
 def message_line(message: DoorMessage) -> str:
-    """One call between strata."""
-    return (
-        f"{message.seq:>6} {message.at_ns / 1e9:.6f} {message.caller} -> {message.door}.{message.method} "
-        f"{message.subject}: {message.outcome}"
-    )
+    """One call between strata: number, time of day (UTC), who, door and method, about what, how it went.
+
+    A listener is told without a caller.
+    """
+    at_s, rest_ns = divmod(message.at_ns, 1_000_000_000)
+    when = f"{time.strftime('%H:%M:%S', time.gmtime(at_s))}.{rest_ns // 1000:06d}"
+    about = f" {message.subject}" if message.subject else ""
+    caller = f"{message.caller} " if message.caller else ""
+    return f"{message.seq:>6} {when} {caller}-> {message.door}.{message.method}{about}: {message.outcome}"

@@ -179,7 +179,8 @@ class ConnectivityController:
         self.for_service.tell_found()
 
     def _publish(self, sample: Sample) -> None:
-        self._bus.publish(f"{self._caller.domain}.connectivity.telemetry.{sample.subject}.light", sample)
+        with contextlib.suppress(MultiplaneError):  # telemetry may be lost
+            self._bus.publish(f"{self._caller.domain}.connectivity.telemetry.{sample.subject}.light", sample)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -41,6 +41,7 @@ class Planner:
     """Planned routes over links that could be provided: fewest hops, then most links up, then least loss."""
 
     def __init__(self) -> None:
+        self.revision = 0
         self._inputs: object = None
         self._hops: dict[str, dict[str, str]] = {}
 
@@ -50,6 +51,7 @@ class Planner:
         if inputs == self._inputs:
             return
         self._inputs = inputs
+        self.revision += 1
 
         def cost(edge: Edge) -> float:
             link = link_id(edge.a, edge.b)

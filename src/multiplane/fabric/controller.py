@@ -26,6 +26,8 @@ from multiplane.kernel.ports import Bus, Subscription, Timeline
 from multiplane.kernel.quantity import NS_PER_S
 
 RECONCILE_NS: Final = 2 * NS_PER_S
+LEARNING_NS: Final = 3 * NS_PER_S
+"""A new controller listens for so long before it replaces tables that another may have left in force."""
 ORDERS_LIMIT: Final = 200_000
 LOST_LIMIT: Final = 1_000
 
@@ -56,9 +58,11 @@ class FabricController:
         self._bus = bus
         self._max_loss_db = max_loss_db
         self._subscribed = False
+        self._born_ns = 0
         self._potential: dict[str, PotentialLink] = {}
         self._orders: dict[tuple[str, str], Order] = {}
         self._told: dict[tuple[str, str], OrderState] = {}
+        self._seen: object = None
         self._listeners: dict[str, OrderListener] = {}
         self._view = LinkView()
         self._inventory = Inventory()
@@ -78,6 +82,8 @@ class FabricController:
         """Begin to listen and to reconcile."""
         subject = f"{self._caller.domain}.fabric.telemetry.*.link"
         self._reports = self._bus.subscribe(subject, LinkReport, self._reported)
+        self._born_ns = self._timeline.now_ns()
+        await self._try(self._listen())
         self._spawn(self._run())
         self._tick()
 
@@ -148,7 +154,7 @@ class FabricController:
     def potential(self, links: tuple[PotentialLink, ...]) -> None:
         """See `api.fabric_connectivity.PathListener`."""
         self._potential = {
-            link_id(*link.ends.sites): link for link in links if link.loss_db <= self._max_loss_db
+            link_id(*link.ends.sites): link for link in links if 0.0 <= link.loss_db <= self._max_loss_db
         }
         self._work.set()
 
@@ -170,7 +176,7 @@ class FabricController:
         if report.path_id in self._lost and key not in self._started:
             self._started[key] = report.path_id  # an order whose answer was lost took effect after all
             self._work.set()
-        if report.link not in self._potential and report.link not in self._inventory.paths():
+        if report.link not in self._potential and report.link not in self._inventory:
             return
         before = self._view.reports(report.link)
         if self._view.note(report) and _essence(before) != _essence(self._view.reports(report.link)):
@@ -196,7 +202,8 @@ class FabricController:
                 await self._try(self._listen())
             self._tell()
             await self._stop_stale()
-            await self._forward()
+            if self._installed:
+                await self._forward()
             needed = self._needed()
             await self._provide(needed)
             await self._start_links()
@@ -273,7 +280,7 @@ class FabricController:
         except MultiplaneError:
             return
         else:
-            if path.path_id not in self._lost:
+            if path.path_id not in self._lost and path.ends == demand.ends:
                 self._inventory.add(path, self._timeline.now_ns())
 
     async def _start_links(self) -> None:
@@ -309,6 +316,9 @@ class FabricController:
 
     async def _forward(self) -> None:
         """Compute tables and push those that are not in force yet."""
+        learning = self._timeline.now_ns() - self._born_ns < LEARNING_NS
+        if not self._installed and (learning or not self._orders):
+            return
         self._forwarding.update(self._up(), self._sites())
         tables = self._forwarding.tables()
         await asyncio.gather(
@@ -340,35 +350,43 @@ class FabricController:
 
     # orders
 
-    def _active(self, a: str, b: str, up: dict[str, Edge]) -> tuple[str, ...]:
-        """The route that installed tables lead along in both directions, over links that are up."""
-        hops = {site: table.next_hop for site, table in self._installed.items()}
-        there, back = follow(hops, a, b), follow(hops, b, a)
-        live = bool(there and back) and all(link in up for link in (*links_of(there), *links_of(back)))
-        return there if live else ()
+    def _state(self, order: Order) -> OrderState:
+        """Where one order stands now."""
+        up = self._up()
+        self._plan(up)
+        return self._judge(up)(order)
 
-    def _state(self, order: Order, up: dict[str, Edge] | None = None) -> OrderState:
-        a, b = order.ends.sites
-        if up is None:
-            up = self._up()
-            self._plan(up)
-        planned, active = self._planner.route(a, b), self._active(a, b, up)
-        return order_state(
-            order.order_id,
-            (a, b),
-            planned,
-            active,
-            rates=up,
-            begun_ns=self._inventory.begun_ns(),
-            now_ns=self._timeline.now_ns(),
-        )
+    def _judge(self, up: dict[str, Edge]) -> Callable[[Order], OrderState]:
+        """Tells where orders stand; what they have in common is computed once."""
+        now_ns, begun_ns = self._timeline.now_ns(), self._inventory.begun_ns()
+        hops = {site: table.next_hop for site, table in self._installed.items()}
+
+        def active(a: str, b: str) -> tuple[str, ...]:
+            """The route that installed tables lead along in both directions, over links that are up."""
+            there, back = follow(hops, a, b), follow(hops, b, a)
+            live = there and back and all(link in up for link in (*links_of(there), *links_of(back)))
+            return there if live else ()
+
+        def judge(order: Order) -> OrderState:
+            a, b = order.ends.sites
+            planned = self._planner.route(a, b)
+            return order_state(
+                order.order_id, (a, b), planned, active(a, b), rates=up, begun_ns=begun_ns, now_ns=now_ns
+            )
+
+        return judge
 
     def _tell(self) -> None:
         """Tell listeners of orders that changed."""
         up = self._up()
         self._plan(up)
+        seen = (up, self._planner.revision, dict(self._installed), len(self._told))
+        if seen == self._seen:
+            return
+        self._seen = seen
+        judge = self._judge(up)
         for key, order in list(self._orders.items()):
-            state, told = self._state(order, up), self._told.get(key)
+            state, told = judge(order), self._told.get(key)
             if told is not None and not _news(told, state):
                 continue
             self._told[key] = state
@@ -405,7 +423,7 @@ def _essence(reports: tuple[LinkReport, ...]) -> list[tuple[str, str, int, int]]
 
 def _news(told: OrderState, state: OrderState) -> bool:
     """Whether a listener should hear of a state: another phase or route, or a rate 20 % off."""
-    if (told.phase, told.route, told.reason) != (state.phase, state.route, state.reason):
+    if (told.phase, told.route) != (state.phase, state.route):
         return True
     step = abs(state.rate_bit_per_s - told.rate_bit_per_s)
     return state.phase is OrderPhase.READY and step > 0.2 * told.rate_bit_per_s

@@ -32,6 +32,9 @@ class Inventory:
     def __init__(self) -> None:
         self._entries: dict[str, _Entry] = {}
 
+    def __contains__(self, link: str) -> bool:
+        return link in self._entries
+
     def add(self, path: QuantumPath, now_ns: int) -> None:
         """A path was provided."""
         self._entries[link_id(*path.ends.sites)] = _Entry(path, now_ns, now_ns, now_ns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +16,7 @@ from multiplane.fabric.planes import ForwardingTable, Installed, LinkLedger, Lin
 from multiplane.fabric.resource import Action, Arrive, LinkPool, Relay, Send
 from multiplane.kernel.errors import Busy, MultiplaneError, Refused
 from multiplane.kernel.names import controller_urn, element_urn, link_id, site_of
-from multiplane.kernel.nouns import Caller
+from multiplane.kernel.nouns import Caller, Noun
 from multiplane.kernel.ports import Bus, Channel, Channels, Faults, Timeline
 from multiplane.kernel.quantity import NS_PER_MS, NS_PER_S, bit_from_byte
 
@@ -329,7 +330,10 @@ class FabricAgent:
         """Give the device room when enough was freed."""
         limit = link.pool.grant() if link.attached else None
         if limit is not None:
-            self._device.window(self._caller, link.link, link.pool.epoch, limit)
+            with contextlib.suppress(
+                MultiplaneError
+            ):  # a device that is gone is attached again, and granted anew
+                self._device.window(self._caller, link.link, link.pool.epoch, limit)
 
     # telemetry
 
@@ -343,7 +347,7 @@ class FabricAgent:
             unit="1",
             at_ns=self._timeline.now_ns(),
         )
-        self._bus.publish(f"{self._caller.domain}.fabric.telemetry.{self._site}.alarm", sample)
+        self._publish("alarm", sample)
 
     def _report(self, link: _Link, reason: str = "") -> None:
         """Publish what this end knows of a link."""
@@ -362,7 +366,12 @@ class FabricAgent:
             at_ns=self._timeline.now_ns(),
             reason=reason or ("" if status is None else status.reason),
         )
-        self._bus.publish(f"{self._caller.domain}.fabric.telemetry.{self._site}.link", report)
+        self._publish("link", report)
+
+    def _publish(self, what: str, message: Noun) -> None:
+        """Telemetry may be lost; the next report says it all again."""
+        with contextlib.suppress(MultiplaneError):
+            self._bus.publish(f"{self._caller.domain}.fabric.telemetry.{self._site}.{what}", message)
 
     def _tick_soon(self) -> None:
         """One timer for all links of the site, while one is ordered."""

@@ -224,14 +224,14 @@ class HopHeader(msgspec.Struct, frozen=True, array_like=True):
     label: str
 
 
-class HopMessage(msgspec.Struct, frozen=True, array_like=True):
+class HopMessage(Secret, frozen=True, kw_only=True, array_like=True):
     """One message between neighbours: the header as encoded, and the payload under pad and tag."""
 
     header: bytes
     locked: bytes
 
 
-class Send(msgspec.Struct, frozen=True):
+class Send(Secret, frozen=True, kw_only=True):
     """Put a message on the channel to `peer`."""
 
     peer: str
@@ -364,11 +364,8 @@ class Relay:
 
     def receive(self, peer: str, message: bytes, now_ns: int) -> list[Action]:
         """A message from `peer`: verified, unlocked, and passed on or delivered."""
-        port = self._ports[peer]
-        if port.early:
-            return self._hold_early(port, message, now_ns)
         actions = self._open(peer, message, now_ns)
-        return self._hold_early(port, message, now_ns) if actions is None else actions
+        return self._hold_early(self._ports[peer], message, now_ns) if actions is None else actions
 
     def key_came(self, peer: str, now_ns: int) -> list[Action]:
         """New key or a new epoch on the link to `peer`: try again what waited for it."""
@@ -491,4 +488,5 @@ class Relay:
                 label=parcel.label,
             )
         )
-        return Send(peer, _encode(HopMessage(header, lock(pad.key, header, parcel.payload))))
+        hop = HopMessage(header=header, locked=lock(pad.key, header, parcel.payload))
+        return Send(peer=peer, message=_encode(hop))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from multiplane.api.device import LinkState
@@ -18,10 +19,14 @@ class LinkView:
         self._reports: dict[str, dict[str, LinkReport]] = {}
 
     def note(self, report: LinkReport) -> bool:
-        """Take a report in; False when it is older than the one held or not from an end of its link."""
+        """Take a report in.
+
+        False when it is older than the one held, not from an end of its link, or its rate is no rate.
+        """
         ends = self._reports.setdefault(report.link, {})
         known = ends.get(report.site)
-        if report.site not in report.link.split("--") or (known is not None and report.at_ns < known.at_ns):
+        sound = report.site in report.link.split("--") and 0.0 <= report.rate_bit_per_s < math.inf
+        if not sound or (known is not None and report.at_ns < known.at_ns):
             return False
         ends[report.site] = report
         return True

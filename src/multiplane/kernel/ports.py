@@ -95,8 +95,13 @@ class Store(Protocol):
 
         Concurrent commits may share one transaction (group commit); order of calls is kept.
         Raises: Faulty(`store.commit_failed`): none of this call's changes may be relied upon; the
-        caller must reload what it holds in memory from `scan` before it answers anybody.
+        caller must reload what it holds in memory from `scan` before it answers anybody. Commits of the
+        same owner that were waiting behind it fail too: they were computed from what has not lasted.
         """
+        ...
+
+    def watch(self, owner: str, failed: Callable[[], None]) -> None:
+        """Call `failed` when a commit of `owner` has failed, before anybody who waits is told."""
         ...
 
 

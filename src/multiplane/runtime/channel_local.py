@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+import structlog
+
 from multiplane.kernel.errors import Busy, Faulty, Refused
 from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Channel, Timeline
@@ -12,6 +14,7 @@ from multiplane.runtime.mailbox import Mailbox, check_length
 
 MOST_MESSAGES: Final = 10_000
 MOST_BYTES: Final = 16 * 1024 * 1024
+_log: Final = structlog.get_logger("multiplane.runtime.channel")
 
 
 class LocalChannels:
@@ -39,12 +42,20 @@ class LocalChannels:
         near = _End(self._timeline, Caller(principal=peer, domain=labels[2]), delay_ns * 1_000)
         far = _End(self._timeline, caller, delay_ns * 1_000)
         near.far, far.far = far, near
-        self._timeline.at_ps(self._timeline.now_ps() + near.delay_ps, handler, far)
+        self._timeline.at_ps(self._timeline.now_ps() + near.delay_ps, _accept, handler, far)
         return near
 
     def accept(self, local: str, service: str, handler: Callable[[Channel], None]) -> None:
         """Call `handler` with each channel that a peer opens to element `local`."""
         self._accepting[(local, service)] = handler
+
+
+def _accept(handler: Callable[[Channel], None], channel: Channel) -> None:
+    try:
+        handler(channel)
+    except Exception as error:
+        _log.error("channel.acceptor_failed", error=type(error).__name__)
+        channel.close(f"acceptor failed: {type(error).__name__}")
 
 
 class _End:

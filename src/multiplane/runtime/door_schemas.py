@@ -21,13 +21,15 @@ import multiplane.api
 from multiplane.runtime.door_reflection import Door, Method, describe, is_protocol
 
 FOLDER: Final = Path(multiplane.api.__file__).parent / "schemas"
+# Route tables of the HTTP fronts: values inside one process, Caller included, that no door carries.
+_NOT_DOORS: Final = frozenset({"web"})
 _REF: Final = "#/$defs/{name}"
 
 
 def door_modules() -> dict[str, ModuleType]:
-    """The modules of `multiplane.api` by short name."""
-    names = [info.name for info in pkgutil.iter_modules(multiplane.api.__path__) if not info.ispkg]
-    return {name: importlib.import_module(f"multiplane.api.{name}") for name in sorted(names)}
+    """The modules of `multiplane.api` that are doors, by short name."""
+    names = {info.name for info in pkgutil.iter_modules(multiplane.api.__path__) if not info.ispkg}
+    return {name: importlib.import_module(f"multiplane.api.{name}") for name in sorted(names - _NOT_DOORS)}
 
 
 def protocols(module: ModuleType) -> list[type]:
@@ -80,9 +82,13 @@ def module_schema(module: ModuleType) -> dict[str, Any]:
         for item in vars(module).values()
         if inspect.isclass(item) and issubclass(item, msgspec.Struct) and item.__module__ == module.__name__
     ]
-    nouns = dict(msgspec.json.schema_components(own, ref_template=_REF)[1])
+    nouns: dict[str, dict[str, Any]] = dict(msgspec.json.schema_components(own, ref_template=_REF)[1])
     for door in doors.values():
         nouns |= door.pop("$defs")
+    for noun in nouns.values():
+        # The first line only: the rest is indented differently by different versions of Python.
+        if "description" in noun:
+            noun["description"] = noun["description"].partition("\n")[0]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": module.__name__,

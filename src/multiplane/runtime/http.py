@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web import Server
 from aiohttp.web_protocol import RequestPayloadError
 
-from multiplane.api.web import Reply, Request, Route, failure
+from multiplane.api.wire.web import Reply, Request, Route, failure
 from multiplane.kernel.errors import Busy, MultiplaneError, Refused
 from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Faults
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _LOG: Final = logging.getLogger(__name__)
 _USUAL: Final = Limits()
+_SHOWN_CHARACTERS: Final = 64
 
 Query = tuple[tuple[str, str], ...]
 
@@ -76,9 +78,7 @@ class HttpServer:
                 f"tls_context.minimum_version: expected TLSv1_2 or later, got {tls_context.minimum_version!r}"
             )
         self.limits = limits
-        table = tuple(routes)
-        self._paths = sorted({row.path for row in table})
-        self._router = Router(table)
+        self._router = Router(routes)
         self._identify = identify
         self._wall_ns = wall_ns
         self._faults = faults
@@ -111,7 +111,7 @@ class HttpServer:
 
     def statistics(self) -> Statistics:
         """Requests by status, open and half-open connections, dropped ones."""
-        return self._statistics
+        return msgspec.structs.replace(self._statistics, requests=dict(self._statistics.requests))
 
     def _connection(self) -> Connection:
         assert self._server is not None
@@ -201,7 +201,10 @@ class HttpServer:
         try:
             match = self._router.find(message.path)
             if match is None:
-                raise _Stop(failure(404, "path: expected one of this interface", {"expected": self._paths}))
+                path = message.path[:_SHOWN_CHARACTERS]
+                raise _Stop(
+                    failure(404, "path: expected one of this interface", {"field": "path", "value": path})
+                )
             found = match.row(message.method)
             if found is None:
                 allowed = ", ".join(match.verbs)
@@ -219,25 +222,37 @@ class HttpServer:
         if headers.get("Content-Encoding", "identity").lower() != "identity":
             detail = {"field": "Content-Encoding", "expected": "identity"}
             raise _Stop(failure(415, "Content-Encoding: expected none", detail))
-        too_large = failure(413, f"body: expected at most {most} bytes", {"field": "body", "expected": most})
         if int(headers.get("Content-Length", 0)) > most:
-            raise _Stop(too_large, closes=True)
-        if "Expect" in headers and not payload.is_eof():
-            exchange.connection.go_on()
-        body = bytearray()
+            raise _too_large(most)
         try:
-            async with asyncio.timeout(self.limits.body_s):
-                while chunk := await payload.readany():
-                    body += chunk
-                    if len(body) > most:
-                        raise _Stop(too_large, closes=True)
+            if payload.is_eof():
+                body = payload.read_nowait()
+            else:
+                body = await self._rest_of_body(exchange)
         except TimeoutError:
             raise _Stop(
                 failure(408, f"body: expected its end within {self.limits.body_s} s"), closes=True
             ) from None
         except (RequestPayloadError, HttpProcessingError, ConnectionError):
             raise _Stop(failure(400, "body: expected as many bytes as announced"), closes=True) from None
+        if len(body) > most:
+            raise _too_large(most)
+        return body
+
+    async def _rest_of_body(self, exchange: Exchange) -> bytes:
+        """The body of which only a part has come, or just more than the limit of it."""
+        if "Expect" in exchange.message.headers:
+            exchange.connection.go_on()
+        body = bytearray()
+        async with asyncio.timeout(self.limits.body_s):
+            while len(body) <= self.limits.body_byte and (chunk := await exchange.payload.readany()):
+                body += chunk
         return bytes(body)
+
+
+def _too_large(most_byte: int) -> _Stop:
+    detail = {"field": "body", "expected": most_byte}
+    return _Stop(failure(413, f"body: expected at most {most_byte} bytes", detail), closes=True)
 
 
 def _of_error(error: MultiplaneError) -> Reply:

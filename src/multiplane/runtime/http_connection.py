@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
-from multiplane.api.web import JSON_TYPE, Reply, failure
+from multiplane.api.wire.web import JSON_TYPE, Reply, failure
 from multiplane.kernel.errors import Refused
 from multiplane.kernel.nouns import Caller
 from multiplane.runtime.http_limits import Limits
@@ -170,6 +170,11 @@ class Connection(RequestHandler):
         self.wire = None
         self._host.gone(self)
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        # aiohttp calls this for every piece of every body, and parses nothing again when it was not paused.
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
     def data_received(self, data: bytes) -> None:
         count = self._request_count
         super().data_received(data)
@@ -217,8 +222,12 @@ class Connection(RequestHandler):
         self.transport.write(resp.data)
         self._host.written(resp)
         if self._paused:
-            async with asyncio.timeout(self._host.limits.body_s):
-                await self._drain_helper()
+            try:
+                async with asyncio.timeout(self._host.limits.body_s):
+                    await self._drain_helper()
+            except TimeoutError:
+                self.drop()
+                return resp, True
         if resp.keep_alive:
             self._answered += 1
         else:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import parse_qsl, unquote
 
-from multiplane.api.web import Route
+from multiplane.api.wire.web import Route
 
 _MAX_QUERY_FIELDS: Final = 2048
 
@@ -36,10 +36,12 @@ class Match:
         return sorted(self._rows)
 
     def row(self, verb: str) -> Route | None:
+        """The row that answers a verb, None when none does."""
         found = self._rows.get(verb)
         return found[0] if found else None
 
     def params(self, verb: str) -> dict[str, str]:
+        """Decoded path parameters by the names that the row of a verb gives them."""
         return dict(zip(self._rows[verb][1], self._values, strict=True))
 
     def query(self) -> tuple[tuple[str, str], ...]:

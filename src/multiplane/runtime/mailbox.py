@@ -77,7 +77,7 @@ class Mailbox:
         except Exception as error:
             reason = f"message handler failed: {type(error).__name__}"
             _log.error("channel.handler_failed", error=type(error).__name__)
-            self._failed(reason)
             self.lose(reason)
+            self._failed(reason)
         else:
             self._handed(len(message))

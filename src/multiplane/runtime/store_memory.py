@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from multiplane.kernel.errors import Faulty
 from multiplane.kernel.ports import Change, Faults, Put
@@ -14,6 +14,7 @@ class MemoryStore:
 
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
+        self._watchers: dict[str, Callable[[], None]] = {}
         self._rows: defaultdict[tuple[str, str], dict[str, bytes]] = defaultdict(dict)
 
     def scan(self, owner: str, kind: str) -> list[tuple[str, bytes]]:
@@ -32,4 +33,10 @@ class MemoryStore:
                     rows.pop(change.key, None)
             self._faults.reach("commit.after")
         except Faulty as error:
+            if owner in self._watchers:
+                self._watchers[owner]()
             raise Faulty("store.commit_failed", f"commit of {owner}: {error.reason}") from error
+
+    def watch(self, owner: str, failed: Callable[[], None]) -> None:
+        """Call `failed` when a commit of `owner` has failed, before the caller is told."""
+        self._watchers[owner] = failed

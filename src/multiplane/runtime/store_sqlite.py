@@ -21,7 +21,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -89,6 +89,7 @@ class _Waiting(NamedTuple):
     owner: str
     changes: tuple[Change, ...]
     begun_ns: int
+    era: int
     done: asyncio.Future[None] | None  # None: inline, the caller looks at the reason itself
 
 
@@ -112,6 +113,10 @@ class SqliteStore:
         self._file = _File(path, faults)
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._closed = False
+        # An owner's era ends with a failed commit; what was queued in an era that has ended fails unwritten.
+        self._eras: dict[str, int] = {}  # as the callers know it
+        self._ended: dict[str, int] = {}  # as the writer knows it: eras below this number are over
+        self._watchers: dict[str, Callable[[], None]] = {}
         self._commits = self._failures = self._groups = self._rows = 0
         self._group_sizes: deque[int] = deque(maxlen=SAMPLES)
         self._latencies_ns: deque[int] = deque(maxlen=SAMPLES)
@@ -130,20 +135,25 @@ class SqliteStore:
 
         Raises:
             Busy(`store.full`): `QUEUE_LIMIT` calls wait already; nothing was queued.
-            Faulty(`store.commit_failed`): nothing may be relied upon, not even that it did not happen.
+            Faulty(`store.commit_failed`): nothing may be relied upon, not even that it did not happen; nor
+                of commits of the same owner that waited behind it, which fail as well.
             Faulty(`store.closed`).
         """
         self._check_open()
         begun_ns = time.perf_counter_ns()
         if self._thread is None:
-            self._commit_inline(_Waiting(owner, tuple(changes), begun_ns, None))
+            self._commit_inline(_Waiting(owner, tuple(changes), begun_ns, self._eras.get(owner, 0), None))
             return
         if self._queue.qsize() >= QUEUE_LIMIT:
             raise Busy("store.full", f"commit of {owner}: {QUEUE_LIMIT} commits wait already")
         # One future each, not one per group: cancelling one caller can touch nobody else.
         done = asyncio.get_running_loop().create_future()
-        self._queue.put(_Waiting(owner, tuple(changes), begun_ns, done))
+        self._queue.put(_Waiting(owner, tuple(changes), begun_ns, self._eras.get(owner, 0), done))
         await done
+
+    def watch(self, owner: str, failed: Callable[[], None]) -> None:
+        """Call `failed` when a commit of `owner` has failed, before anybody who waits is told."""
+        self._watchers[owner] = failed
 
     def statistics(self) -> StoreStatistics:
         """What the store did since it was opened."""
@@ -176,7 +186,7 @@ class SqliteStore:
             raise Faulty("store.closed", "the store was closed")
 
     def _commit_inline(self, waiting: _Waiting) -> None:
-        reason = self._file.write([waiting])
+        reason = self._write([waiting])
         self._settle([waiting], reason)
         if self._file.checkpoint_in_s() == 0:
             self._file.checkpoint()
@@ -195,10 +205,21 @@ class SqliteStore:
                 continue
             arrived += [self._queue.get_nowait() for _ in range(self._queue.qsize())]
             group = [waiting for waiting in arrived if waiting is not None]
+            late = [waiting for waiting in group if waiting.era < self._ended.get(waiting.owner, 0)]
+            if late:
+                self._tell(late, "a commit before it failed")
+                group = [waiting for waiting in group if waiting not in late]
             if group:
-                self._tell(group, self._file.write(group))
-            if len(group) < len(arrived):
+                self._tell(group, self._write(group))
+            if None in arrived:
                 return
+
+    def _write(self, group: list[_Waiting]) -> str | None:
+        reason = self._file.write(group)
+        if reason is not None:
+            for waiting in group:
+                self._ended[waiting.owner] = waiting.era + 1
+        return reason
 
     def _tell(self, group: list[_Waiting], reason: str | None) -> None:
         """Wake the event loop once for the whole group, not once per waiter."""
@@ -210,6 +231,13 @@ class SqliteStore:
             with contextlib.suppress(RuntimeError):  # the loop was closed: nobody is left to be told
                 loop.call_soon_threadsafe(self._settle, waiters, reason)
 
+    def _begin_era(self, failed: dict[str, int]) -> None:
+        for owner, era in failed.items():
+            if self._eras.get(owner, 0) <= era:
+                self._eras[owner] = era + 1
+                if owner in self._watchers:
+                    self._watchers[owner]()
+
     def _settle(self, group: list[_Waiting], reason: str | None) -> None:
         now_ns = time.perf_counter_ns()
         self._groups += 1
@@ -218,7 +246,8 @@ class SqliteStore:
             self._commits += len(group)
         else:
             self._failures += len(group)
-        for _, changes, begun_ns, done in group:
+            self._begin_era({waiting.owner: waiting.era for waiting in group})
+        for _, changes, begun_ns, _, done in group:
             if reason is None:
                 self._rows += len(changes)
             self._latencies_ns.append(now_ns - begun_ns)
@@ -257,7 +286,7 @@ class _File:
     def write(self, group: list[_Waiting]) -> str | None:
         """Make the changes of a group durable in one transaction; the reason when that failed."""
         last: dict[tuple[str, str, str], Change] = {}
-        for owner, changes, _, _ in group:
+        for owner, changes, *_ in group:
             for change in changes:
                 last[owner, change.kind, change.key] = change
         puts = [(*place, change.value) for place, change in last.items() if isinstance(change, Put)]

@@ -15,8 +15,8 @@ import msgspec
 from yarl import URL
 
 from multiplane.api.north import Key
-from multiplane.api.web import JSON_TYPE, Failure
 from multiplane.api.wire.etsi014 import KeyContainer, KeyId, KeyIds, KeyRequest, Status
+from multiplane.api.wire.web import JSON_TYPE, Failure
 from multiplane.kernel.errors import KINDS, Busy, Faulty, MultiplaneError, Refused, Unknown
 
 _NS_PER_S: Final = 1_000_000_000

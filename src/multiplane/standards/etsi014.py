@@ -10,7 +10,6 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from multiplane.api import north
-from multiplane.api.web import Handler, Reply, Request, Route, failure
 from multiplane.api.wire.etsi014 import (
     EXTENSION_MANDATORY,
     NOT_FOUND,
@@ -21,6 +20,7 @@ from multiplane.api.wire.etsi014 import (
     Status,
     WireKey,
 )
+from multiplane.api.wire.web import Handler, Reply, Request, Route, failure
 from multiplane.kernel.errors import Busy, MultiplaneError, Refused
 
 ROOT: Final = "/api/v1/keys"
@@ -166,7 +166,7 @@ def of_error(error: MultiplaneError, retry_after_s: Callable[[int], float]) -> R
         status = 401 if error.code in UNAUTHORISED else 400
         return failure(status, EXACT.get(error.code, error.reason), detail)
     if not isinstance(error, Busy):
-        return failure(503, error.reason, detail)
+        return failure(503, error.reason, detail, headers=(("Retry-After", "1"),))
     wait_s = max(1, math.ceil(retry_after_s(error.retry_after_ns)))
     detail["retry_after_s"] = wait_s
     return failure(503, error.reason, detail, headers=(("Retry-After", str(wait_s)),))

@@ -78,7 +78,7 @@ class Modules:
 
     def window(self, caller: Caller, link: str, epoch: int, limit_byte: int) -> None:
         held, end = self._at(caller, link)
-        if epoch != held.epoch:
+        if epoch != held.epoch or held.listeners[end] is None:
             return
         now_ps = self._timeline.now_ps()
         held.production.grant(now_ps, end, limit_byte)

@@ -30,6 +30,7 @@ class Optics:
         self._spans = {span.id: span for span in world.spans}
         self._lost: set[str] = set()
         self._paths: dict[str, _Path] = {}
+        self._path_ids: dict[str, str] = {}  # by link
         self._listeners: dict[str, OpticalListener] = {}
 
     async def attach(self, caller: Caller, listener: OpticalListener) -> tuple[SpanReading, ...]:
@@ -56,10 +57,10 @@ class Optics:
                 )
             return
         self._check(path)
-        for older, other in list(self._paths.items()):
-            if other.link == link:
-                self._remove(older, "path replaced")
+        if link in self._path_ids:
+            self._remove(self._path_ids[link], "path replaced")
         self._paths[path_id] = path
+        self._path_ids[link] = path_id
         self._modules.connect(link, sum(self._spans[span].loss_db for span in spans))
 
     async def darken(self, caller: Caller, path_id: str) -> None:  # noqa: ARG002
@@ -78,7 +79,7 @@ class Optics:
         self._alarm_later(span, lost=True)
         for path_id, path in list(self._paths.items()):
             if span in path.spans:
-                del self._paths[path_id]
+                del self._paths[path_id], self._path_ids[path.link]
                 delay_ps = fibre.delay_ps(sum(self._spans[part].length_km for part in path.spans))
                 self._modules.fail(path.link, f"light lost on span {span}", delay_ps)
 
@@ -102,7 +103,9 @@ class Optics:
             raise Busy("device.span_lost", f"spans: {', '.join(lost)} lost, expected spans with light")
 
     def _remove(self, path_id: str, reason: str) -> None:
-        self._modules.disconnect(self._paths.pop(path_id).link, reason)
+        link = self._paths.pop(path_id).link
+        del self._path_ids[link]
+        self._modules.disconnect(link, reason)
 
     def _alarm_later(self, span: str, *, lost: bool) -> None:
         delay_ps = fibre.delay_ps(self._spans[span].length_km)

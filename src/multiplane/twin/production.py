@@ -36,12 +36,15 @@ class Production:
 
     @property
     def running(self) -> bool:
+        """Whether key is being made."""
         return self._rate_ubit_per_s > 0
 
     @property
     def room_byte(self) -> int:
         """What both ends still have room for."""
-        return max(0, min(self._grants_byte) - self.sent_byte)
+        near_byte, far_byte = self._grants_byte
+        limit_byte = near_byte if near_byte < far_byte else far_byte
+        return limit_byte - self.sent_byte if limit_byte > self.sent_byte else 0
 
     def begin(self, now_ps: int, rate_bit_per_s: float) -> None:
         """The link is up: make key from now on. Args: rate_bit_per_s > 0 and at most 1e12."""
@@ -77,11 +80,14 @@ class Production:
 
     def next_block_ps(self, now_ps: int) -> int | None:
         """When the next block with at least one byte ends, after now; None while none can."""
-        if not self.running or not self.room_byte:
+        if not self._rate_ubit_per_s or not self.room_byte:
             return None
+        due_ps = self.next_grid_ps(now_ps)
         wanted_bit = self._accounted_bit + 8
+        if self._made_bit(due_ps) >= wanted_bit:
+            return due_ps
         elapsed_ps = -(-wanted_bit * _UBIT_PS // self._rate_ubit_per_s)
-        return max(self.next_grid_ps(now_ps), self.next_grid_ps(self._start_ps + elapsed_ps - 1))
+        return self.next_grid_ps(self._start_ps + elapsed_ps - 1)
 
     def next_grid_ps(self, now_ps: int) -> int:
         """First point of the grid after now."""
@@ -102,5 +108,5 @@ class Production:
 
     def _grid_ps(self, now_ps: int) -> int:
         """Last point of the grid that is not after now."""
-        elapsed_ps = max(0, now_ps - self._start_ps)
-        return self._start_ps + elapsed_ps // self._interval_ps * self._interval_ps
+        elapsed_ps = now_ps - self._start_ps
+        return now_ps - elapsed_ps % self._interval_ps if elapsed_ps > 0 else self._start_ps

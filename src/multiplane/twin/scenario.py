@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import tomllib
 from collections.abc import Mapping
@@ -229,8 +228,8 @@ class _Reader:
 
     def _number(self, value: Any, where: Where, most: float, *, positive: bool) -> float:
         least = "above 0" if positive else "of at least 0"
-        good = isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
-        if not good or value < 0 or (positive and value == 0) or value > most:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 <= value <= most or (positive and value == 0):
             raise self._error(where, f"got {_show(value)}, expected a number {least} and at most {most:g}")
         return float(value)
 

@@ -23,7 +23,7 @@ from multiplane.api.scenario import WorldLink
 from multiplane.assembly.control import Control
 from multiplane.cli import live, network
 from multiplane.cli.main import app
-from multiplane.kernel.errors import Busy, Refused
+from multiplane.kernel.errors import Refused
 from multiplane.kernel.nouns import Caller, Ends, ends
 
 KEY_ID = "1b4e28ba-2fa1-41d2-883f-0016d3cca427"
@@ -123,7 +123,7 @@ def running(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeNetwork:
     @asynccontextmanager
     async def control(state: Path) -> AsyncIterator[Control]:
         if state != tmp_path:
-            raise Busy("control.not_running", f"no network runs on {state}")
+            raise Refused("control.not_running", f"no network runs on {state}")
         yield Control(fake, fake)
 
     monkeypatch.setattr(network, "control", control)

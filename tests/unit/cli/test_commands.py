@@ -76,7 +76,7 @@ def test_unit_show_prints_the_three_urns_at_both_ends(running: Any, multiplane: 
 def test_messages_come_in_order_after_a_number(running: Any, multiplane: Run) -> None:
     lines = multiplane("messages", "--after", "1").stdout.splitlines()
     assert [int(line.split()[0]) for line in lines] == [2, 3]
-    assert "fabric_control.place a--b: ok" in lines[0]
+    assert lines[0].strip() == "2 00:00:02.000000 urn:qkd:lab:a:kme -> fabric_control.place a--b: ok"
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,9 @@ def test_errors_are_one_line_and_an_exit_code(
 def test_a_socket_nobody_serves_is_one_line(multiplane: Run, tmp_path: Path) -> None:
     result = multiplane("status", "--state", str(tmp_path))
     assert result.exit_code == 1
-    assert f"multiplane up --state {tmp_path}" in one_line(result)
+    line = one_line(result)
+    assert str(tmp_path) in line
+    assert "`multiplane up`" in line
 
 
 def test_every_help_text_teaches_with_an_example(multiplane: Run) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 
 from multiplane.assembly.ready import Ready
@@ -53,12 +54,16 @@ def test_plain_lines_tell_readiness_events_and_the_headline_once(
     async def run_up(settings: UpSettings, on_event: OnEvent, on_ready: OnReady) -> int:
         on_event("a--b: calibrating")
         on_ready(read(ready_file))
+        on_ready(read(ready_file))
         await asked.wait()
         return 0
 
     async def counted(caller: object) -> Any:
         nonlocal reports
         reports += 1
+        if reports == 2:
+            link = replace(running.answer.links[0], state="faulted")
+            running.answer = replace(running.answer, links=(link,), kmes=running.answer.kmes[:1])
         if reports == 3:
             asked.set()
         return running.answer
@@ -69,8 +74,11 @@ def test_plain_lines_tell_readiness_events_and_the_headline_once(
     printed = capsys.readouterr().out
     assert "a--b: calibrating" in printed
     assert str(ready_file) in printed
-    assert live.curl_line(read(ready_file)) in printed.splitlines()
+    assert printed.splitlines().count(live.curl_line(read(ready_file))) == 1
+    assert "all 2 key managers serve again" in printed
     assert printed.count("1 of 1 links up") == 1
+    assert printed.count("link a - b: up -> faulted") == 1
+    assert printed.count("key manager b does not serve") == 1
     assert printed.rstrip().endswith("stopped")
 
 

@@ -256,7 +256,7 @@ def test_a_forged_offset_far_ahead_burns_nothing() -> None:
         target="e",
         label="x",
     )
-    message = HopMessage(msgspec.msgpack.encode(forged), bytes(200))
+    message = HopMessage(header=msgspec.msgpack.encode(forged), locked=bytes(200))
     pool = relays["b"].port("a")
     before = pool.ledger()
     assert relays["b"].receive("a", msgspec.msgpack.encode(message), 0) == [Alarm("a")]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.support.web import ALICE, BOB, ODD, Authority, Points, connected, identify, serving
 
-from multiplane.api.web import Reply, Request, Route
+from multiplane.api.wire.web import Reply, Request, Route
 from multiplane.kernel.errors import Busy, Faulty, Refused
 from multiplane.runtime.http import HttpServer
 
@@ -272,6 +272,9 @@ def test_fault_points_stand_around_the_answer(cast: Cast) -> None:
             assert told.status == 503
             assert is_failure(told.json)
             assert served.north.issued
+            served.faults.raises = {"answer.after": Faulty("fault.injected", "told to")}
+            assert (await wire.ask("GET", f"{BOB_PATH}/enc_keys")).status == 200
+            assert await wire.ended()
 
     asyncio.run(main())
 

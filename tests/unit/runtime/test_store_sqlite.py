@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import os
 import random
 import resource
-import shutil
 import signal
 import sqlite3
 import stat
@@ -15,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,11 +20,8 @@ import pytest
 from multiplane.kernel.errors import Busy, Faulty, Refused
 from multiplane.kernel.ports import Change, Delete, Put
 from multiplane.runtime import store_sqlite
-from multiplane.runtime.entropy import MarkedEntropy, OsEntropy
 from multiplane.runtime.faults import NoFaults, ScriptedFaults
 from multiplane.runtime.store_sqlite import SqliteStore
-
-MARK = b"\xc3CANARY\x9e"
 
 
 class Gate:
@@ -80,14 +74,6 @@ async def hold_writer(store: SqliteStore, gate: Gate) -> asyncio.Task[None]:
 
 def keys(store: SqliteStore) -> list[str]:
     return [key for key, _ in store.scan("a", "k")]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(2000):
-        if condition():
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("the condition did not come true within 10 s")
 
 
 def test_what_waits_while_one_transaction_runs_shares_the_next(store: SqliteStore, gate: Gate) -> None:
@@ -371,132 +357,6 @@ def test_a_torn_page_is_found_at_opening(path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(Faulty, match=r"store\.damaged"):
         SqliteStore(path, NoFaults())
-
-
-def files_with_mark(folder: Path) -> set[str]:
-    return {file.name for file in folder.iterdir() if MARK in file.read_bytes()}
-
-
-async def write_and_erase_secrets(store: SqliteStore) -> None:
-    """Rows of all sizes, then overwritten by shorter, equal and longer values, or deleted."""
-    entropy = MarkedEntropy(OsEntropy(), MARK)
-    sizes = [16, 32, 500, 2048, 4096, 20_000]
-    secrets = [Put("k", f"{size} {way}", entropy.take(size)) for size in sizes for way in range(4)]
-    await store.commit("a", secrets)
-    erased: list[Change] = []
-    for secret in secrets:
-        way = int(secret.key[-1])
-        left = (bytes(len(secret.value)), b"", bytes(3 * len(secret.value)))
-        erased.append(Delete("k", secret.key) if way == 3 else Put("k", secret.key, left[way]))
-    await store.commit("a", erased)
-
-
-@pytest.mark.parametrize("inline", [False, True])
-def test_erased_secrets_are_in_no_file_after_close(path: Path, inline: bool) -> None:
-    store = SqliteStore(path, NoFaults(), inline=inline)
-    asyncio.run(write_and_erase_secrets(store))
-    assert files_with_mark(path.parent) == {"kme.db-wal"}  # the canary is where the lag says
-    store.close()
-    assert files_with_mark(path.parent) == set()
-
-
-def test_secrets_that_reached_the_database_file_are_erased_there_too(path: Path) -> None:
-    store = SqliteStore(path, NoFaults())
-    secret = MarkedEntropy(OsEntropy(), MARK).take(9000)
-    asyncio.run(store.commit("a", [Put("k", "1", secret), Put("k", "2", secret)]))
-    store.close()
-    assert files_with_mark(path.parent) == {"kme.db"}
-    store = SqliteStore(path, NoFaults())
-    asyncio.run(store.commit("a", [Put("k", "1", b""), Delete("k", "2")]))
-    store.close()
-    assert files_with_mark(path.parent) == set()
-
-
-def test_what_a_killed_process_left_in_its_log_is_erased_at_opening(path: Path, tmp_path: Path) -> None:
-    store = SqliteStore(path, NoFaults())
-    asyncio.run(write_and_erase_secrets(store))
-    killed = tmp_path / "killed"
-    shutil.copytree(path.parent, killed)
-    store.close()
-    assert files_with_mark(killed) == {"kme.db-wal"}
-    store = SqliteStore(killed / path.name, NoFaults())
-    assert files_with_mark(killed) == set()
-    assert len(store.scan("a", "k")) == 18
-    store.close()
-
-
-def test_an_idle_store_erases_while_it_stays_open(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_sqlite, "IDLE_S", 0.05)
-    store = SqliteStore(path, NoFaults())
-
-    async def scene() -> None:
-        await write_and_erase_secrets(store)
-        await until(lambda: store.statistics().wal_byte == 0)
-        assert files_with_mark(path.parent) == set()
-
-    asyncio.run(scene())
-    store.close()
-
-
-@pytest.mark.parametrize("inline", [False, True])
-def test_a_busy_store_erases_within_its_lag(
-    path: Path, inline: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(store_sqlite, "LAG_S", 0.2)
-    store = SqliteStore(path, NoFaults(), inline=inline)
-
-    async def scene() -> None:
-        sizes_byte = []
-        begun_s = time.monotonic()
-        while time.monotonic() < begun_s + 0.6:
-            await store.commit("a", [Put("k", "1", b"")])
-            sizes_byte.append(store.statistics().wal_byte)
-        shrunk = sum(later < earlier for earlier, later in itertools.pairwise(sizes_byte))
-        assert 1 <= shrunk <= 3
-
-    asyncio.run(scene())
-    store.close()
-
-
-@pytest.mark.parametrize("inline", [False, True])
-def test_the_log_stays_within_its_limit_under_load(path: Path, inline: bool) -> None:
-    store = SqliteStore(path, NoFaults(), inline=inline)
-
-    async def scene() -> int:
-        largest_byte = 0
-        for n in range(120):
-            await store.commit("a", [Put("k", f"{n % 7}", os.urandom(100_000))])
-            largest_byte = max(largest_byte, store.statistics().wal_byte)
-        return largest_byte
-
-    assert store_sqlite.WAL_LIMIT_BYTE * 0.9 < asyncio.run(scene()) < store_sqlite.WAL_LIMIT_BYTE * 1.1
-    store.close()
-
-
-def test_a_reader_outside_delays_erasure_but_stops_nothing(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(store_sqlite, "IDLE_S", 0.02)
-    monkeypatch.setattr(store_sqlite, "RETRY_S", 0.02)
-    store = SqliteStore(path, NoFaults())
-
-    async def scene() -> None:
-        await put(store, "1")
-        reader = sqlite3.connect(path, isolation_level=None)
-        reader.execute("BEGIN")
-        assert reader.execute("SELECT count(*) FROM row").fetchone() == (1,)
-        await put(store, "2")
-        await asyncio.sleep(0.1)
-        assert store.statistics().wal_byte > 0
-        await put(store, "3")
-        assert reader.execute("SELECT count(*) FROM row").fetchone() == (1,)
-        reader.execute("COMMIT")
-        reader.close()
-        await until(lambda: store.statistics().wal_byte == 0)
-        assert keys(store) == ["1", "2", "3"]
-
-    asyncio.run(scene())
-    store.close()
 
 
 WRITER = """

@@ -1,1 +1,1 @@
-"""Message structs of the standards, shared by the tables that serve them and the SDK that calls them."""
+"""What travels over HTTP, beside the doors: routes and replies, and the message structs of the standards."""

@@ -19,6 +19,7 @@ from multiplane.service.kme.far import FarStock, not_found
 from multiplane.service.kme.near import NearStock
 from multiplane.service.kme.ports import KmePorts
 from multiplane.service.planes import (
+    Application,
     HeadReport,
     KmeEntry,
     OpenUnit,
@@ -57,11 +58,17 @@ class Kme:
             self._near[peer] = NearStock(self.ports, peer)
         for peer, _ in store.scan(owner, inbound.POOL_KIND):
             self._far[peer] = FarStock(self.ports, peer)
+        store.watch(owner, self._store_failed)
         await self.ports.fabric.subscribe(self.ports.caller, self)
         await self.join()
         for near in self._near.values():
             near.wake()
         self._tick()
+
+    def _store_failed(self) -> None:
+        """No stock may go on from what it holds in memory: rows of one may have failed with another's."""
+        for stock in (*self._near.values(), *self._far.values()):
+            stock.poison()
 
     async def join(self) -> None:
         """Enter the register; again whenever the way to the controller was lost."""
@@ -100,18 +107,19 @@ class Kme:
 
     # --- North ---------------------------------------------------------------------------------------------
 
-    def _master(self, caller: Caller) -> None:
-        """Applications speak to the key manager of their own site."""
+    def _application(self, caller: Caller) -> Application:
+        """The caller as the register knows it; applications speak to the key manager of their own site."""
         target = self.ports.directory.application(caller.principal)
         if target.kme.urn != self.ports.owner:
             raise Refused(
                 "north.not_allowed",
                 f"application {target.application.alias}: expected at {target.kme.site}, not here",
             )
+        return target.application
 
     async def key_status(self, caller: Caller, peer: str) -> KeyStatus:
         """What the caller could be issued for `peer` now."""
-        self._master(caller)
+        master = self._application(caller)
         target = self.ports.directory.application(peer)
         rules = self.ports.rules
         near = self._near.get(target.kme.site)
@@ -120,7 +128,7 @@ class Kme:
         return KeyStatus(
             source_kme=self.ports.owner,
             target_kme=target.kme.urn,
-            master=caller.principal,
+            master=master.urn,
             slave=target.application.urn,
             key_size_bit=rules.default_size_bit,
             stored_key_count=min(stored, most),
@@ -133,13 +141,13 @@ class Kme:
     async def issue_keys(self, caller: Caller, request: KeyRequest) -> tuple[Key, ...]:
         """Issue fresh keys of the unit between the caller and its peer."""
         try:
-            self._master(caller)
+            master = self._application(caller).urn
             admitted = control.admit(
-                self.ports.rules, self.ports.policy, self.ports.directory, caller.principal, request
+                self.ports.rules, self.ports.policy, self.ports.directory, master, request
             )
             slave = admitted.target.application.urn
             near = self.near(admitted.target.kme.site)
-            keys = await near.issue(caller.principal, slave, admitted.size_bit, admitted.number)
+            keys = await near.issue(master, slave, admitted.size_bit, admitted.number)
         except MultiplaneError as error:
             self.ports.counters.add(f"issue.{error.code}")
             raise
@@ -157,16 +165,16 @@ class Kme:
         return tuple(Key(key_id=key_id, key=key) for key_id, key in zip(key_ids, keys, strict=True))
 
     async def _collect(self, caller: Caller, master: str, key_ids: tuple[str, ...]) -> list[bytes]:
-        self._master(caller)
+        slave = self._application(caller)
         if not key_ids or len(set(key_ids)) != len(key_ids):
             raise Refused("key.ids", "key_IDs: expected one or more different ids")
         target = self.ports.directory.application(master)
-        if target.application.urn == caller.principal:
+        if target.application.urn == slave.urn:
             raise Refused("key.not_yours", "key_ID: the master of a key does not collect it")
         far = self._far.get(target.kme.site)
         if far is None:
             raise not_found()
-        return await far.collect(target.application.urn, caller.principal, key_ids)
+        return await far.collect(target.application.urn, slave.urn, key_ids)
 
     # --- KmePeer -------------------------------------------------------------------------------------------
 

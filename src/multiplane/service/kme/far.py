@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Final
 
 from multiplane.api.operator import PoolLedger, UnitRecord
-from multiplane.kernel.errors import Busy, MultiplaneError, Refused
+from multiplane.kernel.errors import Busy, Faulty, MultiplaneError, Refused, Unknown
 from multiplane.kernel.ports import Change
 from multiplane.kernel.unit import Phase, endpoint_urn, mint_nonce
 from multiplane.kernel.urn import profile
@@ -41,6 +41,7 @@ class FarStock(Stock):
         self._boot = 0
         self._expected_epoch = 0
         self._listener: StockListener | None = None
+        self._unanswered: list[tuple[int, keyid.Place, bytes]] = []
         self.pool: InboundPool | None = None
         self.book = UnitBook(units.FAR_KIND, peer, 0)
         self.load()
@@ -59,6 +60,16 @@ class FarStock(Stock):
         rows = store.scan(owner, units.FAR_KIND)
         self.book = UnitBook.load(units.FAR_KIND, self.peer, self.pool.epoch, rows)
         self._boot = 0  # parcels on their way may be copies of blocks used up: wait for the next hello
+
+    async def restore(self) -> None:
+        """Put keys back whose commit was reported failed but has lasted."""
+        pool, changes = self.pool, list[Change]()
+        for epoch, place, key in self._unanswered:
+            if pool is not None and pool.epoch == epoch:
+                changes += pool.give_back(place, key)
+        if changes:
+            await self.ports.store.commit(self.ports.owner, changes)
+        self._unanswered.clear()
 
     def ledger(self) -> PoolLedger | None:
         """Accounts of this side, once there is a pool."""
@@ -188,7 +199,13 @@ class FarStock(Stock):
             raise not_found()
         places = self._places(pool, master, slave, key_ids)
         keys, changes = pool.take(places)
-        await self.commit(changes)
+        try:
+            await self.commit(changes)
+        except (Faulty, Unknown):  # durable or not: nobody was answered, so the keys go back into stock
+            self._unanswered += [
+                (pool.epoch, place, key) for (place, _), key in zip(places, keys, strict=True)
+            ]
+            raise
         return keys
 
     def _places(

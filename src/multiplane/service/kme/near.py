@@ -9,7 +9,7 @@ from typing import Final
 
 from multiplane.api.operator import PoolLedger, UnitRecord
 from multiplane.api.service_fabric import Parcel
-from multiplane.kernel.errors import Busy, Faulty, MultiplaneError
+from multiplane.kernel.errors import Busy, Faulty, MultiplaneError, Unknown
 from multiplane.kernel.unit import Phase, endpoint_urn, lifecycle_urn, mint_nonce
 from multiplane.security import keyid
 from multiplane.service.kme.ports import KmePorts
@@ -176,7 +176,11 @@ class NearStock(Stock):
             proposal = OpenUnit(
                 epoch=pool.epoch, slot=unit.slot, master=unit.master, slave=slave, lifecycle=unit.lifecycle
             )
-            accepted = await far.open_unit(self.ports.caller, proposal)
+            try:
+                accepted = await far.open_unit(self.ports.caller, proposal)
+            except (Faulty, Unknown) as error:  # the proposal stands: it is made again under the same slot
+                self.reason = error.reason
+                raise self._come_back("key.cold") from error
             unit = units.advanced(unit, accepted.slave, Phase.COMMITTED)
             if unit.digest != accepted.digest:
                 raise Faulty("unit.digest", f"slot {unit.slot}: the two ends hold different digests")

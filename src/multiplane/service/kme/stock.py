@@ -29,6 +29,9 @@ class Stock:
         """Read the state of this side from the store."""
         raise NotImplementedError
 
+    async def restore(self) -> None:
+        """Called after the state was read again: make durable what is still owed; may be repeated."""
+
     def reloaded(self) -> None:
         """Called after a poisoned side has read its state again."""
 
@@ -43,11 +46,11 @@ class Stock:
             async with asyncio.timeout(self.ports.rules.commit_s):
                 await self.ports.store.commit(self.ports.owner, changes)
         except TimeoutError:
-            self._poison()
+            self.poison()
             limit_s = self.ports.rules.commit_s
             raise Unknown("store.slow", f"store: expected a commit within {limit_s} s") from None
         except Faulty:
-            self._poison()
+            self.poison()
             raise
 
     def later(self, changes: Sequence[Change]) -> None:
@@ -60,7 +63,8 @@ class Stock:
         if changes:
             self.ports.spawn(commit())
 
-    def _poison(self) -> None:
+    def poison(self) -> None:
+        """Serve nobody until the state has been read again."""
         self.ports.counters.add("store.poisoned")
         if not self.poisoned:
             self.poisoned = True
@@ -72,6 +76,7 @@ class Stock:
                 # An empty commit keeps its place in the queue: when it ends, all before it have ended.
                 await self.ports.store.commit(self.ports.owner, ())
                 self.load()
+                await self.restore()
             except MultiplaneError:
                 await asyncio.sleep(RELOAD_PAUSE_S)
                 continue

@@ -173,6 +173,24 @@ class InboundPool:
                 changes.append(self._block_row(sequence, block))
         return keys, [*changes, self.row()] if closed else changes
 
+    def give_back(self, place: Place, key: bytes) -> list[Change]:
+        """Take a key back that was marked delivered but answered to nobody: the rows to commit.
+
+        Only for the process that took it and knows that no answer was sent.
+        """
+        if self.free(place):
+            return []
+        sequence, start = divmod(place.offset_word, BLOCK_WORD)
+        block = self._blocks.get(sequence)
+        if block is None:  # this key was the last of its block
+            block = self._blocks[sequence] = _Block(bytearray(BLOCK_BYTE), (1 << BLOCK_WORD) - 1)
+            self.accounts.delivered_bit -= BLOCK_BIT
+            self._closed.discard(sequence)
+        offset_byte = start * WORD_BYTE
+        block.material[offset_byte : offset_byte + len(key)] = key
+        block.taken &= ~_mask(start, place.length_word)
+        return [self._block_row(sequence, block), self.row()]
+
     def _close(self, sequence: int) -> Delete:
         """Forget a block; what was delivered of it moves to the accounts."""
         self.accounts.delivered_bit += self._blocks.pop(sequence).taken_bit

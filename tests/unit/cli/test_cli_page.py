@@ -1,0 +1,48 @@
+"""docs/cli.md names every command, option, variable and setting, and its settings file is a good one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from multiplane.assembly import settings
+from multiplane.cli.main import app
+
+PAGE = (Path(__file__).parents[3] / "docs" / "cli.md").read_text(encoding="utf-8")
+
+
+def commands(group: Any, prefix: str = "") -> dict[str, Any]:
+    """Every command by its full name."""
+    found: dict[str, Any] = {}
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            found |= commands(command, f"{prefix}{name} ")
+        else:
+            found[prefix + name] = command
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(commands(typer.main.get_command(app))))
+def test_a_command_is_on_the_page_with_its_options(name: str) -> None:
+    command = commands(typer.main.get_command(app))[name]
+    assert f"`{name}" in PAGE
+    for parameter in command.params:
+        for option in (word for word in parameter.opts if word.startswith("--")):
+            assert f"`{option}" in PAGE, option
+        if parameter.envvar:
+            assert parameter.envvar in PAGE
+
+
+def test_the_settings_file_of_the_page_is_read_and_complete(tmp_path: Path) -> None:
+    found = re.search(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    assert found
+    (tmp_path / settings.FILE_NAME).write_text(found.group(1), encoding="utf-8")
+    loaded = settings.load(tmp_path, {})
+    assert loaded.keys == settings.KeySettings()
+    assert [rule.slave for rule in loaded.pairing.rules] == ["*"]
+    for field in settings.KeySettings.__struct_fields__:
+        assert field in found.group(1)
