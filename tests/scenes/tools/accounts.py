@@ -95,11 +95,17 @@ class Book:
             entry.collected += 1
             self.counts["collected"] += 1
             if key.key != entry.key:
-                self.problem(f"wrong bytes: {entry}")
+                self.problem(f"wrong bytes: {entry}, key {self._number(entry)} of its pair")
             if entry.collected > 1:
                 self.problem(f"delivered twice: {entry}")
             if entry.burnt:
                 self.problem(f"delivered after it was said to be gone: {entry}")
+
+    def _number(self, wanted: Entry) -> int:
+        """Which key of its pair it was, in order of issue."""
+        pair = (wanted.master, wanted.slave)
+        same = [entry for entry in self.entries.values() if (entry.master, entry.slave) == pair]
+        return next(number for number, entry in enumerate(same) if entry is wanted)
 
     def collect_lost(self, key_ids: Iterable[str]) -> None:
         """The connection was lost while a `dec_keys` for these keys was open."""
