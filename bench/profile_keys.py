@@ -29,15 +29,17 @@ SHOWN = 25
 @contextmanager
 def sampled_command(out: Path) -> Iterator[None]:
     """Let the harness start the command under the sampler."""
-    before = os.environ.get("MULTIPLANE_COMMAND")
+    before = dict(os.environ)
+    root = str(Path(__file__).parents[1])
     os.environ["MULTIPLANE_COMMAND"] = " ".join(python("bench.sampler", str(out)))
-    os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [before.get("PYTHONPATH"), root]))
     try:
         yield
     finally:
-        os.environ.pop("MULTIPLANE_COMMAND")
-        if before is not None:
-            os.environ["MULTIPLANE_COMMAND"] = before
+        for name in ("MULTIPLANE_COMMAND", "PYTHONPATH"):
+            os.environ.pop(name)
+            if name in before:
+                os.environ[name] = before[name]
 
 
 def profile(run_s: float) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -50,11 +52,11 @@ def profile(run_s: float) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def ours(stack: Sequence[str]) -> str:
-    """Module of the innermost frame that belongs to the package, else `loop and libraries`."""
+    """Module of the innermost frame that belongs to the package; below the command it is the loop."""
     for frame in stack:
-        if frame.startswith("multiplane."):
+        if frame.startswith("multiplane.") and not frame.startswith("multiplane.cli."):
             return frame.partition(":")[0]
-    return "loop and libraries"
+    return "event loop, TLS, HTTP library"
 
 
 def table(title: str, counts: Counter[str], total: int) -> None:
@@ -84,7 +86,7 @@ def main(run_s: float) -> None:
     table("innermost module of ours", by_module, total)
     table("innermost function", by_function, total)
     table("function of ours, with all it called", within, total)
-    print("\nCPU seconds by thread (user, system): ", samples["threads_s"])
+    print("\nCPU seconds of threads, start and end included (user, system):", samples["threads_s"])
     RESULTS.mkdir(exist_ok=True)
     folded = [f"{';'.join(reversed(stack))} {count}" for count, stack in stacks]
     (RESULTS / "profile_keys.folded").write_text("\n".join(folded) + "\n")

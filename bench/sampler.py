@@ -21,6 +21,7 @@ from types import FrameType
 
 INTERVAL_S = 0.002
 DEPTH = 60
+LOOK_EVERY = 50
 
 
 class Sampler:
@@ -29,6 +30,8 @@ class Sampler:
     def __init__(self, out: Path) -> None:
         self.out = out
         self.stacks: Counter[tuple[str, ...]] = Counter()
+        self.threads_s: dict[str, list[float]] = {}
+        self._samples = 0
 
     def start(self) -> None:
         """Begin, and write the result when the process ends."""
@@ -42,12 +45,15 @@ class Sampler:
             stack.append(f"{frame.f_globals.get('__name__', '?')}:{frame.f_code.co_qualname}")
             frame = frame.f_back
         self.stacks[tuple(stack)] += 1
+        self._samples += 1
+        if self._samples % LOOK_EVERY == 0:
+            self.threads_s |= thread_cpu_s()
 
     def write(self) -> None:
         """Write stacks (innermost first) and the CPU of each thread."""
         signal.setitimer(signal.ITIMER_PROF, 0)
         stacks = [[count, *stack] for stack, count in self.stacks.most_common()]
-        self.out.write_text(json.dumps({"stacks": stacks, "threads_s": thread_cpu_s()}))
+        self.out.write_text(json.dumps({"stacks": stacks, "threads_s": self.threads_s | thread_cpu_s()}))
 
 
 def thread_cpu_s() -> dict[str, list[float]]:

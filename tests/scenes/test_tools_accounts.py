@@ -123,6 +123,18 @@ def test_a_key_left_alone_is_outstanding_and_503_changes_nothing() -> None:
         book.verify_settled()
 
 
+@pytest.mark.parametrize("doubtful", [True, False])
+def test_a_fault_of_the_server_consumes_nothing_or_leaves_a_doubt(doubtful: bool) -> None:
+    book = Book(faults_are_doubtful=doubtful)
+    book.issued("a", "b", [Key(ID, b"k" * 32)])
+    body = {"message": "disk", "details": [{"kind": "faulty"}]}
+    fault = Said(Answer(503, {"content-type": "application/json"}, json.dumps(body).encode()))
+    book.collect_refused([ID], fault)
+    assert len(book.outstanding()) == 1
+    book.collect_refused([ID], said(400, NOT_FOUND))
+    assert len(book.problems) == (0 if doubtful else 1)
+
+
 def test_a_scene_in_which_nothing_happened_proves_nothing() -> None:
     with pytest.raises(AssertionError, match="only 0 keys"):
         Book().verify(at_least=1)

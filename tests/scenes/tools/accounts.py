@@ -34,9 +34,15 @@ class Entry:
 
 
 class Book:
-    """Every key of a scene, over all restarts of the network."""
+    """Every key of a scene, over all restarts of the network.
 
-    def __init__(self) -> None:
+    Args:
+        faults_are_doubtful: a `dec_keys` that was answered with a fault of the server may have happened or
+            not (a commit that reached the disk but was reported as failed); else it consumes nothing.
+    """
+
+    def __init__(self, *, faults_are_doubtful: bool = False) -> None:
+        self.faults_are_doubtful = faults_are_doubtful
         self.entries: dict[str, Entry] = {}
         self.problems: list[str] = []
         self.counts: Counter[str] = Counter()
@@ -89,11 +95,17 @@ class Book:
             entry.collected += 1
             self.counts["collected"] += 1
             if key.key != entry.key:
-                self.problem(f"wrong bytes: {entry}")
+                self.problem(f"wrong bytes: {entry}, key {self._number(entry)} of its pair")
             if entry.collected > 1:
                 self.problem(f"delivered twice: {entry}")
             if entry.burnt:
                 self.problem(f"delivered after it was said to be gone: {entry}")
+
+    def _number(self, wanted: Entry) -> int:
+        """Which key of its pair it was, in order of issue."""
+        pair = (wanted.master, wanted.slave)
+        same = [entry for entry in self.entries.values() if (entry.master, entry.slave) == pair]
+        return next(number for number, entry in enumerate(same) if entry is wanted)
 
     def collect_lost(self, key_ids: Iterable[str]) -> None:
         """The connection was lost while a `dec_keys` for these keys was open."""
@@ -112,7 +124,8 @@ class Book:
         entries = [self.entries[key_id] for key_id in key_ids]
         for entry in entries:
             entry.open = False
-        self.counts[f"dec {said.status}"] += 1
+            entry.in_doubt |= said.faulty and self.faults_are_doubtful
+        self.counts["dec faulty" if said.faulty else f"dec {said.status}"] += 1
         if said.status == 503:
             return
         if said.status == 401:

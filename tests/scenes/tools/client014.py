@@ -43,17 +43,27 @@ class Key:
 
 
 class Said(Exception):
-    """The server answered with an error of the standard: 400, 401 or 503."""
+    """The server answered with an error of the standard: 400, 401 or 503.
+
+    `faulty` says that something broke on the server's side (it then need not know when to try again).
+    """
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(f"{answer.status}: {answer.body[:300]!r}")
         self.answer = answer
         self.status = answer.status
         self.message = answer.message
+        self.faulty = self._faulty()
         self.retry_after_s = self._retry_after_s()
+
+    def _faulty(self) -> bool:
+        details = self.answer.json().get("details", [])
+        return any(isinstance(detail, dict) and detail.get("kind") == "faulty" for detail in details)
 
     def _retry_after_s(self) -> int:
         value = self.answer.headers.get("retry-after", "")
+        if self.faulty and not value:
+            return 1
         if self.status == 503 and not (value.isdigit() and int(value) >= 1):
             raise Violation(f"503 without a Retry-After in whole seconds: {self.answer!r}")
         return int(value) if value.isdigit() else 0

@@ -135,7 +135,7 @@ class Traffic:
         return keys
 
     def _note(self, said: Said, pair: Pair) -> None:
-        self.book.counts[f"enc {said.status}"] += 1
+        self.book.counts["enc faulty" if said.faulty else f"enc {said.status}"] += 1
         self.last_reason[pair] = said.message
         self.longest_wait_s = max(self.longest_wait_s, said.retry_after_s)
         if said.status != 503:
