@@ -55,7 +55,7 @@ class Kme:
         """Read what is stored, enter the register, take this site's parcels."""
         store, owner = self.ports.store, self.ports.owner
         for peer, _ in store.scan(owner, outbound.POOL_KIND):
-            self._near[peer] = NearStock(self.ports, peer)
+            self._near[peer] = NearStock(self.ports, peer, self._carry)
         for peer, _ in store.scan(owner, inbound.POOL_KIND):
             self._far[peer] = FarStock(self.ports, peer)
         store.watch(owner, self._store_failed)
@@ -84,7 +84,7 @@ class Kme:
     def near(self, peer: str) -> NearStock:
         """The stock to a peer, begun when it is first needed."""
         if peer not in self._near:
-            self._near[peer] = NearStock(self.ports, peer)
+            self._near[peer] = NearStock(self.ports, peer, self._carry)
         return self._near[peer]
 
     def _far_stock(self, peer: str) -> FarStock:
@@ -193,6 +193,15 @@ class Kme:
     def head(self, caller: Caller, report: HeadReport) -> None:
         """The near side reports from where on it issues."""
         self._far_stock(site_of(caller.principal)).head(report)
+
+    # --- parcels -------------------------------------------------------------------------------------------
+
+    async def _carry(self, parcel: Parcel) -> None:
+        """Bring a parcel on its way: what two applications of this site share never leaves it."""
+        if parcel.target == self.ports.site:
+            self.parcel(parcel)
+        else:
+            await self.ports.fabric.carry(self.ports.caller, parcel)
 
     # --- ParcelListener, KmeListener -----------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
@@ -37,10 +37,15 @@ RENEW_SHARE: Final = 24
 
 
 class NearStock(Stock):
-    """One stock from this key manager to the one at site `peer`."""
+    """One stock from this key manager to the one at site `peer`.
 
-    def __init__(self, ports: KmePorts, peer: str) -> None:
+    Args:
+        carry: brings a parcel on its way to the far side.
+    """
+
+    def __init__(self, ports: KmePorts, peer: str, carry: Callable[[Parcel], Awaitable[None]]) -> None:
         super().__init__(ports, peer)
+        self._bring = carry
         self.state: PairState | None = None
         self.reason = "the pair has not been opened yet"
         self._far: KmePeer | None = None
@@ -305,8 +310,7 @@ class NearStock(Stock):
 
     async def _carry(self, sequence: int, payload: bytes) -> None:
         label = parcel_label(self.pool.epoch, self.ports.boot, sequence)
-        parcel = Parcel(source=self.ports.site, target=self.peer, label=label, payload=payload)
-        await self.ports.fabric.carry(self.ports.caller, parcel)
+        await self._bring(Parcel(source=self.ports.site, target=self.peer, label=label, payload=payload))
 
     # --- what others tell ----------------------------------------------------------------------------------
 
