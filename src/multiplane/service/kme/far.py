@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Final
 
 from multiplane.api.operator import PoolLedger, UnitRecord
-from multiplane.kernel.errors import Busy, Faulty, MultiplaneError, Refused, Unknown
+from multiplane.kernel.errors import Busy, MultiplaneError, Refused
 from multiplane.kernel.ports import Change
 from multiplane.kernel.unit import Phase, endpoint_urn, mint_nonce
 from multiplane.kernel.urn import profile
@@ -136,9 +136,14 @@ class FarStock(Stock):
 
     def unit_committed(self, committed: UnitCommitted) -> None:
         """Both ends hold the same digest."""
-        unit = self.book.slot(committed.slot)
-        if unit is not None and committed.epoch == self.book.epoch and unit.digest == committed.digest:
-            self.later(self.book.put(units.advanced(unit, unit.slave, Phase.COMMITTED)))
+
+        def change() -> list[Change]:
+            unit = self.book.slot(committed.slot)
+            if unit is None or committed.epoch != self.book.epoch or unit.digest != committed.digest:
+                return []
+            return self.book.put(units.advanced(unit, unit.slave, Phase.COMMITTED))
+
+        self.later(change)
 
     def head(self, report: HeadReport) -> None:
         """The near side issues nothing below the head any more."""
@@ -190,7 +195,7 @@ class FarStock(Stock):
     async def collect(self, master: str, slave: str, key_ids: tuple[str, ...]) -> list[bytes]:
         """The keys under `key_ids`, all or none, each exactly once.
 
-        Raises: Refused(`key.not_yours`, `key.not_found`), Faulty, Unknown.
+        Raises: Refused(`key.not_yours`, `key.not_found`), Busy(`store.full`), Faulty, Unknown.
         """
         pool = self.pool
         if self.poisoned:
@@ -201,7 +206,7 @@ class FarStock(Stock):
         keys, changes = pool.take(places)
         try:
             await self.commit(changes)
-        except (Faulty, Unknown):  # durable or not: nobody was answered, so the keys go back into stock
+        except MultiplaneError:  # durable or not: nobody was answered, so the keys go back into stock
             self._unanswered += [
                 (pool.epoch, place, key) for (place, _), key in zip(places, keys, strict=True)
             ]
@@ -233,10 +238,13 @@ class FarStock(Stock):
 
     def tick(self, now_ns: int) -> None:
         """Once a second: let go of what is too old."""
-        if self.pool is None or self.poisoned:
-            return
-        self.later(self.pool.expire(now_ns, self.ports.rules.ttl_s * NS_PER_S))
-        self.later(self.book.forget(now_ns // NS_PER_S - self.ports.rules.ttl_s))
+        ttl_s = self.ports.rules.ttl_s
+
+        def change() -> list[Change]:
+            expired = self.pool.expire(now_ns, ttl_s * NS_PER_S) if self.pool else []
+            return [*expired, *self.book.forget(now_ns // NS_PER_S - ttl_s)]
+
+        self.later(change)
 
 
 def not_found() -> Refused:

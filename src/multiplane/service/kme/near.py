@@ -359,9 +359,7 @@ class NearStock(Stock):
             self._far.head(self.ports.caller, HeadReport(epoch=self.pool.epoch, head=floor))
         if self._far is None or self.pool.pending_count or not self.pool.known or self._filling:
             self.wake()
-        old = self.book.forget(now_ns // NS_PER_S - self.ports.rules.ttl_s)
-        if old:
-            self.later(old)
+        self.later(lambda: self.book.forget(now_ns // NS_PER_S - self.ports.rules.ttl_s))
 
     async def close(self) -> None:
         """Burn what is leased so that the accounts at rest are exact."""
