@@ -169,7 +169,7 @@ class Kme:
         if not key_ids or len(set(key_ids)) != len(key_ids):
             raise Refused("key.ids", "key_IDs: expected one or more different ids")
         target = self.ports.directory.application(master)
-        if target.application.urn == slave.urn:
+        if target.application.urn == slave.urn and not self.ports.policy.allow_self:
             raise Refused("key.not_yours", "key_ID: the master of a key does not collect it")
         far = self._far.get(target.kme.site)
         if far is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from multiplane.api.operator import PoolLedger, UnitRecord
@@ -49,12 +50,17 @@ class NearStock(Stock):
         self.state: PairState | None = None
         self.reason = "the pair has not been opened yet"
         self._far: KmePeer | None = None
+        self._reached: KmePeer | None = None
+        self._session = 0
         self._agreed = False
         self._filling = False
         self._advancing = False
         self._again = False
+        self._alarmed = False
+        self._worn_out = False
+        self._spent: dict[int, int] = {}
         self._secret_sent_ns = 0
-        self._reported_floor = -1
+        self._reported: HeadReport | None = None
         self._changed = asyncio.Event()
         self._leasing = asyncio.Lock()
         self._opening = asyncio.Lock()
@@ -71,16 +77,21 @@ class NearStock(Stock):
         row = dict(store.scan(owner, outbound.POOL_KIND)).get(self.peer)
         if row is None:
             return
-        used = self.pool.next_sequence if self.pool.epoch else 0
+        self._note_spent()
         blocks = [
             entry for entry in store.scan(owner, outbound.BLOCK_KIND) if entry[0].startswith(f"{self.peer}/")
         ]
-        before = self.pool.epoch
         self.pool = OutboundPool.load(self.ports.site, self.peer, row, blocks, self._sealer)
-        if before == self.pool.epoch:
-            self.pool.skip_to(used)
+        self.pool.skip_to(self._spent.get(self.pool.epoch, 0))
         rows = store.scan(owner, units.NEAR_KIND)
         self.book = UnitBook.load(units.NEAR_KIND, self.peer, self.pool.epoch, rows)
+
+    def _note_spent(self) -> None:
+        """Blocks under these numbers may be on their way still, though nothing at rest tells of them."""
+        epoch = self.pool.epoch
+        self._spent[epoch] = max(self._spent.get(epoch, 0), self.pool.next_sequence)
+        for old in [known for known in self._spent if known < epoch - 1]:
+            del self._spent[old]
 
     def reloaded(self) -> None:
         """Speak to the far side again before anything is issued."""
@@ -133,7 +144,24 @@ class NearStock(Stock):
         return self.pool.cut(unit.slot, size_bit, number)
 
     async def _lease(self, size_bit: int, number: int) -> None:
-        """Lease what `number` keys lack; requests that wait here find what the first one leased."""
+        """Lease what `number` keys lack; it goes on when the client that needed it hangs up."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def lease() -> None:
+            try:
+                await self._lease_missing(size_bit, number)
+            except MultiplaneError as error:
+                if not done.done():
+                    done.set_exception(error)
+            else:
+                if not done.done():
+                    done.set_result(None)
+
+        self.ports.spawn(lease())
+        await done
+
+    async def _lease_missing(self, size_bit: int, number: int) -> None:
+        """Requests that wait here find what the first one leased."""
         async with self._leasing:
             pool = self.pool
             missing = pool.missing_blocks(size_bit, number)
@@ -164,42 +192,56 @@ class NearStock(Stock):
 
     # --- units ---------------------------------------------------------------------------------------------
 
-    def _usable(self, unit: Unit) -> bool:
+    def _lasts(self, unit: Unit) -> bool:
         left_s = unit.valid_until_s - self.ports.timeline.now_ns() // NS_PER_S
-        return unit.phase == Phase.COMMITTED.value and left_s > self.ports.rules.ttl_s // RENEW_SHARE
+        return left_s > self.ports.rules.ttl_s // RENEW_SHARE
+
+    def _usable(self, unit: Unit) -> bool:
+        return unit.phase == Phase.COMMITTED.value and self._lasts(unit)
 
     async def _open_unit(self, master: str, slave: str, size_bit: int) -> Unit:
         async with self._opening:
             unit = self.book.current(master, slave, size_bit)
             if unit is not None and self._usable(unit):
                 return unit
-            far, pool = self._far, self.pool
-            if far is None:
+            if self._far is None:
                 raise self._come_back("key.cold")
-            if unit is None or unit.phase != Phase.PROPOSED.value:
+            if unit is None or unit.phase != Phase.PROPOSED.value or not self._lasts(unit):
                 unit = await self._propose(master, slave, size_bit)
-            proposal = OpenUnit(
-                epoch=pool.epoch, slot=unit.slot, master=unit.master, slave=slave, lifecycle=unit.lifecycle
-            )
-            try:
-                accepted = await far.open_unit(self.ports.caller, proposal)
-            except (Faulty, Unknown) as error:  # the proposal stands: it is made again under the same slot
-                self.reason = error.reason
-                raise self._come_back("key.cold") from error
-            unit = units.advanced(unit, accepted.slave, Phase.COMMITTED)
-            if unit.digest != accepted.digest:
-                raise Faulty("unit.digest", f"slot {unit.slot}: the two ends hold different digests")
-            await self.commit(self.book.put(unit))
-            far.unit_committed(
-                self.ports.caller, UnitCommitted(epoch=pool.epoch, slot=unit.slot, digest=unit.digest)
-            )
-            self.ports.counters.add("unit.opened")
-            return unit
+            return await self._agree_on(unit)
+
+    async def _agree_on(self, unit: Unit) -> Unit:
+        """Bring a proposal to the far side; it stands until it is accepted, under the same slot."""
+        far, epoch = self._far, self.pool.epoch
+        if far is None:
+            raise self._come_back("key.cold")
+        proposal = OpenUnit(
+            epoch=epoch, slot=unit.slot, master=unit.master, slave=unit.slave, lifecycle=unit.lifecycle
+        )
+        try:
+            accepted = await far.open_unit(self.ports.caller, proposal)
+        except (Faulty, Unknown) as error:
+            self.reason = error.reason
+            raise self._come_back("key.cold") from error
+        except Busy as error:
+            if error.code in ("stock.unknown_epoch", "stock.slot_taken"):
+                self._worn_out = self._worn_out or error.code == "stock.slot_taken"
+                self.lost(error.reason)
+            raise self._come_back("key.cold") from error
+        if self.pool.epoch != epoch:  # the unit went with the old one
+            raise self._come_back("key.cold")
+        unit = units.advanced(unit, accepted.slave, Phase.COMMITTED)
+        if unit.digest != accepted.digest:
+            raise Faulty("unit.digest", f"slot {unit.slot}: the two ends hold different digests")
+        await self.commit(self.book.put(unit))
+        far.unit_committed(self.ports.caller, UnitCommitted(epoch=epoch, slot=unit.slot, digest=unit.digest))
+        self.ports.counters.add("unit.opened")
+        return unit
 
     async def _propose(self, master: str, slave: str, size_bit: int) -> Unit:
         pool = self.pool
         if pool.next_slot > MAX_SLOT:
-            await self._renew(pool.epoch + 1)
+            self._worn_out = True
             self.lost("all slots of the epoch are used")
             raise self._come_back("key.cold")
         slot, pool.next_slot = pool.next_slot, pool.next_slot + 1
@@ -230,11 +272,19 @@ class NearStock(Stock):
                     return
         except MultiplaneError as error:
             self.reason = error.reason
-            self.ports.timeline.at_ns(
-                self.ports.timeline.now_ns() + max(error.retry_after_ns, RETRY_NS), self.wake
-            )
+            self._wake_later(max(error.retry_after_ns, RETRY_NS))
         finally:
             self._advancing = False
+
+    def _wake_later(self, pause_ns: int) -> None:
+        """One alarm at a time: each failure that set its own would keep it going for ever."""
+        if not self._alarmed:
+            self._alarmed = True
+            self.ports.timeline.at_ns(self.ports.timeline.now_ns() + pause_ns, self._alarm)
+
+    def _alarm(self) -> None:
+        self._alarmed = False
+        self.wake()
 
     async def _step(self) -> None:
         if self.poisoned:
@@ -254,19 +304,21 @@ class NearStock(Stock):
     async def _greet(self, state: PairState) -> None:
         """Reach the far side and agree on what lies in stock, before anything is issued."""
         self.ports.faults.reach("reconcile.before")
-        far = await self.ports.peers.reach(self.peer, state.delay_ns, self.lost)
-        if not self.pool.epoch:
-            await self._renew(1)
+        far = await self._reach(state)
+        if not self.pool.epoch or self._worn_out:
+            await self._renew(self.pool.epoch + 1)
         while True:
-            pool = self.pool
+            pool, epoch = self.pool, self.pool.epoch
             hello = StockHello(
-                epoch=pool.epoch,
+                epoch=epoch,
                 check=fingerprint(pool.secret),
                 boot=self.ports.boot,
                 head=pool.head,
                 live=pool.live(),
             )
             answer = await far.hello(self.ports.caller, hello, self)
+            if self.poisoned or self.pool is not pool or pool.epoch != epoch or self._reached is not far:
+                raise Busy("stock.changed", "the stock changed while both sides spoke of it")
             behind = answer.known and answer.head > pool.head
             unknown = not answer.known and (answer.epoch >= pool.epoch or pool.known)
             if not behind and not unknown:
@@ -275,15 +327,34 @@ class NearStock(Stock):
         pool.known = answer.known
         arrived, changes = pool.agree(answer.live, answer.next_sequence)
         await self.commit(changes)
+        if self._reached is not far:
+            raise Busy("stock.changed", "the channel was lost while both sides spoke of the stock")
         self._far, self._agreed = far, True
-        self._reported_floor = -1
+        self._reported = None
         for sequence in arrived:
-            await self._store_block(sequence)
+            await self._store_block(epoch, sequence)
         self.ports.faults.reach("reconcile.after")
 
+    async def _reach(self, state: PairState) -> KmePeer:
+        """The channel to the far side; one that is open is used again, whatever was said over it."""
+        if self._reached is None:
+            self._session += 1
+            self._reached = await self.ports.peers.reach(
+                self.peer, state.delay_ns, partial(self._closed, self._session)
+            )
+        return self._reached
+
+    def _closed(self, session: int, reason: str) -> None:
+        """A channel is gone; an older one than that in use tells nothing."""
+        if session == self._session:
+            self._reached = None
+            self.lost(reason)
+
     async def _renew(self, epoch: int) -> None:
+        self._note_spent()
         changes = self.pool.renew(epoch, self.ports.entropy.take(32))
         await self.commit([*changes, *self.book.renew(epoch)])
+        self._worn_out = False
         self.ports.counters.add("stock.epochs")
 
     async def _send_secret(self) -> None:
@@ -317,25 +388,26 @@ class NearStock(Stock):
     def block_stored(self, epoch: int, boot: int, sequence: int) -> None:
         """`StockListener`: the far side holds a block durably."""
         if epoch == self.pool.epoch and boot == self.ports.boot and not self.poisoned:
-            self.ports.spawn(self._acknowledged(sequence))
+            self.ports.spawn(self._acknowledged(epoch, sequence))
 
-    async def _acknowledged(self, sequence: int) -> None:
+    async def _acknowledged(self, epoch: int, sequence: int) -> None:
         with suppress(MultiplaneError):  # a failed commit has poisoned this side: it recovers by itself
             self.ports.faults.reach("pool.ack.before")
             if sequence >= 0:
-                await self._store_block(sequence)
-            elif not self.pool.known:
+                await self._store_block(epoch, sequence)
+            elif not self.pool.known and self.pool.epoch == epoch:
                 self.pool.known = True
                 await self.commit([self.pool.row()])
             self.ports.faults.reach("pool.ack.after")
             self.wake()
 
-    async def _store_block(self, sequence: int) -> None:
+    async def _store_block(self, epoch: int, sequence: int) -> None:
         pool = self.pool
-        changes = pool.stored(sequence)
+        changes = pool.stored(sequence) if pool.epoch == epoch else []
         if changes:
             await self.commit(changes)
-            pool.usable(sequence)
+            if pool.epoch == epoch:
+                pool.usable(sequence)
 
     def pair_changed(self, state: PairState) -> None:
         """The controller's word about the way to the peer."""
@@ -344,19 +416,20 @@ class NearStock(Stock):
         self.wake()
 
     def lost(self, reason: str) -> None:
-        """The channel to the far side is gone. What is agreed stays agreed: issuing goes on from stock."""
+        """The far side must be greeted again. What is agreed stays agreed: issuing goes on from stock."""
         self._far = None
         self.reason = reason
         if not self.pool.known:
             self._agreed = False
-        self.ports.timeline.at_ns(self.ports.timeline.now_ns() + RETRY_NS, self.wake)
+        self._wake_later(RETRY_NS)
 
     def tick(self, now_ns: int) -> None:
         """Once a second: report the head, look after what is overdue, forget old units."""
         floor = self.pool.floor
-        if self._far is not None and self._agreed and floor != self._reported_floor:
-            self._reported_floor = floor
-            self._far.head(self.ports.caller, HeadReport(epoch=self.pool.epoch, head=floor))
+        report = HeadReport(epoch=self.pool.epoch, head=floor, leased=self.pool.leased_head)
+        if self._far is not None and self._agreed and report != self._reported:
+            self._reported = report
+            self._far.head(self.ports.caller, report)
         if self._far is None or self.pool.pending_count or not self.pool.known or self._filling:
             self.wake()
         self.later(lambda: self.book.forget(now_ns // NS_PER_S - self.ports.rules.ttl_s))

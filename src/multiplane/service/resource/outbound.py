@@ -68,6 +68,8 @@ class OutboundPool:
         owner, peer: site names.
         epoch: of the stock, >= 1.
         secret: 32 bytes shared with the peer, under which key ids of this epoch are minted.
+
+    `leased_head` is the head as far as it is durable.
     """
 
     def __init__(self, owner: str, peer: str, epoch: int, secret: bytes, sealer: Sealer) -> None:
@@ -78,6 +80,7 @@ class OutboundPool:
         self._sealer = sealer
         self._next_sequence = 0
         self._head = 0
+        self.leased_head = 0
         self._pending: dict[int, tuple[bytes, int, int]] = {}
         self._storing: dict[int, bytes] = {}
         self._ready: dict[int, bytes] = {}
@@ -98,7 +101,8 @@ class OutboundPool:
         pool.accounts = saved.accounts
         pool.accounts.burnt_bit += saved.leased_bit
         pool.next_slot = saved.next_slot
-        pool._next_sequence, pool._head = saved.next_sequence, saved.head
+        pool._next_sequence = saved.next_sequence
+        pool._head = pool.leased_head = saved.head
         for key, sealed in blocks:
             _, epoch, sequence = block_sequence(key)
             if epoch == saved.epoch:
@@ -203,6 +207,7 @@ class OutboundPool:
             block = self._leasing.pop(sequence, None)
             if block is not None:  # None: the epoch ended meanwhile
                 self._leases.append(_Lease(sequence, block))
+                self.leased_head = max(self.leased_head, sequence + 1)
 
     def cut(self, slot: int, size_bit: int, number: int) -> list[tuple[str, bytes]]:
         """`number` keys (id, bytes) of unit `slot`; `missing_blocks` must have said 0."""
@@ -270,7 +275,8 @@ class OutboundPool:
 
     def renew(self, epoch: int, secret: bytes) -> list[Change]:
         """Begin a new epoch: all that is left of the old one is burnt. The rows to commit."""
-        changes: list[Change] = [Delete(BLOCK_KIND, block_key(self.peer, self.epoch, s)) for s in self._ready]
+        held = sorted({*self._ready, *self._storing, *self._leasing})  # rows of some may be on their way
+        changes: list[Change] = [Delete(BLOCK_KIND, block_key(self.peer, self.epoch, s)) for s in held]
         while self._leases:
             self._drop_tail()
         self.accounts.burnt_bit += BLOCK_BIT * (len(self._ready) + len(self._storing) + len(self._leasing))
@@ -278,7 +284,7 @@ class OutboundPool:
             part.clear()
         self._pending.clear()
         self.epoch, self.secret, self.known = epoch, secret, False
-        self._next_sequence = self._head = self.next_slot = 0
+        self._next_sequence = self._head = self.leased_head = self.next_slot = 0
         return [*changes, self.row()]
 
     # --- accounts ------------------------------------------------------------------------------------------
