@@ -32,7 +32,7 @@ from multiplane.service.planes import (
     UnitCommitted,
 )
 from multiplane.service.resource import inbound, outbound
-from multiplane.service.resource.blocks import BLOCK_BIT, parse_label
+from multiplane.service.resource.blocks import BLOCK_WORD, parse_label, words_of
 
 TICK_NS: Final = 1_000_000_000
 
@@ -102,7 +102,8 @@ class Kme:
                 stock.tick(now_ns)
         subject = f"{self.ports.caller.domain}.service.telemetry.{self.ports.site}.stock"
         for sample in telemetry.stock_samples(self._ledgers(), now_ns):
-            self.ports.bus.publish(subject, sample)
+            with suppress(MultiplaneError):  # telemetry may be lost; the next tick says it all again
+                self.ports.bus.publish(subject, sample)
         self.ports.timeline.at_ns(now_ns + TICK_NS, self._tick)
 
     # --- North ---------------------------------------------------------------------------------------------
@@ -124,7 +125,7 @@ class Kme:
         rules = self.ports.rules
         near = self._near.get(target.kme.site)
         stored = near.stored_keys(rules.default_size_bit) if near else 0
-        most = rules.high_block * BLOCK_BIT // rules.default_size_bit
+        most = rules.high_block * (BLOCK_WORD // words_of(rules.default_size_bit))
         return KeyStatus(
             source_kme=self.ports.owner,
             target_kme=target.kme.urn,
