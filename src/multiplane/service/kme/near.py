@@ -10,7 +10,7 @@ from typing import Final
 
 from multiplane.api.operator import PoolLedger, UnitRecord
 from multiplane.api.service_fabric import Parcel
-from multiplane.kernel.errors import Busy, Faulty, MultiplaneError, Unknown
+from multiplane.kernel.errors import Busy, Faulty, MultiplaneError, Refused, Unknown
 from multiplane.kernel.unit import Phase, endpoint_urn, lifecycle_urn, mint_nonce
 from multiplane.security import keyid
 from multiplane.service.kme.ports import KmePorts
@@ -25,7 +25,15 @@ from multiplane.service.planes import (
     UnitCommitted,
 )
 from multiplane.service.resource import outbound, units
-from multiplane.service.resource.blocks import BLOCK_BYTE, MAX_SLOT, fingerprint, parcel_label, words_of
+from multiplane.service.resource.blocks import (
+    BLOCK_BIT,
+    BLOCK_BYTE,
+    BLOCK_WORD,
+    MAX_SLOT,
+    fingerprint,
+    parcel_label,
+    words_of,
+)
 from multiplane.service.resource.outbound import OutboundPool
 from multiplane.service.resource.units import Unit, UnitBook
 
@@ -33,6 +41,7 @@ NS_PER_S: Final = 1_000_000_000
 RETRY_NS: Final = 500_000_000
 PATIENCE_NS: Final = 3 * NS_PER_S
 MAX_TRIES: Final = 3
+LONGEST_S: Final = 3600.0
 RENEW_SHARE: Final = 24
 """A unit is replaced when less than 1/24 of its lifetime is left (an hour of a day)."""
 
@@ -124,9 +133,14 @@ class NearStock(Stock):
     async def issue(self, master: str, slave: str, size_bit: int, number: int) -> list[tuple[str, bytes]]:
         """Fresh keys of the unit between two applications.
 
-        Raises: Busy(`key.cold`, `key.dry`, `key.route_lost`), Faulty, Unknown.
+        Raises: Refused(`key.number`), Busy(`key.cold`, `key.dry`, `key.route_lost`), Faulty, Unknown.
         """
+        per_block = BLOCK_WORD // words_of(size_bit)
+        if number > per_block * self.ports.rules.high_block:
+            most = per_block * self.ports.rules.high_block
+            raise Refused("key.number", f"number: expected 1 to {most} keys of {size_bit} bits, got {number}")
         if not self.serving or not self._enough(size_bit, number):
+            self._filling = True
             self.wake()
             await self._wait(lambda: self.serving and self._enough(size_bit, number))
             if not self.serving:
@@ -139,8 +153,9 @@ class NearStock(Stock):
             await self._lease(size_bit, number)
         if not self.serving or self.pool.epoch != epoch:
             raise self._come_back("key.cold")
-        if self.pool.missing_blocks(size_bit, number):
-            raise self._come_back("key.dry")
+        missing = self.pool.missing_blocks(size_bit, number)
+        if missing:
+            raise self._come_back("key.dry", (missing - self.pool.ready_count()) * BLOCK_BIT)
         return self.pool.cut(unit.slot, size_bit, number)
 
     async def _lease(self, size_bit: int, number: int) -> None:
@@ -174,11 +189,14 @@ class NearStock(Stock):
     def _enough(self, size_bit: int, number: int) -> bool:
         return self.pool.missing_blocks(size_bit, number) <= self.pool.ready_count()
 
-    def _come_back(self, code: str) -> Busy:
+    def _come_back(self, code: str, missing_bit: int = 0) -> Busy:
+        """When to try again: when the links are up, and what lacks has come at the rate of the route."""
         state = self.state
         if state is not None and state.phase is PairPhase.UNREACHABLE:
             return Busy("key.route_lost", f"{self.peer}: {state.reason}", retry_after_ns=5 * NS_PER_S)
         expected_ns = max(state.expected_ns if state else 0, NS_PER_S)
+        if state is not None and state.rate_bit_per_s > 0:
+            expected_ns += round(min(max(missing_bit, 0) / state.rate_bit_per_s, LONGEST_S) * NS_PER_S)
         reason = self.reason if code == "key.cold" else "the stock is being filled"
         return Busy(code, f"{self.peer}: {reason}", retry_after_ns=expected_ns)
 
@@ -441,6 +459,4 @@ class NearStock(Stock):
 
     def stored_keys(self, size_bit: int) -> int:
         """How many keys of a size could be issued from what is held."""
-        if not self.serving:
-            return 0
-        return self.pool.stock_bit() // (64 * words_of(size_bit))
+        return self.pool.issuable(size_bit) if self.serving else 0

@@ -127,8 +127,8 @@ class OutboundPool:
 
     @property
     def block_count(self) -> int:
-        """Blocks that are on their way, usable or leased."""
-        return len(self._pending) + len(self._storing) + len(self._ready) + len(self._leases)
+        """Blocks that are on their way or usable; leases are on top, since no larger key may fit them."""
+        return len(self._pending) + len(self._storing) + len(self._ready)
 
     @property
     def pending_count(self) -> int:
@@ -189,6 +189,12 @@ class OutboundPool:
     def ready_count(self) -> int:
         """Blocks that can be leased."""
         return len(self._ready)
+
+    def issuable(self, size_bit: int) -> int:
+        """Keys of a size that could be cut from what is leased and usable now."""
+        words = words_of(size_bit)
+        leased = sum(lease.left_word // words for lease in self._leases)
+        return leased + len(self._ready) * (BLOCK_WORD // words)
 
     def lease(self, count: int) -> tuple[list[int], list[Change]]:
         """Take `count` ready blocks out of the stock at rest: their numbers, and the rows to commit."""
