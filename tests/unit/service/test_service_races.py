@@ -163,6 +163,7 @@ def test_failures_do_not_breed_alarms() -> None:
         async def unreachable(site: str, delay_ns: int, lost: object) -> object:
             nonlocal tries
             tries += 1
+            await asyncio.sleep(0.03 * (tries % 7))
             raise Busy("channel.unreachable", "nobody there")
 
         study.sites["alice"].kme.ports.peers.reach = unreachable  # type: ignore[assignment,method-assign]

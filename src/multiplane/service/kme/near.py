@@ -68,7 +68,7 @@ class NearStock(Stock):
         self._alarmed = False
         self._worn_out = False
         self._spent: dict[int, int] = {}
-        self._secret_sent_ns = 0
+        self._secret_sent_ns = self._secret_tries = 0
         self._reported: HeadReport | None = None
         self._changed = asyncio.Event()
         self._leasing = asyncio.Lock()
@@ -349,6 +349,7 @@ class NearStock(Stock):
             raise Busy("stock.changed", "the channel was lost while both sides spoke of the stock")
         self._far, self._agreed = far, True
         self._reported = None
+        self._secret_sent_ns = self._secret_tries = 0
         for sequence in arrived:
             await self._store_block(epoch, sequence)
         self.ports.faults.reach("reconcile.after")
@@ -378,7 +379,10 @@ class NearStock(Stock):
     async def _send_secret(self) -> None:
         now_ns = self.ports.timeline.now_ns()
         if now_ns - self._secret_sent_ns >= PATIENCE_NS:
-            self._secret_sent_ns = now_ns
+            if self._secret_tries >= MAX_TRIES:  # as with blocks
+                self.lost("the acknowledgement of the epoch is overdue")
+                return
+            self._secret_sent_ns, self._secret_tries = now_ns, self._secret_tries + 1
             await self._carry(-1, self.pool.secret)
 
     async def _fill(self) -> None:

@@ -265,12 +265,15 @@ class OutboundPool:
     def agree(self, far_live: Iterable[int], far_next: int) -> tuple[list[int], list[Change]]:
         """Hold what the far side holds: pending blocks that have arrived, and the rows to commit.
 
-        Usable blocks that the far side lacks are burnt; pending ones that it would refuse are forgotten.
+        Usable blocks that the far side lacks are burnt; pending ones that it would refuse are forgotten, and
+        the others are overdue at once.
         """
         held = set(far_live)
         arrived = [s for s in self._pending if s in held]
         for sequence in [s for s in self._pending if s < far_next and s not in held]:
             del self._pending[sequence]
+        for sequence, (block, _, _) in self._pending.items():  # whatever became of them: send them now
+            self._pending[sequence] = (block, 0, 0)
         self._next_sequence = max(self._next_sequence, far_next)
         changes: list[Change] = []
         for sequence in [s for s in sorted(self._ready) if s not in held]:
