@@ -156,6 +156,23 @@ def test_an_open_channel_is_used_again_and_an_older_one_tells_nothing() -> None:
     run_study(PAIR, 1, workload)
 
 
+def test_a_channel_that_is_silent_is_not_used_again() -> None:
+    async def workload(study: Study) -> None:
+        await kit.exchange(study, "alice-1", "bob-1")
+        near = kit.near(study, "alice", "bob")
+
+        async def silent() -> None:
+            raise Unknown("session.deadline", "no answer")
+
+        stand_between(near).after_hello = silent
+        near.lost("greet again")
+        await asyncio.sleep(3)
+        assert near._session == 2
+        await works(study)
+
+    run_study(PAIR, 1, workload)
+
+
 def test_failures_do_not_breed_alarms() -> None:
     async def workload(study: Study) -> int:
         tries = 0

@@ -171,6 +171,8 @@ class NearStock(Stock):
             else:
                 if not done.done():
                     done.set_result(None)
+            finally:
+                done.cancel()  # this key manager ends
 
         self.ports.spawn(lease())
         await done
@@ -334,7 +336,11 @@ class NearStock(Stock):
                 head=pool.head,
                 live=pool.live(),
             )
-            answer = await far.hello(self.ports.caller, hello, self)
+            try:
+                answer = await far.hello(self.ports.caller, hello, self)
+            except Unknown:  # a channel that is silent is not used again
+                self._reached = None
+                raise
             if self.poisoned or self.pool is not pool or pool.epoch != epoch or self._reached is not far:
                 raise Busy("stock.changed", "the stock changed while both sides spoke of it")
             behind = answer.known and answer.head > pool.head
