@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from multiplane.api.operator import DoorMessage, KmeReport, LinkReport, NetworkReport, UnitRecord
 from multiplane.assembly.centre import Centre
-from multiplane.kernel.errors import MultiplaneError, Refused
+from multiplane.kernel.errors import Busy, Faulty, MultiplaneError, Refused, Unknown
 from multiplane.kernel.names import link_id
 from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Clock
@@ -80,11 +81,12 @@ class OperatorDesk:
             return None
 
     async def unit(self, caller: Caller, name: str) -> tuple[UnitRecord, ...]:
-        """Ask every key manager for a unit."""
+        """Ask every key manager for a unit; those that do not answer are missing."""
         del caller
         found: list[UnitRecord] = []
         for _, kme in sorted(self._kmes().items()):
-            found += await kme.find_unit(self._centre.caller, name)
+            with suppress(Busy, Faulty, Unknown):
+                found += await kme.find_unit(self._centre.caller, name)
         if not found:
             raise Refused(
                 "unit.not_found",

@@ -138,11 +138,13 @@ def run_study(
 ) -> T:
     """Run `workload` against a network in virtual time and return its answer.
 
-    The same world, seed, store and workload give the same answer, whatever the machine.
+    The same world, seed, store and workload give the same answer, whatever the machine. Without a `store`,
+    rows live in memory, and `faults` reach its commits too; the first of them are the boot epochs.
     """
 
     async def main(clock: JumpClock) -> T:
-        study = Study(world, clock, seed, rules or KeyRules(), store or MemoryStore(NoFaults()))
+        rows = MemoryStore(faults or NoFaults()) if store is None else store
+        study = Study(world, clock, seed, rules or KeyRules(), rows)
         ticking = asyncio.ensure_future(study.timeline.run())
         try:
             await study.start(faults)

@@ -64,13 +64,13 @@ class ServiceController:
         pair = ends(site, peer_site)
         order_id = link_id(site, peer_site)
         self._pairs[order_id] = pair
-        order = await self._fabric.place(self._caller, Order(order_id=order_id, ends=pair))
-        self._orders[order_id] = order
+        self._orders[order_id] = await self._fabric.place(self._caller, Order(order_id=order_id, ends=pair))
         try:
             self._paths[pair] = await self._connectivity.classical(self._caller, pair)
         except Busy:
             self._paths.pop(pair, None)
-        return control.pair_state(peer_site, order, self._paths.get(pair))
+        # The fabric may have said more of the order meanwhile.
+        return control.pair_state(peer_site, self._orders[order_id], self._paths.get(pair))
 
     # --- what the strata below tell ------------------------------------------------------------------------
 

@@ -136,7 +136,7 @@ class StockAnswer(Noun, frozen=True, kw_only=True):
 
     Args:
         epoch: highest epoch it has ever seen of this stock, 0 = none.
-        head: highest head it has been told of in that epoch.
+        head: blocks below it are known to have been leased in that epoch.
         known: whether it holds the secret of the epoch that the hello named.
         live: those of the hello's live blocks that it holds durably.
         next_sequence: blocks below it that it does not hold are refused: it may have held them before.
@@ -175,10 +175,11 @@ class UnitCommitted(Noun, frozen=True, kw_only=True):
 
 
 class HeadReport(Noun, frozen=True, kw_only=True):
-    """No block below `head` will be issued from again."""
+    """No block below `head` will be issued from again; blocks below `leased` have been leased."""
 
     epoch: int
     head: int
+    leased: int = 0
 
 
 class StockListener(Protocol):
@@ -195,7 +196,8 @@ class KmePeer(Protocol):
     async def hello(self, caller: Caller, hello: StockHello, listener: StockListener) -> StockAnswer: ...
 
     async def open_unit(self, caller: Caller, proposal: OpenUnit) -> UnitAccepted:
-        """Raises: Refused(`north.unknown_application`, `north.not_allowed`), Busy(`stock.unknown_epoch`)."""
+        """Raises: Refused(`north.unknown_application`, `north.not_allowed`), Busy(`stock.unknown_epoch`,
+        `stock.slot_taken`)."""
         ...
 
     def unit_committed(self, caller: Caller, committed: UnitCommitted) -> None: ...

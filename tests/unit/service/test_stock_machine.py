@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -185,5 +186,5 @@ class TwoSides(RuleBasedStateMachine):
             assert self.far.free(place) == (key_id not in self.collected)
 
 
-TestTwoSides = TwoSides.TestCase
+TestTwoSides = pytest.mark.slow(TwoSides.TestCase)
 TestTwoSides.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)

@@ -32,7 +32,7 @@ from multiplane.service.planes import (
     UnitCommitted,
 )
 from multiplane.service.resource import inbound, outbound
-from multiplane.service.resource.blocks import BLOCK_BIT, parse_label
+from multiplane.service.resource.blocks import BLOCK_WORD, parse_label, words_of
 
 TICK_NS: Final = 1_000_000_000
 
@@ -55,7 +55,7 @@ class Kme:
         """Read what is stored, enter the register, take this site's parcels."""
         store, owner = self.ports.store, self.ports.owner
         for peer, _ in store.scan(owner, outbound.POOL_KIND):
-            self._near[peer] = NearStock(self.ports, peer)
+            self._near[peer] = NearStock(self.ports, peer, self._carry)
         for peer, _ in store.scan(owner, inbound.POOL_KIND):
             self._far[peer] = FarStock(self.ports, peer)
         store.watch(owner, self._store_failed)
@@ -84,7 +84,7 @@ class Kme:
     def near(self, peer: str) -> NearStock:
         """The stock to a peer, begun when it is first needed."""
         if peer not in self._near:
-            self._near[peer] = NearStock(self.ports, peer)
+            self._near[peer] = NearStock(self.ports, peer, self._carry)
         return self._near[peer]
 
     def _far_stock(self, peer: str) -> FarStock:
@@ -102,7 +102,8 @@ class Kme:
                 stock.tick(now_ns)
         subject = f"{self.ports.caller.domain}.service.telemetry.{self.ports.site}.stock"
         for sample in telemetry.stock_samples(self._ledgers(), now_ns):
-            self.ports.bus.publish(subject, sample)
+            with suppress(MultiplaneError):  # telemetry may be lost; the next tick says it all again
+                self.ports.bus.publish(subject, sample)
         self.ports.timeline.at_ns(now_ns + TICK_NS, self._tick)
 
     # --- North ---------------------------------------------------------------------------------------------
@@ -124,7 +125,7 @@ class Kme:
         rules = self.ports.rules
         near = self._near.get(target.kme.site)
         stored = near.stored_keys(rules.default_size_bit) if near else 0
-        most = rules.high_block * BLOCK_BIT // rules.default_size_bit
+        most = rules.high_block * (BLOCK_WORD // words_of(rules.default_size_bit))
         return KeyStatus(
             source_kme=self.ports.owner,
             target_kme=target.kme.urn,
@@ -169,7 +170,7 @@ class Kme:
         if not key_ids or len(set(key_ids)) != len(key_ids):
             raise Refused("key.ids", "key_IDs: expected one or more different ids")
         target = self.ports.directory.application(master)
-        if target.application.urn == slave.urn:
+        if target.application.urn == slave.urn and not self.ports.policy.allow_self:
             raise Refused("key.not_yours", "key_ID: the master of a key does not collect it")
         far = self._far.get(target.kme.site)
         if far is None:
@@ -193,6 +194,15 @@ class Kme:
     def head(self, caller: Caller, report: HeadReport) -> None:
         """The near side reports from where on it issues."""
         self._far_stock(site_of(caller.principal)).head(report)
+
+    # --- parcels -------------------------------------------------------------------------------------------
+
+    async def _carry(self, parcel: Parcel) -> None:
+        """Bring a parcel on its way: what two applications of this site share never leaves it."""
+        if parcel.target == self.ports.site:
+            self.parcel(parcel)
+        else:
+            await self.ports.fabric.carry(self.ports.caller, parcel)
 
     # --- ParcelListener, KmeListener -----------------------------------------------------------------------
 

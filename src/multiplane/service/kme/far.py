@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 from multiplane.api.operator import PoolLedger, UnitRecord
-from multiplane.kernel.errors import Busy, Faulty, MultiplaneError, Refused, Unknown
+from multiplane.kernel.errors import Busy, MultiplaneError, Refused
 from multiplane.kernel.ports import Change
 from multiplane.kernel.unit import Phase, endpoint_urn, mint_nonce
 from multiplane.kernel.urn import profile
@@ -32,6 +35,15 @@ NS_PER_S: Final = 1_000_000_000
 CLOCK_TOLERANCE_S: Final = 2
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class _Taken:
+    """A key that was marked delivered."""
+
+    epoch: int
+    place: keyid.Place
+    key: bytes
+
+
 class FarStock(Stock):
     """One stock from the key manager at site `peer` to this one."""
 
@@ -41,7 +53,8 @@ class FarStock(Stock):
         self._boot = 0
         self._expected_epoch = 0
         self._listener: StockListener | None = None
-        self._unanswered: list[tuple[int, keyid.Place, bytes]] = []
+        self._settling = asyncio.Lock()  # what is answered from memory must be durable: one change at a time
+        self._unanswered: list[_Taken] = []
         self.pool: InboundPool | None = None
         self.book = UnitBook(units.FAR_KIND, peer, 0)
         self.load()
@@ -56,20 +69,37 @@ class FarStock(Stock):
             self.pool = None
             return
         blocks = [e for e in store.scan(owner, inbound.BLOCK_KIND) if e[0].startswith(f"{self.peer}/")]
-        self.pool = InboundPool.load(self.ports.site, self.peer, row, blocks, self._sealer)
+        pool = InboundPool.load(self.ports.site, self.peer, row, blocks, self._sealer)
+        if self.pool is not None:
+            pool.remember(self.pool)
+        self.pool = pool
         rows = store.scan(owner, units.FAR_KIND)
         self.book = UnitBook.load(units.FAR_KIND, self.peer, self.pool.epoch, rows)
         self._boot = 0  # parcels on their way may be copies of blocks used up: wait for the next hello
 
     async def restore(self) -> None:
         """Put keys back whose commit was reported failed but has lasted."""
-        pool, changes = self.pool, list[Change]()
-        for epoch, place, key in self._unanswered:
-            if pool is not None and pool.epoch == epoch:
-                changes += pool.give_back(place, key)
-        if changes:
-            await self.ports.store.commit(self.ports.owner, changes)
-        self._unanswered.clear()
+        while self._unanswered:
+            owed = tuple(self._unanswered)
+            changes = self._give_back(owed)
+            if changes:
+                await self.ports.store.commit(self.ports.owner, changes)
+            del self._unanswered[: len(owed)]
+
+    def _give_back(self, owed: Iterable[_Taken]) -> list[Change]:
+        """Into stock again what was taken and answered to nobody."""
+        pool = self.pool
+        if pool is None:
+            return []
+        return [c for one in owed if one.epoch == pool.epoch for c in pool.give_back(one.place, one.key)]
+
+    async def _return(self, owed: list[_Taken]) -> None:
+        """Give back what a client took and did not wait for."""
+        try:
+            self._check_sound()
+            await self.commit(self._give_back(owed))
+        except MultiplaneError:
+            self._unanswered += owed
 
     def ledger(self) -> PoolLedger | None:
         """Accounts of this side, once there is a pool."""
@@ -90,6 +120,7 @@ class FarStock(Stock):
     async def hello(self, hello: StockHello, listener: StockListener) -> StockAnswer:
         """Agree on what lies in stock; parcels of the hello's boot are taken from now on."""
         self.ports.faults.reach("reconcile.before")
+        self._check_sound()
         self._listener, self._boot, self._expected_epoch = listener, hello.boot, hello.epoch
         pool = self.pool
         if pool is None or pool.epoch != hello.epoch or fingerprint(pool.secret) != hello.check:
@@ -108,16 +139,25 @@ class FarStock(Stock):
         self.ports.faults.reach("reconcile.after")
         return answer
 
+    def _check_sound(self) -> None:
+        if self.poisoned:
+            raise Busy("store.recovering", "the stock is being read again", retry_after_ns=NS_PER_S)
+
     async def open_unit(self, proposal: OpenUnit) -> UnitAccepted:
         """Accept a unit: mint this end's nonce, durable before the answer. Idempotent."""
-        if self.pool is None or proposal.epoch != self.pool.epoch:
-            raise Busy(
-                "stock.unknown_epoch", f"epoch {proposal.epoch}: not open here", retry_after_ns=NS_PER_S
-            )
-        held = self.book.slot(proposal.slot)
-        if held is None or (held.master, held.lifecycle) != (proposal.master, proposal.lifecycle):
-            held = await self._accept_unit(proposal)
-        return UnitAccepted(slave=held.slave, digest=held.digest)
+        async with self._settling:
+            self._check_sound()
+            if self.pool is None or proposal.epoch != self.pool.epoch:
+                raise Busy(
+                    "stock.unknown_epoch", f"epoch {proposal.epoch}: not open here", retry_after_ns=NS_PER_S
+                )
+            held = self.book.slot(proposal.slot) or await self._accept_unit(proposal)
+            if (held.master, held.lifecycle) != (proposal.master, proposal.lifecycle):
+                # The near side has forgotten what it issued: another unit here would inherit those keys.
+                raise Busy(
+                    "stock.slot_taken", f"slot {proposal.slot}: names another unit", retry_after_ns=NS_PER_S
+                )
+            return UnitAccepted(slave=held.slave, digest=held.digest)
 
     async def _accept_unit(self, proposal: OpenUnit) -> Unit:
         directory = self.ports.directory
@@ -136,14 +176,23 @@ class FarStock(Stock):
 
     def unit_committed(self, committed: UnitCommitted) -> None:
         """Both ends hold the same digest."""
-        unit = self.book.slot(committed.slot)
-        if unit is not None and committed.epoch == self.book.epoch and unit.digest == committed.digest:
-            self.later(self.book.put(units.advanced(unit, unit.slave, Phase.COMMITTED)))
+
+        def change() -> list[Change]:
+            unit = self.book.slot(committed.slot)
+            if unit is None or committed.epoch != self.book.epoch or unit.digest != committed.digest:
+                return []
+            return self.book.put(units.advanced(unit, unit.slave, Phase.COMMITTED))
+
+        self.later(change)
 
     def head(self, report: HeadReport) -> None:
         """The near side issues nothing below the head any more."""
-        if self.pool is not None and report.epoch == self.pool.epoch:
-            self.pool.heard(report.head, self.ports.timeline.now_ns())
+        pool = self.pool
+        if pool is None or report.epoch != pool.epoch:
+            return
+        pool.heard(report.head, self.ports.timeline.now_ns())
+        if report.leased > pool.head:
+            self.later(lambda: pool.leased(report.epoch, report.leased))
 
     # --- parcels -------------------------------------------------------------------------------------------
 
@@ -154,13 +203,18 @@ class FarStock(Stock):
             return
         with suppress(MultiplaneError):  # a failed commit has poisoned this side: nothing is acknowledged
             taken = self._take_secret(epoch, payload) if sequence < 0 else self._take_block(sequence, payload)
-            if await taken:
+            if await taken and not self.poisoned:
                 self.ports.faults.reach("pool.ack.before")
                 if self._listener is not None:
                     self._listener.block_stored(epoch, boot, sequence)
                 self.ports.faults.reach("pool.ack.after")
 
     async def _take_secret(self, epoch: int, secret: bytes) -> bool:
+        async with self._settling:
+            return epoch == self._expected_epoch and await self._begin(epoch, secret)
+
+    async def _begin(self, epoch: int, secret: bytes) -> bool:
+        """Begin an epoch; whether it is open with this secret, durably."""
         pool = self.pool
         if pool is not None and pool.epoch >= epoch:
             return pool.epoch == epoch and pool.secret == secret
@@ -181,8 +235,10 @@ class FarStock(Stock):
         changes = pool.accept(sequence, block)
         if changes is None:
             return pool.holds(sequence)
+        epoch = pool.epoch
         await self.commit(changes)
-        pool.stored(sequence)
+        if pool.epoch == epoch:
+            pool.stored(sequence)
         return True
 
     # --- collecting ----------------------------------------------------------------------------------------
@@ -190,23 +246,33 @@ class FarStock(Stock):
     async def collect(self, master: str, slave: str, key_ids: tuple[str, ...]) -> list[bytes]:
         """The keys under `key_ids`, all or none, each exactly once.
 
-        Raises: Refused(`key.not_yours`, `key.not_found`), Faulty, Unknown.
+        Raises: Refused(`key.not_yours`, `key.not_found`), Busy(`store.full`), Faulty, Unknown.
         """
         pool = self.pool
-        if self.poisoned:
-            raise Busy("store.recovering", "the stock is being read again", retry_after_ns=NS_PER_S)
+        self._check_sound()
         if pool is None:
             raise not_found()
         places = self._places(pool, master, slave, key_ids)
         keys, changes = pool.take(places)
+        taken = [_Taken(pool.epoch, place, key) for (place, _), key in zip(places, keys, strict=True)]
         try:
-            await self.commit(changes)
-        except (Faulty, Unknown):  # durable or not: nobody was answered, so the keys go back into stock
-            self._unanswered += [
-                (pool.epoch, place, key) for (place, _), key in zip(places, keys, strict=True)
-            ]
+            await self.commit([*changes, *self._used({place.slot for place, _ in places})])
+        except asyncio.CancelledError:  # the client is gone, and got nothing
+            self.ports.spawn(self._return(taken))
+            raise
+        except MultiplaneError:  # durable or not: nobody was answered, so the keys go back into stock
+            self._unanswered += taken
             raise
         return keys
+
+    def _used(self, slots: set[int]) -> list[Change]:
+        """A key that was issued proves that the near side has committed its unit, if word of it was lost."""
+        told = [unit for unit in map(self.book.slot, slots) if unit and unit.phase == Phase.ACCEPTED.value]
+        return [
+            change
+            for unit in told
+            for change in self.book.put(units.advanced(unit, unit.slave, Phase.COMMITTED))
+        ]
 
     def _places(
         self, pool: InboundPool, master: str, slave: str, key_ids: tuple[str, ...]
@@ -223,7 +289,8 @@ class FarStock(Stock):
             if unit.slave_name != slave:
                 raise Refused("key.not_yours", "key_ID: issued for another application")
             fresh = now_s <= unit.valid_until_s + CLOCK_TOLERANCE_S
-            if unit.master_name == master and fresh and pool.free(place):
+            asked = any(place.offset_word == other.offset_word for other, _ in places)
+            if unit.master_name == master and fresh and pool.free(place) and not asked:
                 places.append((place, unit.size_bit // 8))
             else:
                 complete = False
@@ -233,10 +300,13 @@ class FarStock(Stock):
 
     def tick(self, now_ns: int) -> None:
         """Once a second: let go of what is too old."""
-        if self.pool is None or self.poisoned:
-            return
-        self.later(self.pool.expire(now_ns, self.ports.rules.ttl_s * NS_PER_S))
-        self.later(self.book.forget(now_ns // NS_PER_S - self.ports.rules.ttl_s))
+        ttl_s = self.ports.rules.ttl_s
+
+        def change() -> list[Change]:
+            expired = self.pool.expire(now_ns, ttl_s * NS_PER_S) if self.pool else []
+            return [*expired, *self.book.forget(now_ns // NS_PER_S - ttl_s)]
+
+        self.later(change)
 
 
 def not_found() -> Refused:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from multiplane.api.operator import PoolLedger, UnitRecord
 from multiplane.api.service_fabric import Parcel
-from multiplane.kernel.errors import Busy, Faulty, MultiplaneError, Unknown
+from multiplane.kernel.errors import Busy, Faulty, MultiplaneError, Refused, Unknown
 from multiplane.kernel.unit import Phase, endpoint_urn, lifecycle_urn, mint_nonce
 from multiplane.security import keyid
 from multiplane.service.kme.ports import KmePorts
@@ -24,7 +25,15 @@ from multiplane.service.planes import (
     UnitCommitted,
 )
 from multiplane.service.resource import outbound, units
-from multiplane.service.resource.blocks import BLOCK_BYTE, MAX_SLOT, fingerprint, parcel_label, words_of
+from multiplane.service.resource.blocks import (
+    BLOCK_BIT,
+    BLOCK_BYTE,
+    BLOCK_WORD,
+    MAX_SLOT,
+    fingerprint,
+    parcel_label,
+    words_of,
+)
 from multiplane.service.resource.outbound import OutboundPool
 from multiplane.service.resource.units import Unit, UnitBook
 
@@ -32,24 +41,35 @@ NS_PER_S: Final = 1_000_000_000
 RETRY_NS: Final = 500_000_000
 PATIENCE_NS: Final = 3 * NS_PER_S
 MAX_TRIES: Final = 3
+LONGEST_S: Final = 3600.0
 RENEW_SHARE: Final = 24
 """A unit is replaced when less than 1/24 of its lifetime is left (an hour of a day)."""
 
 
 class NearStock(Stock):
-    """One stock from this key manager to the one at site `peer`."""
+    """One stock from this key manager to the one at site `peer`.
 
-    def __init__(self, ports: KmePorts, peer: str) -> None:
+    Args:
+        carry: brings a parcel on its way to the far side.
+    """
+
+    def __init__(self, ports: KmePorts, peer: str, carry: Callable[[Parcel], Awaitable[None]]) -> None:
         super().__init__(ports, peer)
+        self._bring = carry
         self.state: PairState | None = None
         self.reason = "the pair has not been opened yet"
         self._far: KmePeer | None = None
+        self._reached: KmePeer | None = None
+        self._session = 0
         self._agreed = False
         self._filling = False
         self._advancing = False
         self._again = False
-        self._secret_sent_ns = 0
-        self._reported_floor = -1
+        self._alarmed = False
+        self._worn_out = False
+        self._spent: dict[int, int] = {}
+        self._secret_sent_ns = self._secret_tries = 0
+        self._reported: HeadReport | None = None
         self._changed = asyncio.Event()
         self._leasing = asyncio.Lock()
         self._opening = asyncio.Lock()
@@ -66,16 +86,21 @@ class NearStock(Stock):
         row = dict(store.scan(owner, outbound.POOL_KIND)).get(self.peer)
         if row is None:
             return
-        used = self.pool.next_sequence if self.pool.epoch else 0
+        self._note_spent()
         blocks = [
             entry for entry in store.scan(owner, outbound.BLOCK_KIND) if entry[0].startswith(f"{self.peer}/")
         ]
-        before = self.pool.epoch
         self.pool = OutboundPool.load(self.ports.site, self.peer, row, blocks, self._sealer)
-        if before == self.pool.epoch:
-            self.pool.skip_to(used)
+        self.pool.skip_to(self._spent.get(self.pool.epoch, 0))
         rows = store.scan(owner, units.NEAR_KIND)
         self.book = UnitBook.load(units.NEAR_KIND, self.peer, self.pool.epoch, rows)
+
+    def _note_spent(self) -> None:
+        """Blocks under these numbers may be on their way still, though nothing at rest tells of them."""
+        epoch = self.pool.epoch
+        self._spent[epoch] = max(self._spent.get(epoch, 0), self.pool.next_sequence)
+        for old in [known for known in self._spent if known < epoch - 1]:
+            del self._spent[old]
 
     def reloaded(self) -> None:
         """Speak to the far side again before anything is issued."""
@@ -108,9 +133,14 @@ class NearStock(Stock):
     async def issue(self, master: str, slave: str, size_bit: int, number: int) -> list[tuple[str, bytes]]:
         """Fresh keys of the unit between two applications.
 
-        Raises: Busy(`key.cold`, `key.dry`, `key.route_lost`), Faulty, Unknown.
+        Raises: Refused(`key.number`), Busy(`key.cold`, `key.dry`, `key.route_lost`), Faulty, Unknown.
         """
+        per_block = BLOCK_WORD // words_of(size_bit)
+        if number > per_block * self.ports.rules.high_block:
+            most = per_block * self.ports.rules.high_block
+            raise Refused("key.number", f"number: expected 1 to {most} keys of {size_bit} bits, got {number}")
         if not self.serving or not self._enough(size_bit, number):
+            self._filling = True
             self.wake()
             await self._wait(lambda: self.serving and self._enough(size_bit, number))
             if not self.serving:
@@ -123,12 +153,32 @@ class NearStock(Stock):
             await self._lease(size_bit, number)
         if not self.serving or self.pool.epoch != epoch:
             raise self._come_back("key.cold")
-        if self.pool.missing_blocks(size_bit, number):
-            raise self._come_back("key.dry")
+        missing = self.pool.missing_blocks(size_bit, number)
+        if missing:
+            raise self._come_back("key.dry", (missing - self.pool.ready_count()) * BLOCK_BIT)
         return self.pool.cut(unit.slot, size_bit, number)
 
     async def _lease(self, size_bit: int, number: int) -> None:
-        """Lease what `number` keys lack; requests that wait here find what the first one leased."""
+        """Lease what `number` keys lack; it goes on when the client that needed it hangs up."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def lease() -> None:
+            try:
+                await self._lease_missing(size_bit, number)
+            except MultiplaneError as error:
+                if not done.done():
+                    done.set_exception(error)
+            else:
+                if not done.done():
+                    done.set_result(None)
+            finally:
+                done.cancel()  # this key manager ends
+
+        self.ports.spawn(lease())
+        await done
+
+    async def _lease_missing(self, size_bit: int, number: int) -> None:
+        """Requests that wait here find what the first one leased."""
         async with self._leasing:
             pool = self.pool
             missing = pool.missing_blocks(size_bit, number)
@@ -141,11 +191,14 @@ class NearStock(Stock):
     def _enough(self, size_bit: int, number: int) -> bool:
         return self.pool.missing_blocks(size_bit, number) <= self.pool.ready_count()
 
-    def _come_back(self, code: str) -> Busy:
+    def _come_back(self, code: str, missing_bit: int = 0) -> Busy:
+        """When to try again: when the links are up, and what lacks has come at the rate of the route."""
         state = self.state
         if state is not None and state.phase is PairPhase.UNREACHABLE:
             return Busy("key.route_lost", f"{self.peer}: {state.reason}", retry_after_ns=5 * NS_PER_S)
         expected_ns = max(state.expected_ns if state else 0, NS_PER_S)
+        if state is not None and state.rate_bit_per_s > 0:
+            expected_ns += round(min(max(missing_bit, 0) / state.rate_bit_per_s, LONGEST_S) * NS_PER_S)
         reason = self.reason if code == "key.cold" else "the stock is being filled"
         return Busy(code, f"{self.peer}: {reason}", retry_after_ns=expected_ns)
 
@@ -159,42 +212,56 @@ class NearStock(Stock):
 
     # --- units ---------------------------------------------------------------------------------------------
 
-    def _usable(self, unit: Unit) -> bool:
+    def _lasts(self, unit: Unit) -> bool:
         left_s = unit.valid_until_s - self.ports.timeline.now_ns() // NS_PER_S
-        return unit.phase == Phase.COMMITTED.value and left_s > self.ports.rules.ttl_s // RENEW_SHARE
+        return left_s > self.ports.rules.ttl_s // RENEW_SHARE
+
+    def _usable(self, unit: Unit) -> bool:
+        return unit.phase == Phase.COMMITTED.value and self._lasts(unit)
 
     async def _open_unit(self, master: str, slave: str, size_bit: int) -> Unit:
         async with self._opening:
             unit = self.book.current(master, slave, size_bit)
             if unit is not None and self._usable(unit):
                 return unit
-            far, pool = self._far, self.pool
-            if far is None:
+            if self._far is None:
                 raise self._come_back("key.cold")
-            if unit is None or unit.phase != Phase.PROPOSED.value:
+            if unit is None or unit.phase != Phase.PROPOSED.value or not self._lasts(unit):
                 unit = await self._propose(master, slave, size_bit)
-            proposal = OpenUnit(
-                epoch=pool.epoch, slot=unit.slot, master=unit.master, slave=slave, lifecycle=unit.lifecycle
-            )
-            try:
-                accepted = await far.open_unit(self.ports.caller, proposal)
-            except (Faulty, Unknown) as error:  # the proposal stands: it is made again under the same slot
-                self.reason = error.reason
-                raise self._come_back("key.cold") from error
-            unit = units.advanced(unit, accepted.slave, Phase.COMMITTED)
-            if unit.digest != accepted.digest:
-                raise Faulty("unit.digest", f"slot {unit.slot}: the two ends hold different digests")
-            await self.commit(self.book.put(unit))
-            far.unit_committed(
-                self.ports.caller, UnitCommitted(epoch=pool.epoch, slot=unit.slot, digest=unit.digest)
-            )
-            self.ports.counters.add("unit.opened")
-            return unit
+            return await self._agree_on(unit)
+
+    async def _agree_on(self, unit: Unit) -> Unit:
+        """Bring a proposal to the far side; it stands until it is accepted, under the same slot."""
+        far, epoch = self._far, self.pool.epoch
+        if far is None:
+            raise self._come_back("key.cold")
+        proposal = OpenUnit(
+            epoch=epoch, slot=unit.slot, master=unit.master, slave=unit.slave, lifecycle=unit.lifecycle
+        )
+        try:
+            accepted = await far.open_unit(self.ports.caller, proposal)
+        except (Faulty, Unknown) as error:
+            self.reason = error.reason
+            raise self._come_back("key.cold") from error
+        except Busy as error:
+            if error.code in ("stock.unknown_epoch", "stock.slot_taken"):
+                self._worn_out = self._worn_out or error.code == "stock.slot_taken"
+                self.lost(error.reason)
+            raise self._come_back("key.cold") from error
+        if self.pool.epoch != epoch:  # the unit went with the old one
+            raise self._come_back("key.cold")
+        unit = units.advanced(unit, accepted.slave, Phase.COMMITTED)
+        if unit.digest != accepted.digest:
+            raise Faulty("unit.digest", f"slot {unit.slot}: the two ends hold different digests")
+        await self.commit(self.book.put(unit))
+        far.unit_committed(self.ports.caller, UnitCommitted(epoch=epoch, slot=unit.slot, digest=unit.digest))
+        self.ports.counters.add("unit.opened")
+        return unit
 
     async def _propose(self, master: str, slave: str, size_bit: int) -> Unit:
         pool = self.pool
         if pool.next_slot > MAX_SLOT:
-            await self._renew(pool.epoch + 1)
+            self._worn_out = True
             self.lost("all slots of the epoch are used")
             raise self._come_back("key.cold")
         slot, pool.next_slot = pool.next_slot, pool.next_slot + 1
@@ -225,11 +292,19 @@ class NearStock(Stock):
                     return
         except MultiplaneError as error:
             self.reason = error.reason
-            self.ports.timeline.at_ns(
-                self.ports.timeline.now_ns() + max(error.retry_after_ns, RETRY_NS), self.wake
-            )
+            self._wake_later(max(error.retry_after_ns, RETRY_NS))
         finally:
             self._advancing = False
+
+    def _wake_later(self, pause_ns: int) -> None:
+        """One alarm at a time: each failure that set its own would keep it going for ever."""
+        if not self._alarmed:
+            self._alarmed = True
+            self.ports.timeline.at_ns(self.ports.timeline.now_ns() + pause_ns, self._alarm)
+
+    def _alarm(self) -> None:
+        self._alarmed = False
+        self.wake()
 
     async def _step(self) -> None:
         if self.poisoned:
@@ -249,19 +324,25 @@ class NearStock(Stock):
     async def _greet(self, state: PairState) -> None:
         """Reach the far side and agree on what lies in stock, before anything is issued."""
         self.ports.faults.reach("reconcile.before")
-        far = await self.ports.peers.reach(self.peer, state.delay_ns, self.lost)
-        if not self.pool.epoch:
-            await self._renew(1)
+        far = await self._reach(state)
+        if not self.pool.epoch or self._worn_out:
+            await self._renew(self.pool.epoch + 1)
         while True:
-            pool = self.pool
+            pool, epoch = self.pool, self.pool.epoch
             hello = StockHello(
-                epoch=pool.epoch,
+                epoch=epoch,
                 check=fingerprint(pool.secret),
                 boot=self.ports.boot,
                 head=pool.head,
                 live=pool.live(),
             )
-            answer = await far.hello(self.ports.caller, hello, self)
+            try:
+                answer = await far.hello(self.ports.caller, hello, self)
+            except Unknown:  # a channel that is silent is not used again
+                self._reached = None
+                raise
+            if self.poisoned or self.pool is not pool or pool.epoch != epoch or self._reached is not far:
+                raise Busy("stock.changed", "the stock changed while both sides spoke of it")
             behind = answer.known and answer.head > pool.head
             unknown = not answer.known and (answer.epoch >= pool.epoch or pool.known)
             if not behind and not unknown:
@@ -270,21 +351,44 @@ class NearStock(Stock):
         pool.known = answer.known
         arrived, changes = pool.agree(answer.live, answer.next_sequence)
         await self.commit(changes)
+        if self._reached is not far:
+            raise Busy("stock.changed", "the channel was lost while both sides spoke of the stock")
         self._far, self._agreed = far, True
-        self._reported_floor = -1
+        self._reported = None
+        self._secret_sent_ns = self._secret_tries = 0
         for sequence in arrived:
-            await self._store_block(sequence)
+            await self._store_block(epoch, sequence)
         self.ports.faults.reach("reconcile.after")
 
+    async def _reach(self, state: PairState) -> KmePeer:
+        """The channel to the far side; one that is open is used again, whatever was said over it."""
+        if self._reached is None:
+            self._session += 1
+            self._reached = await self.ports.peers.reach(
+                self.peer, state.delay_ns, partial(self._closed, self._session)
+            )
+        return self._reached
+
+    def _closed(self, session: int, reason: str) -> None:
+        """A channel is gone; an older one than that in use tells nothing."""
+        if session == self._session:
+            self._reached = None
+            self.lost(reason)
+
     async def _renew(self, epoch: int) -> None:
+        self._note_spent()
         changes = self.pool.renew(epoch, self.ports.entropy.take(32))
         await self.commit([*changes, *self.book.renew(epoch)])
+        self._worn_out = False
         self.ports.counters.add("stock.epochs")
 
     async def _send_secret(self) -> None:
         now_ns = self.ports.timeline.now_ns()
         if now_ns - self._secret_sent_ns >= PATIENCE_NS:
-            self._secret_sent_ns = now_ns
+            if self._secret_tries >= MAX_TRIES:  # as with blocks
+                self.lost("the acknowledgement of the epoch is overdue")
+                return
+            self._secret_sent_ns, self._secret_tries = now_ns, self._secret_tries + 1
             await self._carry(-1, self.pool.secret)
 
     async def _fill(self) -> None:
@@ -305,33 +409,33 @@ class NearStock(Stock):
 
     async def _carry(self, sequence: int, payload: bytes) -> None:
         label = parcel_label(self.pool.epoch, self.ports.boot, sequence)
-        parcel = Parcel(source=self.ports.site, target=self.peer, label=label, payload=payload)
-        await self.ports.fabric.carry(self.ports.caller, parcel)
+        await self._bring(Parcel(source=self.ports.site, target=self.peer, label=label, payload=payload))
 
     # --- what others tell ----------------------------------------------------------------------------------
 
     def block_stored(self, epoch: int, boot: int, sequence: int) -> None:
         """`StockListener`: the far side holds a block durably."""
         if epoch == self.pool.epoch and boot == self.ports.boot and not self.poisoned:
-            self.ports.spawn(self._acknowledged(sequence))
+            self.ports.spawn(self._acknowledged(epoch, sequence))
 
-    async def _acknowledged(self, sequence: int) -> None:
+    async def _acknowledged(self, epoch: int, sequence: int) -> None:
         with suppress(MultiplaneError):  # a failed commit has poisoned this side: it recovers by itself
             self.ports.faults.reach("pool.ack.before")
             if sequence >= 0:
-                await self._store_block(sequence)
-            elif not self.pool.known:
+                await self._store_block(epoch, sequence)
+            elif not self.pool.known and self.pool.epoch == epoch:
                 self.pool.known = True
                 await self.commit([self.pool.row()])
             self.ports.faults.reach("pool.ack.after")
             self.wake()
 
-    async def _store_block(self, sequence: int) -> None:
+    async def _store_block(self, epoch: int, sequence: int) -> None:
         pool = self.pool
-        changes = pool.stored(sequence)
+        changes = pool.stored(sequence) if pool.epoch == epoch else []
         if changes:
             await self.commit(changes)
-            pool.usable(sequence)
+            if pool.epoch == epoch:
+                pool.usable(sequence)
 
     def pair_changed(self, state: PairState) -> None:
         """The controller's word about the way to the peer."""
@@ -340,24 +444,23 @@ class NearStock(Stock):
         self.wake()
 
     def lost(self, reason: str) -> None:
-        """The channel to the far side is gone. What is agreed stays agreed: issuing goes on from stock."""
+        """The far side must be greeted again. What is agreed stays agreed: issuing goes on from stock."""
         self._far = None
         self.reason = reason
         if not self.pool.known:
             self._agreed = False
-        self.ports.timeline.at_ns(self.ports.timeline.now_ns() + RETRY_NS, self.wake)
+        self._wake_later(RETRY_NS)
 
     def tick(self, now_ns: int) -> None:
         """Once a second: report the head, look after what is overdue, forget old units."""
         floor = self.pool.floor
-        if self._far is not None and self._agreed and floor != self._reported_floor:
-            self._reported_floor = floor
-            self._far.head(self.ports.caller, HeadReport(epoch=self.pool.epoch, head=floor))
+        report = HeadReport(epoch=self.pool.epoch, head=floor, leased=self.pool.leased_head)
+        if self._far is not None and self._agreed and report != self._reported:
+            self._reported = report
+            self._far.head(self.ports.caller, report)
         if self._far is None or self.pool.pending_count or not self.pool.known or self._filling:
             self.wake()
-        old = self.book.forget(now_ns // NS_PER_S - self.ports.rules.ttl_s)
-        if old:
-            self.later(old)
+        self.later(lambda: self.book.forget(now_ns // NS_PER_S - self.ports.rules.ttl_s))
 
     async def close(self) -> None:
         """Burn what is leased so that the accounts at rest are exact."""
@@ -366,6 +469,4 @@ class NearStock(Stock):
 
     def stored_keys(self, size_bit: int) -> int:
         """How many keys of a size could be issued from what is held."""
-        if not self.serving:
-            return 0
-        return self.pool.stock_bit() // (64 * words_of(size_bit))
+        return self.pool.issuable(size_bit) if self.serving else 0

@@ -8,7 +8,7 @@ been read again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from multiplane.kernel.errors import Busy, Faulty, MultiplaneError, Unknown
@@ -38,7 +38,8 @@ class Stock:
     async def commit(self, changes: Sequence[Change]) -> None:
         """Make rows durable before anything is answered.
 
-        Raises: Faulty(`store.commit_failed`), Unknown(`store.slow`); either poisons this side.
+        Raises: Faulty(`store.commit_failed`), Busy(`store.full`), Unknown(`store.slow`); each poisons this
+            side.
         """
         if self.poisoned:
             raise Busy("store.recovering", "the stock is being read again", retry_after_ns=1_000_000_000)
@@ -49,19 +50,24 @@ class Stock:
             self.poison()
             limit_s = self.ports.rules.commit_s
             raise Unknown("store.slow", f"store: expected a commit within {limit_s} s") from None
-        except Faulty:
+        except (Faulty, Busy):
             self.poison()
             raise
 
-    def later(self, changes: Sequence[Change]) -> None:
-        """Commit rows that nobody waits for."""
+    def later(self, change: Callable[[], Sequence[Change]]) -> None:
+        """Commit what nobody waits for: `change` alters the state and answers with the rows.
+
+        It is called only when its rows are next in line: rows that were made before another commit and
+        committed after it would undo it.
+        """
 
         async def commit() -> None:
-            with suppress(MultiplaneError):  # a failed commit has poisoned this side: it recovers by itself
-                await self.commit(changes)
+            changes = () if self.poisoned else change()
+            if changes:
+                with suppress(MultiplaneError):  # a failed commit has poisoned this side: it recovers
+                    await self.commit(changes)
 
-        if changes:
-            self.ports.spawn(commit())
+        self.ports.spawn(commit())
 
     def poison(self) -> None:
         """Serve nobody until the state has been read again."""

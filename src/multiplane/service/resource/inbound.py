@@ -93,7 +93,9 @@ class InboundPool:
             if epoch == saved.epoch:
                 block = msgspec.msgpack.decode(value, type=_BlockRow)
                 material = bytearray(sealer.unseal(block.sealed, f"{BLOCK_KIND}:{key}"))
-                pool._blocks[sequence] = _Block(material, int.from_bytes(block.taken, "little"))
+                taken = int.from_bytes(block.taken, "little")
+                pool._blocks[sequence] = _Block(material, taken)
+                pool.head = max(pool.head, sequence + 1 if taken else 0)
         return pool
 
     def row(self) -> Put:
@@ -161,6 +163,7 @@ class InboundPool:
             keys.append(bytes(block.material[offset_byte : offset_byte + size_byte]))
             block.material[offset_byte:end_byte] = bytes(end_byte - offset_byte)
             block.taken |= _mask(start, place.length_word)
+            self.head = max(self.head, sequence + 1)  # a key in use was leased, reported or not
             touched.add(sequence)
         changes: list[Change] = []
         closed = False
@@ -229,6 +232,18 @@ class InboundPool:
             self._storing.discard(sequence)
             changes.append(self._close(sequence))
         return [*changes, self.row()] if changes else []
+
+    def leased(self, epoch: int, head: int) -> list[Change]:
+        """The near side leases from `head` on: the row to commit, so that it cannot go back behind that."""
+        if epoch != self.epoch or head <= self.head:
+            return []
+        self.head = head
+        return [self.row()]
+
+    def remember(self, before: InboundPool) -> None:
+        """After reading the pool again: keep what `before` was told and never wrote down."""
+        if before.epoch == self.epoch:
+            self._reports = before._reports
 
     def heard(self, floor: int, now_ns: int) -> None:
         """The near side will issue nothing below `floor` any more."""

@@ -68,6 +68,8 @@ class OutboundPool:
         owner, peer: site names.
         epoch: of the stock, >= 1.
         secret: 32 bytes shared with the peer, under which key ids of this epoch are minted.
+
+    `leased_head` is the head as far as it is durable.
     """
 
     def __init__(self, owner: str, peer: str, epoch: int, secret: bytes, sealer: Sealer) -> None:
@@ -78,6 +80,7 @@ class OutboundPool:
         self._sealer = sealer
         self._next_sequence = 0
         self._head = 0
+        self.leased_head = 0
         self._pending: dict[int, tuple[bytes, int, int]] = {}
         self._storing: dict[int, bytes] = {}
         self._ready: dict[int, bytes] = {}
@@ -98,7 +101,8 @@ class OutboundPool:
         pool.accounts = saved.accounts
         pool.accounts.burnt_bit += saved.leased_bit
         pool.next_slot = saved.next_slot
-        pool._next_sequence, pool._head = saved.next_sequence, saved.head
+        pool._next_sequence = saved.next_sequence
+        pool._head = pool.leased_head = saved.head
         for key, sealed in blocks:
             _, epoch, sequence = block_sequence(key)
             if epoch == saved.epoch:
@@ -123,8 +127,8 @@ class OutboundPool:
 
     @property
     def block_count(self) -> int:
-        """Blocks that are on their way, usable or leased."""
-        return len(self._pending) + len(self._storing) + len(self._ready) + len(self._leases)
+        """Blocks that are on their way or usable; leases are on top, since no larger key may fit them."""
+        return len(self._pending) + len(self._storing) + len(self._ready)
 
     @property
     def pending_count(self) -> int:
@@ -189,6 +193,12 @@ class OutboundPool:
         """Blocks that can be leased."""
         return len(self._ready)
 
+    def issuable(self, size_bit: int) -> int:
+        """Keys of a size that could be cut from what is leased and usable now."""
+        words = words_of(size_bit)
+        leased = sum(lease.left_word // words for lease in self._leases)
+        return leased + len(self._ready) * (BLOCK_WORD // words)
+
     def lease(self, count: int) -> tuple[list[int], list[Change]]:
         """Take `count` ready blocks out of the stock at rest: their numbers, and the rows to commit."""
         taken = sorted(self._ready)[:count]
@@ -206,6 +216,7 @@ class OutboundPool:
             block = self._leasing.pop(sequence, None)
             if block is not None:  # None: the epoch ended meanwhile
                 self._leases.append(_Lease(sequence, block))
+                self.leased_head = max(self.leased_head, sequence + 1)
 
     def cut(self, slot: int, size_bit: int, number: int) -> list[tuple[str, bytes]]:
         """`number` keys (id, bytes) of unit `slot`; `missing_blocks` must have said 0."""
@@ -257,12 +268,15 @@ class OutboundPool:
     def agree(self, far_live: Iterable[int], far_next: int) -> tuple[list[int], list[Change]]:
         """Hold what the far side holds: pending blocks that have arrived, and the rows to commit.
 
-        Usable blocks that the far side lacks are burnt; pending ones that it would refuse are forgotten.
+        Usable blocks that the far side lacks are burnt; pending ones that it would refuse are forgotten, and
+        the others are overdue at once.
         """
         held = set(far_live)
         arrived = [s for s in self._pending if s in held]
         for sequence in [s for s in self._pending if s < far_next and s not in held]:
             del self._pending[sequence]
+        for sequence, (block, _, _) in self._pending.items():  # whatever became of them: send them now
+            self._pending[sequence] = (block, 0, 0)
         self._next_sequence = max(self._next_sequence, far_next)
         changes: list[Change] = []
         for sequence in [s for s in sorted(self._ready) if s not in held]:
@@ -273,7 +287,8 @@ class OutboundPool:
 
     def renew(self, epoch: int, secret: bytes) -> list[Change]:
         """Begin a new epoch: all that is left of the old one is burnt. The rows to commit."""
-        changes: list[Change] = [Delete(BLOCK_KIND, block_key(self.peer, self.epoch, s)) for s in self._ready]
+        held = sorted({*self._ready, *self._storing, *self._leasing})  # rows of some may be on their way
+        changes: list[Change] = [Delete(BLOCK_KIND, block_key(self.peer, self.epoch, s)) for s in held]
         while self._leases:
             self._drop_tail()
         self.accounts.burnt_bit += BLOCK_BIT * (len(self._ready) + len(self._storing) + len(self._leasing))
@@ -281,7 +296,7 @@ class OutboundPool:
             part.clear()
         self._pending.clear()
         self.epoch, self.secret, self.known = epoch, secret, False
-        self._next_sequence = self._head = self.next_slot = 0
+        self._next_sequence = self._head = self.leased_head = self.next_slot = 0
         return [*changes, self.row()]
 
     # --- accounts ------------------------------------------------------------------------------------------
