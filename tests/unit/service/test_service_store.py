@@ -18,7 +18,7 @@ from multiplane.runtime.faults import NoFaults, ScriptedFaults
 from multiplane.runtime.store_memory import MemoryStore
 from multiplane.service.planes import KeyRules, StockHello
 from multiplane.service.resource import inbound, outbound, units
-from multiplane.service.resource.blocks import BLOCK_BYTE
+from multiplane.service.resource.blocks import BLOCK_BYTE, confirmed, parcel_label
 from multiplane.service.resource.units import UnitBook
 from multiplane.twin.scenario import load_shipped
 
@@ -87,7 +87,9 @@ def test_rows_of_background_work_never_undo_a_later_commit() -> None:
         assert pool is not None
         pool._reports.appendleft((now_ns - 2 * 10**9 * far.ports.rules.ttl_s, 2))
         far.tick(now_ns)  # a block is due; before its rows are committed, another one comes
-        await far.parcel(pool.epoch, far._boot, pool._next_sequence, bytes(BLOCK_BYTE))
+        label = parcel_label(pool.epoch, far._boot, pool._next_sequence)
+        block = confirmed(pool.secret, label, bytes(BLOCK_BYTE))
+        await far.parcel(pool.epoch, far._boot, pool._next_sequence, block)
         await asyncio.sleep(0)
         assert pool.accounts.expired_bit == 63 * 256
         owner = element_urn("pair", "bob")

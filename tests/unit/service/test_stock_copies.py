@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from multiplane.security.keyid import Place
-from multiplane.service.resource.blocks import BLOCK_BIT, BLOCK_BYTE, BLOCK_WORD, Sealer
+from multiplane.service.resource.blocks import (
+    BLOCK_BIT,
+    BLOCK_BYTE,
+    BLOCK_WORD,
+    Sealer,
+    checked,
+    confirmed,
+    parcel_label,
+)
 from multiplane.service.resource.inbound import InboundPool
 
 PLAIN = Sealer(lambda plain, what: plain, lambda sealed, what: sealed)
@@ -49,3 +57,14 @@ def test_words_taken_are_zeroed_and_never_given_twice() -> None:
     assert not pool.free(Place(0, 7, 2))
     assert pool.free(Place(0, 8, 4))
     assert pool.ledger().closes
+
+
+def test_a_block_that_was_changed_swapped_or_cut_on_the_way_is_not_taken() -> None:
+    secret, label = bytes(range(32)), parcel_label(1, 1, 7)
+    sent = confirmed(secret, label, BLOCK)
+    assert checked(secret, label, sent) == BLOCK
+    changed = bytes([sent[0] ^ 1]) + sent[1:]
+    for payload in (changed, sent[:-1], BLOCK, b"", sent + b"0"):
+        assert checked(secret, label, payload) is None
+    assert checked(secret, parcel_label(1, 1, 8), sent) is None
+    assert checked(bytes(32), label, sent) is None

@@ -27,7 +27,7 @@ from multiplane.service.planes import (
     UnitCommitted,
 )
 from multiplane.service.resource import inbound, units
-from multiplane.service.resource.blocks import fingerprint
+from multiplane.service.resource.blocks import checked, fingerprint, parcel_label
 from multiplane.service.resource.inbound import InboundPool
 from multiplane.service.resource.units import Unit, UnitBook
 
@@ -228,9 +228,13 @@ class FarStock(Stock):
         self.pool = pool
         return True
 
-    async def _take_block(self, sequence: int, block: bytes) -> bool:
+    async def _take_block(self, sequence: int, payload: bytes) -> bool:
         pool = self.pool
         if pool is None or pool.epoch != self._expected_epoch:
+            return False
+        block = checked(pool.secret, parcel_label(pool.epoch, self._boot, sequence), payload)
+        if block is None:
+            self.ports.counters.add("parcel.altered")
             return False
         changes = pool.accept(sequence, block)
         if changes is None:

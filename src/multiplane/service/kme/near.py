@@ -30,6 +30,7 @@ from multiplane.service.resource.blocks import (
     BLOCK_BYTE,
     BLOCK_WORD,
     MAX_SLOT,
+    confirmed,
     fingerprint,
     parcel_label,
     words_of,
@@ -409,6 +410,8 @@ class NearStock(Stock):
 
     async def _carry(self, sequence: int, payload: bytes) -> None:
         label = parcel_label(self.pool.epoch, self.ports.boot, sequence)
+        if sequence >= 0:
+            payload = confirmed(self.pool.secret, label, payload)
         await self._bring(Parcel(source=self.ports.site, target=self.peer, label=label, payload=payload))
 
     # --- what others tell ----------------------------------------------------------------------------------
