@@ -192,7 +192,7 @@ class FarStock(Stock):
             return
         pool.heard(report.head, self.ports.timeline.now_ns())
         if report.leased > pool.head:
-            self.later(lambda: pool.leased(report.epoch, report.leased))
+            self.later(lambda: pool.leased(report.epoch, report.leased) if pool is self.pool else [])
 
     # --- parcels -------------------------------------------------------------------------------------------
 
@@ -304,13 +304,12 @@ class FarStock(Stock):
 
     def tick(self, now_ns: int) -> None:
         """Once a second: let go of what is too old."""
-        ttl_s = self.ports.rules.ttl_s
-
-        def change() -> list[Change]:
-            expired = self.pool.expire(now_ns, ttl_s * NS_PER_S) if self.pool else []
-            return [*expired, *self.book.forget(now_ns // NS_PER_S - ttl_s)]
-
-        self.later(change)
+        pool, ttl_s = self.pool, self.ports.rules.ttl_s
+        before_s = now_ns // NS_PER_S - ttl_s
+        if pool is not None and pool.due(now_ns, ttl_s * NS_PER_S):
+            self.later(lambda: pool.expire(now_ns, ttl_s * NS_PER_S) if pool is self.pool else [])
+        if self.book.has_older(before_s):
+            self.later(lambda: self.book.forget(before_s))
 
 
 def not_found() -> Refused:

@@ -463,7 +463,9 @@ class NearStock(Stock):
             self._far.head(self.ports.caller, report)
         if self._far is None or self.pool.pending_count or not self.pool.known or self._filling:
             self.wake()
-        self.later(lambda: self.book.forget(now_ns // NS_PER_S - self.ports.rules.ttl_s))
+        before_s = now_ns // NS_PER_S - self.ports.rules.ttl_s
+        if self.book.has_older(before_s):
+            self.later(lambda: self.book.forget(before_s))
 
     async def close(self) -> None:
         """Burn what is leased so that the accounts at rest are exact."""

@@ -250,10 +250,14 @@ class InboundPool:
         if not self._reports or floor > self._reports[-1][1]:
             self._reports.append((now_ns, floor))
 
+    def due(self, now_ns: int, ttl_ns: int) -> bool:
+        """Whether a floor was reported longer than `ttl_ns` ago."""
+        return bool(self._reports) and now_ns - self._reports[0][0] > ttl_ns
+
     def expire(self, now_ns: int, ttl_ns: int) -> list[Change]:
         """Let go of blocks below a floor reported longer than `ttl_ns` ago: the rows to commit."""
         floor = 0
-        while self._reports and now_ns - self._reports[0][0] > ttl_ns:
+        while self.due(now_ns, ttl_ns):
             floor = self._reports.popleft()[1]
         return self._discard([s for s in sorted(self._blocks) if s < floor], expired=True)
 

@@ -113,6 +113,10 @@ class UnitBook:
         """Every unit of the epoch, by slot."""
         return [self._by_slot[slot] for slot in sorted(self._by_slot)]
 
+    def has_older(self, before_s: int) -> bool:
+        """Whether `forget` would let go of anything."""
+        return any(unit.valid_until_s < before_s for unit in self._by_slot.values())
+
     def forget(self, before_s: int) -> list[Change]:
         """Let go of units that expired before Unix time `before_s`: the rows to delete."""
         old = [unit for unit in self._by_slot.values() if unit.valid_until_s < before_s]
