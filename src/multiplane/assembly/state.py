@@ -116,7 +116,12 @@ def kek_of(state: Path) -> bytes:
         handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(handle, "w") as file:
             file.write(secrets.token_hex(32) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # rows sealed under a key that did not last are lost
         draft.replace(path)
+        folder = os.open(state, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
     text = given if given is not None else path.read_text()
     try:
         kek = bytes.fromhex(text.strip())
