@@ -135,7 +135,12 @@ class HttpServer:
         try:
             caller = self._caller(connection, request)
             row, params, query = self._find(request)
-            body = await self._body(connection, request) if request.has_body else b""
+            body = b""
+            if request.has_body:
+                self._check_head(request)
+                if not request.whole:
+                    await self._rest(connection, request)
+                body = self._body(request)
             reply = await row.handler(Request(caller=caller, params=params, query=query, body=body))
             if reply.status == 200:
                 self._faults.reach("answer.before")
@@ -191,24 +196,26 @@ class HttpServer:
         except ValueError:
             raise _Stop(failure(400, "request target: expected percent-encoded UTF-8")) from None
 
-    async def _body(self, connection: Connection, request: Incoming) -> bytes:
-        most_byte = self.limits.body_byte
+    def _check_head(self, request: Incoming) -> None:
+        """Refuse a body that its head tells is not wanted, before it comes."""
         for name, plain in _CODINGS:
             if request.fields.get(name, plain).lower() != plain:
                 field = name.decode().title()
                 detail = {"field": field, "expected": plain.decode()}
                 raise _Stop(failure(415, f"{field}: expected none but {plain.decode()}", detail))
-        if request.announced_byte > most_byte:
-            raise _too_large(most_byte)
-        if not request.whole:
-            try:
-                await connection.body(request)
-            except TimeoutError:
-                raise _Stop(
-                    failure(408, f"body: expected its end within {self.limits.body_s} s"), closes=True
-                ) from None
-        if request.size_byte > most_byte:
-            raise _too_large(most_byte)
+        if request.announced_byte > self.limits.body_byte:
+            raise _too_large(self.limits.body_byte)
+
+    async def _rest(self, connection: Connection, request: Incoming) -> None:
+        try:
+            await connection.body(request)
+        except TimeoutError:
+            reason = f"body: expected its end within {self.limits.body_s} s"
+            raise _Stop(failure(408, reason), closes=True) from None
+
+    def _body(self, request: Incoming) -> bytes:
+        if request.size_byte > self.limits.body_byte:
+            raise _too_large(self.limits.body_byte)
         if request.spoilt:
             raise _Stop(failure(400, "body: expected as many bytes as announced"), closes=True)
         return b"".join(request.parts)

@@ -27,7 +27,9 @@ class Incoming:
     """
 
     __slots__ = (
+        "announced_byte",
         "fields",
+        "has_body",
         "keep_alive",
         "parts",
         "refusal",
@@ -47,22 +49,14 @@ class Incoming:
         self.verb = verb
         self.target = target
         self.fields = fields
+        self.announced_byte = int(fields.get(b"content-length", 0))  # the parser has seen that it is a number
+        self.has_body = self.announced_byte > 0 or b"transfer-encoding" in fields
         self.keep_alive = False
         self.refusal: Reply | None = None
         self.parts: list[bytes] = []
         self.size_byte = 0
         self.whole = False
         self.spoilt = False
-
-    @property
-    def announced_byte(self) -> int:
-        """Content-Length, 0 when there is none; the parser has seen that it is a number."""
-        return int(self.fields.get(b"content-length", 0))
-
-    @property
-    def has_body(self) -> bool:
-        """Whether its head announces a body."""
-        return self.announced_byte > 0 or b"transfer-encoding" in self.fields
 
 
 class RequestReader:
