@@ -174,6 +174,7 @@ class Connection(asyncio.Protocol):
         """Say goodbye; what is written already still goes out."""
         self._closing = True
         self._reader.close()
+        self._read_on()  # what still comes is thrown away: unread bytes would hold up the end of TLS
         if self.wire is not None:
             self.wire.close()
 
@@ -206,7 +207,7 @@ class Connection(asyncio.Protocol):
         self._reader.feed(data)
         if self._wants:
             self._wake()
-        elif not self._paused and self.wire is not None:
+        elif not (self._paused or self._closing) and self.wire is not None:
             self._paused = True
             self.wire.pause_reading()
 
@@ -251,12 +252,16 @@ class Connection(asyncio.Protocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
+    def _read_on(self) -> None:
+        if self._paused and self.wire is not None:
+            self._paused = False
+            self.wire.resume_reading()
+
     async def _wait(self, *, wants: bool) -> None:
         """For something to happen; the task `wants` more bytes, or only that those written leave."""
         self._wants = wants
-        if wants and self._paused and self.wire is not None:
-            self._paused = False
-            self.wire.resume_reading()
+        if wants:
+            self._read_on()
         self._waiter = self._loop.create_future()
         await self._waiter
 

@@ -137,18 +137,21 @@ class RequestReader:
     # What the parser calls.
 
     def on_message_begin(self) -> None:
+        """A head begins."""
         self.in_head = True
         self._target = b""
         self._fields = {}
         self._field_byte = self._partial_byte = 0
 
     def on_url(self, part: bytes) -> None:
+        """A part of the target."""
         self._target += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        """A header field, or a trailer field, which only counts."""
         self._field_byte += len(name) + len(value)
         if self._field_byte > self._limits.header_byte:
-            if self._coming is not None:  # trailers
+            if self._coming is not None:  # the parser turns it into its own error
                 raise ValueError("too long")
             return
         key = name.lower()
@@ -157,6 +160,7 @@ class RequestReader:
             fields[key] = fields[key] + b", " + value if key in fields else value
 
     def on_headers_complete(self) -> None:
+        """The head has ended: here is a request."""
         parser, fields = self._parser, self._fields
         assert parser is not None
         self.in_head = False
@@ -176,6 +180,7 @@ class RequestReader:
         self.requests.append(request)
 
     def on_body(self, data: bytes) -> None:
+        """A part of a body; beyond the limit it only counts."""
         request = self._coming
         assert request is not None
         request.size_byte += len(data)
@@ -183,6 +188,7 @@ class RequestReader:
             request.parts.append(data)
 
     def on_message_complete(self) -> None:
+        """The body has ended."""
         assert self._coming is not None
         self._coming.whole = True
         self._coming = None
