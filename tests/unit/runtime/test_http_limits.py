@@ -89,7 +89,7 @@ def test_malformed_requests_are_answered_with_json_and_closed(
 @pytest.mark.parametrize("after", [0, 1], ids=["first request", "later request"])
 def test_slow_request_head_is_answered_408(kme: Credential, alice: ssl.SSLContext, after: int) -> None:
     async def main() -> None:
-        async with serving(kme, limits=QUICK) as served, connected(served.port, alice) as wire:
+        async with serving(kme, limits=Limits(head_s=0.2)) as served, connected(served.port, alice) as wire:
             for _ in range(after):
                 assert (await wire.ask("GET", STATUS)).status == 200
             await wire.send(b"GET / HTT")
