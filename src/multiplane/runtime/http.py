@@ -8,29 +8,24 @@ import logging
 import ssl
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
-from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.streams import EMPTY_PAYLOAD
-from aiohttp.web import Server
-from aiohttp.web_protocol import RequestPayloadError
 
 from multiplane.api.wire.web import Reply, Request, Route, failure
 from multiplane.kernel.errors import Busy, MultiplaneError, Refused
 from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Faults
 from multiplane.runtime.http_accept import Listener
-from multiplane.runtime.http_connection import Answer, Connection, Exchange, render
+from multiplane.runtime.http_connection import Answer, Connection, render
 from multiplane.runtime.http_limits import Limits, Statistics
+from multiplane.runtime.http_reading import Incoming
 from multiplane.runtime.http_routing import Router
-
-if TYPE_CHECKING:
-    from aiohttp.http import RawRequestMessage
 
 _LOG: Final = logging.getLogger(__name__)
 _USUAL: Final = Limits()
 _SHOWN_CHARACTERS: Final = 64
+_CODINGS: Final = ((b"content-encoding", b"identity"), (b"transfer-encoding", b"chunked"))
 
 Query = tuple[tuple[str, str], ...]
 
@@ -84,13 +79,11 @@ class HttpServer:
         self._faults = faults
         self._statistics = Statistics()
         self._listener = Listener(self._connection, tls_context, limits, self._statistics)
-        self._server: Server | None = None
         self._stopping = False
         self._request_ids = itertools.count(1)
 
     async def start(self, host: str, port: int) -> int:
         """Listen on `host`; port 0 takes a free one. Returns the port."""
-        self._server = Server(self._answer, request_factory=Exchange)  # type: ignore[arg-type]
         return self._listener.start(host, port)
 
     async def stop(self, grace_s: float) -> None:
@@ -98,12 +91,7 @@ class HttpServer:
         self._stopping = True
         await self._listener.close()
         for connection in list(self._listener.connections):
-            if connection.busy:
-                connection.close()
-            elif connection.wire is None:
-                connection.drop()
-            else:
-                connection.force_close()
+            connection.finish()
         if not await self._listener.emptied(grace_s):
             for connection in list(self._listener.connections):
                 connection.cut()
@@ -114,8 +102,7 @@ class HttpServer:
         return msgspec.structs.replace(self._statistics, requests=dict(self._statistics.requests))
 
     def _connection(self) -> Connection:
-        assert self._server is not None
-        return Connection(self, self._server, asyncio.get_running_loop())
+        return Connection(self, asyncio.get_running_loop())
 
     # What connections ask of their host.
 
@@ -132,28 +119,28 @@ class HttpServer:
     def gone(self, connection: Connection) -> None:
         self._listener.gone(connection)
 
-    def render(self, reply: Reply, *, keep_alive: bool, bare: bool = False) -> Answer:
-        return render(reply, keep_alive=keep_alive, unix_s=self._wall_ns() // 1_000_000_000, bare=bare)
-
     def written(self, answer: Answer) -> None:
         requests = self._statistics.requests
         requests[answer.status] = requests.get(answer.status, 0) + 1
         if answer.status == 200:
             self._faults.reach("answer.after")
 
-    # One request.
-
-    async def _answer(self, exchange: Exchange) -> Answer:
+    async def answer(self, connection: Connection, request: Incoming) -> Answer:
+        """What a request is answered; this never fails."""
         debug = _LOG.isEnabledFor(logging.DEBUG)
         started_ns = time.perf_counter_ns() if debug else 0
         request_id = next(self._request_ids)
-        message, payload, connection = exchange.message, exchange.payload, exchange.connection
         row: Route | None = None
         closes = False
         try:
-            caller = self._caller(connection)
-            row, params, query = self._find(message)
-            body = b"" if payload is EMPTY_PAYLOAD else await self._body(exchange)
+            caller = self._caller(connection, request)
+            row, params, query = self._find(request)
+            body = b""
+            if request.has_body:
+                self._check_head(request)
+                if not request.whole:
+                    await self._rest(connection, request)
+                body = self._body(request)
             reply = await row.handler(Request(caller=caller, params=params, query=query, body=body))
             if reply.status == 200:
                 self._faults.reach("answer.before")
@@ -164,25 +151,23 @@ class HttpServer:
         except Exception:
             _LOG.exception("request %d: internal fault", request_id)
             reply = failure(503, "internal fault", {"request_id": request_id})
-        keep_alive = not (
-            closes or message.should_close or message.upgrade or self._stopping or not payload.is_eof()
-        )
         if debug:
             took_ms = (time.perf_counter_ns() - started_ns) / 1e6
             who = connection.caller.principal if connection.caller else "-"
             path = row.path if row else "-"
             _LOG.debug(
-                "request %d: %s %s %s %d %.2f ms",
-                request_id,
-                who,
-                message.method,
-                path,
-                reply.status,
-                took_ms,
+                "request %d: %s %s %s %d %.2f ms", request_id, who, request.verb, path, reply.status, took_ms
             )
-        return self.render(reply, keep_alive=keep_alive, bare=message.method == "HEAD")
+        return render(
+            reply,
+            keep_alive=request.keep_alive and request.whole and not (closes or self._stopping),
+            unix_s=self._wall_ns() // 1_000_000_000,
+            bare=request.verb == "HEAD",
+        )
 
-    def _caller(self, connection: Connection) -> Caller:
+    def _caller(self, connection: Connection, request: Incoming) -> Caller:
+        if request.refusal is not None:
+            raise _Stop(request.refusal, closes=True)
         if connection.refusal is not None:
             reason = connection.refusal
             raise _Stop(failure(401, reason.reason, {"code": reason.code}), closes=True)
@@ -192,62 +177,48 @@ class HttpServer:
             )
         return connection.caller
 
-    def _find(self, message: RawRequestMessage) -> tuple[Route, dict[str, str], Query]:
-        header_byte = sum([len(name) + len(value) for name, value in message.raw_headers])
-        if header_byte > self.limits.header_byte:
-            raise _Stop(
-                failure(431, f"request head: expected at most {self.limits.header_byte} bytes"), closes=True
-            )
+    def _find(self, request: Incoming) -> tuple[Route, dict[str, str], Query]:
+        verb = request.verb
         try:
-            match = self._router.find(message.path)
+            match = self._router.find(request.target)
             if match is None:
-                path = message.path[:_SHOWN_CHARACTERS]
+                path = request.target[:_SHOWN_CHARACTERS]
                 raise _Stop(
                     failure(404, "path: expected one of this interface", {"field": "path", "value": path})
                 )
-            found = match.row(message.method)
+            found = match.row(verb)
             if found is None:
                 allowed = ", ".join(match.verbs)
-                detail = {"field": "method", "value": message.method, "expected": allowed}
+                detail = {"field": "method", "value": verb, "expected": allowed}
                 headers = (("Allow", allowed),)
-                raise _Stop(
-                    failure(405, f"method: expected {allowed}, got {message.method}", detail, headers=headers)
-                )
-            return found, match.params(message.method), match.query()
+                raise _Stop(failure(405, f"method: expected {allowed}, got {verb}", detail, headers=headers))
+            return found, match.params(verb), match.query()
         except ValueError:
             raise _Stop(failure(400, "request target: expected percent-encoded UTF-8")) from None
 
-    async def _body(self, exchange: Exchange) -> bytes:
-        headers, payload, most = exchange.message.headers, exchange.payload, self.limits.body_byte
-        if headers.get("Content-Encoding", "identity").lower() != "identity":
-            detail = {"field": "Content-Encoding", "expected": "identity"}
-            raise _Stop(failure(415, "Content-Encoding: expected none", detail))
-        if int(headers.get("Content-Length", 0)) > most:
-            raise _too_large(most)
-        try:
-            if payload.is_eof():
-                body = payload.read_nowait()
-            else:
-                body = await self._rest_of_body(exchange)
-        except TimeoutError:
-            raise _Stop(
-                failure(408, f"body: expected its end within {self.limits.body_s} s"), closes=True
-            ) from None
-        except (RequestPayloadError, HttpProcessingError, ConnectionError):
-            raise _Stop(failure(400, "body: expected as many bytes as announced"), closes=True) from None
-        if len(body) > most:
-            raise _too_large(most)
-        return body
+    def _check_head(self, request: Incoming) -> None:
+        """Refuse a body that its head tells is not wanted, before it comes."""
+        for name, plain in _CODINGS:
+            if request.fields.get(name, plain).lower() != plain:
+                field = name.decode().title()
+                detail = {"field": field, "expected": plain.decode()}
+                raise _Stop(failure(415, f"{field}: expected none but {plain.decode()}", detail))
+        if request.announced_byte > self.limits.body_byte:
+            raise _too_large(self.limits.body_byte)
 
-    async def _rest_of_body(self, exchange: Exchange) -> bytes:
-        """The body of which only a part has come, or just more than the limit of it."""
-        if "Expect" in exchange.message.headers:
-            exchange.connection.go_on()
-        body = bytearray()
-        async with asyncio.timeout(self.limits.body_s):
-            while len(body) <= self.limits.body_byte and (chunk := await exchange.payload.readany()):
-                body += chunk
-        return bytes(body)
+    async def _rest(self, connection: Connection, request: Incoming) -> None:
+        try:
+            await connection.body(request)
+        except TimeoutError:
+            reason = f"body: expected its end within {self.limits.body_s} s"
+            raise _Stop(failure(408, reason), closes=True) from None
+
+    def _body(self, request: Incoming) -> bytes:
+        if request.size_byte > self.limits.body_byte:
+            raise _too_large(self.limits.body_byte)
+        if request.spoilt:
+            raise _Stop(failure(400, "body: expected as many bytes as announced"), closes=True)
+        return b"".join(request.parts)
 
 
 def _too_large(most_byte: int) -> _Stop:

@@ -1,29 +1,28 @@
-"""One connection of the HTTP server: aiohttp's request handler with an identity, deadlines and own answers.
+"""One connection of the server: requests in, answers out, one at a time and in order.
 
-aiohttp parses and keeps the order of requests. What differs here: the peer's certificate is read once per
-connection, every answer is one write of bytes that are ready, and every failure is JSON.
+The bytes of a connection belong to its task, which answers what the reader has found. While that task has
+something to do nothing more is read (but for what has come already), so that a client cannot pile up work;
+while the client does not read, nothing more is answered.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, Protocol
-
-from aiohttp.http_exceptions import LineTooLong
-from aiohttp.web_protocol import RequestHandler
+from typing import Any, Final, Protocol
 
 from multiplane.api.wire.web import JSON_TYPE, Reply, failure
 from multiplane.kernel.errors import Refused
 from multiplane.kernel.nouns import Caller
 from multiplane.runtime.http_limits import Limits
+from multiplane.runtime.http_reading import Incoming, RequestReader
 
-if TYPE_CHECKING:
-    from aiohttp.http import RawRequestMessage
-    from aiohttp.streams import StreamReader
-    from aiohttp.web import Server
+_LOG: Final = logging.getLogger(__name__)
 
 _STATUS_LINE: Final = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: {JSON_TYPE}\r\nContent-Length: "
@@ -42,7 +41,7 @@ class Host(Protocol):
 
     def gone(self, connection: Connection) -> None: ...
 
-    def render(self, reply: Reply, *, keep_alive: bool) -> Answer: ...
+    async def answer(self, connection: Connection, request: Incoming) -> Answer: ...
 
     def written(self, answer: Answer) -> None: ...
 
@@ -58,39 +57,68 @@ class Answer:
         self.keep_alive = keep_alive
 
 
-class Exchange:
-    """One request and the connection it came over: as much of a request as aiohttp's loop asks for."""
+class Deadline:
+    """One timer that is set and cleared for every request, but seldom moved: it looks again when it rings."""
 
-    __slots__ = ("_task", "connection", "message", "payload")
+    __slots__ = ("_due_s", "_loop", "_ring", "_timer")
 
-    def __init__(
-        self,
-        message: RawRequestMessage,
-        payload: StreamReader,
-        connection: Connection,
-        writer: object,  # noqa: ARG002  # aiohttp passes it
-        task: Any,
-    ) -> None:
-        self.message = message
-        self.payload = payload
-        self.connection = connection
-        self._task = task
+    def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> None:
+        self._loop = loop
+        self._ring = ring
+        self._due_s: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
-    def _cancel(self, error: BaseException) -> None:
-        self.payload.set_exception(error)
+    def set(self, timeout_s: float) -> None:
+        """Ring after this time, instead of when it was set to before."""
+        self._due_s = due_s = self._loop.time() + timeout_s
+        if self._timer is None or self._timer.when() > due_s:
+            self.cancel()
+            self._due_s = due_s
+            self._timer = self._loop.call_at(due_s, self._look)
+
+    def clear(self) -> None:
+        """Do not ring."""
+        self._due_s = None
+
+    def cancel(self) -> None:
+        """Do not ring, and let go."""
+        self._due_s = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._due_s is None:
+            return
+        if self._due_s > self._loop.time():
+            self._timer = self._loop.call_at(self._due_s, self._look)
+        else:
+            self._due_s = None
+            self._ring()
 
 
-class Connection(RequestHandler):
+class Connection(asyncio.Protocol):
     """One client.
 
     `caller` and `not_after_ns` come from its certificate; `refusal` says why there is no caller.
     """
 
     __slots__ = (
-        "_answered",
-        "_head_byte",
-        "_head_timer",
+        "_admitted",
+        "_at_work",
+        "_closing",
+        "_deadline",
+        "_head_timed",
         "_host",
+        "_last",
+        "_loop",
+        "_paused",
+        "_reader",
+        "_waiter",
+        "_wants",
+        "_worker",
+        "_writable",
         "caller",
         "not_after_ns",
         "opening",
@@ -98,42 +126,28 @@ class Connection(RequestHandler):
         "wire",
     )
 
-    def __init__(self, host: Host, server: Server, loop: asyncio.AbstractEventLoop) -> None:
-        limits = host.limits
-        super().__init__(
-            server,
-            loop=loop,
-            keepalive_timeout=limits.keep_alive_s,
-            access_log=None,  # type: ignore[arg-type]  # aiohttp tests it for truth
-            max_line_size=limits.header_byte,
-            max_field_size=limits.header_byte,
-            lingering_time=0.0,
-            auto_decompress=False,
-        )
+    def __init__(self, host: Host, loop: asyncio.AbstractEventLoop) -> None:
         self._host = host
-        self._answered = 0
-        self._head_byte = 0
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._loop = loop
+        self._reader = RequestReader(host.limits)
+        self._worker: asyncio.Task[None] | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._deadline = Deadline(loop, self._due)
+        self._head_timed = True
+        self._admitted = self._at_work = self._last = self._closing = False
+        self._wants = self._paused = False
+        self._writable = True
         self.opening: asyncio.Task[Any] | None = None
         self.wire: asyncio.Transport | None = None
         self.caller: Caller | None = None
         self.not_after_ns = 0
         self.refusal: Refused | None = None
-        self.expect_head()
+        self._deadline.set(host.limits.head_s)
 
     @property
     def busy(self) -> bool:
         """Whether a request has come that is not answered yet."""
-        return self._request_count > self._answered
-
-    def expect_head(self) -> None:
-        """Start the deadline of a request head."""
-        self._head_timer = self._loop.call_later(self._host.limits.head_s, self._head_due)
-
-    def go_on(self) -> None:
-        """Tell a client that waits for it to send the body (RFC 9110, 10.1.1)."""
-        if self.transport is not None:
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return self._at_work or bool(self._reader.requests)
 
     def drop(self) -> None:
         """Cut at once, in whatever state."""
@@ -144,15 +158,31 @@ class Connection(RequestHandler):
 
     def cut(self) -> None:
         """Drop it together with the request in work."""
-        if self._task_handler is not None:
-            self._task_handler.cancel()
+        if self._worker is not None:
+            self._worker.cancel()
         self.drop()
+
+    def finish(self) -> None:
+        """Close once the request in work is answered."""
+        self._last = True
+        if self.wire is None:
+            self.drop()
+        elif not self.busy:
+            self.close()
+
+    def close(self) -> None:
+        """Say goodbye; what is written already still goes out."""
+        self._closing = True
+        self._reader.close()
+        self._read_on()  # what still comes is thrown away: unread bytes would hold up the end of TLS
+        if self.wire is not None:
+            self.wire.close()
 
     def forget(self) -> None:
         """Stop the deadline of a connection that is gone."""
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        self._deadline.cancel()
+
+    # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -161,106 +191,133 @@ class Connection(RequestHandler):
             certificate = transport.get_extra_info("ssl_object").getpeercert(True)
             self._host.identify(self, certificate)
         except Exception as error:
-            self.logger.error("cannot read the identity of a peer: %s", type(error).__name__)
+            _LOG.error("cannot read the identity of a peer: %s", type(error).__name__)
             transport.abort()
-        super().connection_made(transport)
+            return
+        self._worker = self._loop.create_task(self._work())
 
-    def connection_lost(self, exc: BaseException | None) -> None:
-        super().connection_lost(exc)
+    def connection_lost(self, exc: BaseException | None) -> None:  # noqa: ARG002
         self.wire = None
+        self._closing = True
+        self._reader.close()
+        self._wake()
         self._host.gone(self)
 
-    def resume_reading(self, resume_parser: bool = True) -> None:
-        # aiohttp calls this for every piece of every body, and parses nothing again when it was not paused.
-        if self._reading_paused:
-            super().resume_reading(resume_parser)
-
     def data_received(self, data: bytes) -> None:
-        count = self._request_count
-        super().data_received(data)
-        if self._request_count != count:
-            self._head_byte = 0
-            if self._head_timer is not None:
-                self.forget()
-            if count == 0:
-                self._host.admitted(self)
-        elif self._answered == count and data:
-            self._partial_head(len(data))
+        self._reader.feed(data)
+        if self._wants:
+            self._wake()
+        elif not (self._paused or self._closing) and self.wire is not None:
+            self._paused = True
+            self.wire.pause_reading()
 
-    def _partial_head(self, size_byte: int) -> None:
-        self._head_byte += size_byte
-        if self._head_byte > self._host.limits.header_byte:
-            self._reject(
-                failure(431, f"request head: expected at most {self._host.limits.header_byte} bytes")
-            )
-        elif self._head_timer is None:
-            self.expect_head()
+    def pause_writing(self) -> None:
+        self._writable = False
 
-    def _head_due(self) -> None:
-        self._head_timer = None
-        if self._head_byte:
-            self._reject(failure(408, f"request head: expected its end within {self._host.limits.head_s} s"))
+    def resume_writing(self) -> None:
+        self._writable = True
+        self._wake()
+
+    def _due(self) -> None:
+        """Too long a head, or too long a silence before it."""
+        if self.busy:
+            return
+        if self._reader.in_head:
+            limit_s = self._host.limits.head_s
+            self._reader.refuse(failure(408, f"request head: expected its end within {limit_s} s"))
+            self._wake()
+        elif self._admitted:
+            self.close()
         else:
             self.drop()
 
-    def _reject(self, reply: Reply) -> None:
-        if self.transport is not None:
-            answer = self._host.render(reply, keep_alive=False)
-            self.transport.write(answer.data)
-            self._host.written(answer)
-        self.force_close()
+    # The task.
 
-    async def finish_response(
-        self,
-        request: Any,
-        resp: Any,
-        start_time: float | None,  # noqa: ARG002
-    ) -> tuple[Any, bool]:
-        """Write an answer; aiohttp calls this once for each request, in order."""
-        if self.transport is None:
-            return resp, True
-        self.transport.write(resp.data)
-        self._host.written(resp)
-        if self._paused:
+    async def _work(self) -> None:
+        try:
+            while (request := await self._next()) is not None:
+                self._at_work = True
+                keeps = await self._send(await self._host.answer(self, request))
+                self._at_work = False
+                if not keeps:
+                    await self._linger(request)
+                    break
+        except Exception:
+            _LOG.exception("internal fault")
+        finally:
+            self.close()
+
+    def _wake(self) -> None:
+        self._wants = False
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _read_on(self) -> None:
+        if self._paused and self.wire is not None:
+            self._paused = False
+            self.wire.resume_reading()
+
+    async def _wait(self, *, wants: bool) -> None:
+        """For something to happen; the task `wants` more bytes, or only that those written leave."""
+        self._wants = wants
+        if wants:
+            self._read_on()
+        self._waiter = self._loop.create_future()
+        await self._waiter
+
+    async def _next(self) -> Incoming | None:
+        """The next request, None when there will be none."""
+        reader, limits = self._reader, self._host.limits
+        while not self._closing and not reader.requests:
+            if not self._head_timed:
+                self._head_timed = reader.in_head
+                self._deadline.set(limits.head_s if reader.in_head else limits.keep_alive_s)
+            await self._wait(wants=True)
+        self._deadline.clear()
+        self._head_timed = False
+        if self._closing:
+            return None
+        if not self._admitted:
+            self._admitted = True
+            self._host.admitted(self)
+        return reader.requests.popleft()
+
+    async def body(self, request: Incoming) -> None:
+        """Wait until no more of a body is wanted: it is whole, spoilt or too large.
+
+        Raises: TimeoutError.
+        """
+        limits = self._host.limits
+        if self.wire is not None and request.fields.get(b"expect", b"").lower() == b"100-continue":
+            self.wire.write(b"HTTP/1.1 100 Continue\r\n\r\n")  # RFC 9110, 10.1.1
+        async with asyncio.timeout(limits.body_s):
+            while not (request.whole or request.spoilt or request.size_byte > limits.body_byte):
+                await self._wait(wants=True)
+
+    async def _send(self, answer: Answer) -> bool:
+        """Write an answer; whether another one may follow."""
+        if self._closing or self.wire is None:
+            return False
+        self.wire.write(answer.data)
+        self._host.written(answer)
+        if not self._writable:
             try:
                 async with asyncio.timeout(self._host.limits.body_s):
-                    await self._drain_helper()
+                    while not (self._writable or self._closing):
+                        await self._wait(wants=False)
             except TimeoutError:
                 self.drop()
-                return resp, True
-        if resp.keep_alive:
-            self._answered += 1
-        else:
-            await self._linger(request.payload)
-        return resp, False
+                return False
+        return answer.keep_alive and not self._last
 
-    async def _linger(self, payload: StreamReader) -> None:
+    async def _linger(self, request: Incoming) -> None:
         """Throw away some of a body nobody wants: closing on unread bytes can destroy the answer underway."""
         limits = self._host.limits
-        thrown_byte = 0
-        try:
+        most_byte = request.size_byte + limits.linger_byte
+        with suppress(TimeoutError):
             async with asyncio.timeout(limits.linger_s):
-                while thrown_byte < limits.linger_byte and not payload.is_eof():
-                    thrown_byte += len(await payload.readany())
-        except Exception:
-            self.logger.debug("client left while its body was thrown away")
-
-    def handle_error(
-        self,
-        request: Any,  # noqa: ARG002
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,  # noqa: ARG002
-    ) -> Any:
-        """Answer what aiohttp could not parse, and what went wrong around a handler."""
-        if status != HTTPStatus.BAD_REQUEST:
-            self.logger.error("internal fault: %s", type(exc).__name__, exc_info=exc)
-            return self._host.render(failure(503, "internal fault"), keep_alive=False)
-        if isinstance(exc, LineTooLong):
-            reply = failure(431, f"request head: expected at most {self._host.limits.header_byte} bytes")
-        else:
-            reply = failure(400, "request: malformed HTTP", {"expected": "HTTP/1.1, RFC 9112"})
-        return self._host.render(reply, keep_alive=False)
+                while not (self._closing or request.whole or request.spoilt or request.size_byte > most_byte):
+                    await self._wait(wants=True)
 
 
 @lru_cache(maxsize=4)

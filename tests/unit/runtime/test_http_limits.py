@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from tests.support.web import ALICE, Authority, Credential, Wire, connected, serving
 
+from multiplane.api.wire.web import Reply, Request, Route
 from multiplane.runtime.http_limits import Limits
 
 STATUS = "/api/v1/keys/bob/status"
@@ -88,7 +89,7 @@ def test_malformed_requests_are_answered_with_json_and_closed(
 @pytest.mark.parametrize("after", [0, 1], ids=["first request", "later request"])
 def test_slow_request_head_is_answered_408(kme: Credential, alice: ssl.SSLContext, after: int) -> None:
     async def main() -> None:
-        async with serving(kme, limits=QUICK) as served, connected(served.port, alice) as wire:
+        async with serving(kme, limits=Limits(head_s=0.2)) as served, connected(served.port, alice) as wire:
             for _ in range(after):
                 assert (await wire.ask("GET", STATUS)).status == 200
             await wire.send(b"GET / HTT")
@@ -141,6 +142,36 @@ def test_client_that_never_reads_is_cut(kme: Credential, alice: ssl.SSLContext) 
                 wire.writer.write(request)
                 await asyncio.sleep(0.01)
             assert served.server.statistics().open_connections == 0
+
+    asyncio.run(main())
+
+
+def test_client_that_piles_up_requests_is_not_read_while_one_is_in_work(
+    kme: Credential, alice: ssl.SSLContext
+) -> None:
+    async def main() -> None:
+        entered, leave = 0, asyncio.Event()
+
+        async def slow(request: Request) -> Reply:
+            nonlocal entered
+            entered += 1
+            await leave.wait()
+            return Reply(status=200, body=b"1")
+
+        row = Route(verbs=("GET",), path="/slow", handler=slow)
+        one = b"GET /slow HTTP/1.1\r\nHost: k\r\nX: %s\r\n\r\n" % (b"a" * 8000)
+        async with serving(kme, routes=[row]) as served, connected(served.port, alice) as wire:
+            sent = 0
+            while wire.writer.transport.get_write_buffer_size() < len(one) and sent < 5000:
+                wire.writer.write(one)
+                sent += 1
+                await asyncio.sleep(0.001)
+            assert 0 < sent < 2500  # the buffers of both ends
+            assert entered == 1
+            leave.set()
+            for _ in range(sent):
+                assert (await wire.answer()).status == 200
+            assert served.server.statistics().requests == {200: sent}
 
     asyncio.run(main())
 

@@ -14,6 +14,7 @@ from tests.support.web import ALICE, BOB, ODD, Authority, Points, connected, ide
 from multiplane.api.wire.web import Reply, Request, Route
 from multiplane.kernel.errors import Busy, Faulty, Refused
 from multiplane.runtime.http import HttpServer
+from multiplane.runtime.http_limits import Limits
 
 BOB_PATH = "/api/v1/keys/bob"
 
@@ -201,6 +202,41 @@ def test_pipelined_requests_are_answered_in_order(cast: Cast) -> None:
             one = f"GET {BOB_PATH}/enc_keys?number=%d HTTP/1.1\r\nHost: kme\r\n\r\n"
             await wire.send("".join(one % number for number in (1, 2, 3)).encode())
             assert [len((await wire.answer()).json["keys"]) for _ in range(3)] == [1, 2, 3]
+
+    asyncio.run(main())
+
+
+def test_chunks_and_bytes_that_trickle_in(cast: Cast) -> None:
+    async def main() -> None:
+        async with serving(cast.kme) as served, connected(served.port, cast.alice.client_context()) as wire:
+            lines = "Host: kme\r\nTransfer-Encoding: chunked"
+            data = f"POST {BOB_PATH}/enc_keys HTTP/1.1\r\n{lines}\r\n\r\n".encode()
+            data += b'5\r\n{"num\r\n7;x=y\r\nber":2}\r\n0\r\nX: y\r\n\r\n'
+            for at in range(len(data)):
+                await wire.send(data[at : at + 1])
+                await asyncio.sleep(0)
+            assert len((await wire.answer()).json["keys"]) == 2
+            await wire.send(data + data)
+            for _ in range(2):
+                assert len((await wire.answer()).json["keys"]) == 2
+
+    asyncio.run(main())
+
+
+def test_requests_that_are_refused_by_their_head_leave_the_connection_when_the_body_is_there(
+    cast: Cast,
+) -> None:
+    async def main() -> None:
+        limits = Limits(linger_s=0.05)
+        context = cast.alice.client_context()
+        async with serving(cast.kme, limits=limits) as served, connected(served.port, context) as wire:
+            assert (await wire.ask("POST", "/nowhere", b"{}")).status == 404
+            assert (await wire.ask("POST", f"{BOB_PATH}/status", b"{}")).status == 405
+            # A body on its way cannot be told from a next request: it is thrown away with the connection.
+            await wire.send(b"POST /nowhere HTTP/1.1\r\nHost: k\r\nContent-Length: 9\r\n\r\n{")
+            told = await wire.answer()
+            assert (told.status, told.headers["connection"]) == (404, "close")
+            assert await wire.ended()
 
     asyncio.run(main())
 
