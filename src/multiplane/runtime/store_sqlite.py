@@ -31,7 +31,7 @@ from multiplane.kernel.errors import Busy, Faulty, Refused
 from multiplane.kernel.ports import Change, Faults, Put
 
 QUEUE_LIMIT: Final = 10_000
-WAL_LIMIT_BYTE: Final = 4 << 20
+WAL_LIMIT_BYTE: Final = 32 << 20
 IDLE_S: Final = 5.0
 LAG_S: Final = 60.0
 RETRY_S: Final = 1.0

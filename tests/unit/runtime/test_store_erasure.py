@@ -121,7 +121,10 @@ def test_a_busy_store_erases_within_its_lag(
 
 
 @pytest.mark.parametrize("inline", [False, True])
-def test_the_log_stays_within_its_limit_under_load(path: Path, inline: bool) -> None:
+def test_the_log_stays_within_its_limit_under_load(
+    path: Path, inline: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_sqlite, "WAL_LIMIT_BYTE", 4 << 20)
     store = SqliteStore(path, NoFaults(), inline=inline)
 
     async def scene() -> int:

@@ -110,7 +110,10 @@ class Kme:
 
     def _application(self, caller: Caller) -> Application:
         """The caller as the register knows it; applications speak to the key manager of their own site."""
-        target = self.ports.directory.application(caller.principal)
+        try:
+            target = self.ports.directory.application(caller.principal)
+        except Refused as error:  # a certificate of this authority that names nobody of this network
+            raise Refused("north.not_allowed", error.reason) from error
         if target.kme.urn != self.ports.owner:
             raise Refused(
                 "north.not_allowed",
