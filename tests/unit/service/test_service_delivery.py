@@ -140,7 +140,12 @@ def test_strangers_and_applications_of_other_sites_are_refused() -> None:
         for caller, site, peer, code in (
             (alice, "bob", "bob-1", "north.not_allowed"),
             (alice, "alice", "nobody", "north.unknown_application"),
-            (bob.__class__(principal="urn:qkd:pair:bob:eve", domain="pair"), "bob", "alice-1", "north.not_allowed"),
+            (
+                bob.__class__(principal="urn:qkd:pair:bob:eve", domain="pair"),
+                "bob",
+                "alice-1",
+                "north.not_allowed",
+            ),
         ):
             with pytest.raises(Refused) as error:
                 await study.north(site).key_status(caller, peer)
