@@ -85,6 +85,7 @@ def test_an_hour_of_madqci_is_the_same_in_two_processes_and_a_hundred_times_fast
     assert hour_s / wall_s >= 100
 
 
+@pytest.mark.slow
 def test_a_hundred_seconds_of_madqci_are_the_same_twice_in_one_process() -> None:
     first, second = (
         run_study(load_shipped("madqci"), 7, lambda study: workload(study, 100)) for _ in range(2)

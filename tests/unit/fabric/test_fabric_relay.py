@@ -133,6 +133,7 @@ def test_a_replayed_message_is_refused() -> None:
     assert relays["b"].counters("a")["dropped_stale"] == 1
 
 
+@pytest.mark.slow
 @given(junk=st.binary(max_size=300))
 def test_junk_is_counted_and_nothing_else(junk: bytes) -> None:
     relays = chain()

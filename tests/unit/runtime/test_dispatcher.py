@@ -200,6 +200,7 @@ def test_paced_never_early_and_others_get_their_turn() -> None:
     assert 1_000 <= late.p50_us <= late.p99_us <= late.max_us
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 10**9), min_size=1, max_size=200))
 def test_percentiles_are_bounds_within_an_eighth(lates_us: list[int]) -> None:
     histogram = _Histogram()

@@ -106,6 +106,7 @@ def test_busy_tells_when_to_come_back(kme: Credential, alice: Credential) -> Non
     run(main)
 
 
+@pytest.mark.slow
 def test_retry_for_s_waits_busy_out(kme: Credential, alice: Credential) -> None:
     async def main() -> None:
         async with serving(kme) as served, client(served, alice) as master:

@@ -71,6 +71,7 @@ def test_bytes_depend_on_seed_link_and_boot_and_on_nothing_else(make_rig: Any, l
     assert lab3.agents["bob--relay"][0].key[:64] != same[:64]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss_db", [0.0, 6.0, 20.0, 36.0])
 def test_sixty_seconds_yield_what_physics_says(make_rig: Any, loss_db: float) -> None:
     rig: Rig = make_rig(two_sites(loss_db, "decoy-bb84-1ghz"))
