@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Final
+
+import msgspec
 
 from multiplane.api.operator import DoorMessage, KmeReport, LinkReport, NetworkReport, UnitRecord
 from multiplane.assembly.centre import Centre
@@ -13,6 +16,19 @@ from multiplane.kernel.names import link_id
 from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Clock
 from multiplane.service.planes import KmeControl
+
+DARK: Final = LinkReport(
+    a="",
+    b="",
+    state="dark",
+    rate_bit_per_s=0.0,
+    qber=0.0,
+    stock_bit=0,
+    discarded_bit=0,
+    length_km=0.0,
+    loss_db=0.0,
+)
+"""A link that the fabric knows nothing of."""
 
 
 class OperatorDesk:
@@ -41,27 +57,13 @@ class OperatorDesk:
         del caller
         reports = await asyncio.gather(*(self._report_of(kme) for _, kme in sorted(self._kmes().items())))
         world = self._centre.world
-        spans = {span.id: span for span in world.spans}
         known = {link_id(link.a, link.b): link for link in self._centre.fabric.links()}
         links = []
-        for name, span in spans.items():
+        for span in world.spans:
             a, b = span.sites
-            link = known.get(name) or LinkReport(
-                a=a, b=b, state="dark", rate_bit_per_s=0.0, qber=0.0, stock_bit=0, discarded_bit=0,
-                length_km=0.0, loss_db=0.0,
-            )  # fmt: skip
+            link = known.get(span.id, DARK)
             links.append(
-                LinkReport(
-                    a=a,
-                    b=b,
-                    state=link.state,
-                    rate_bit_per_s=link.rate_bit_per_s,
-                    qber=link.qber,
-                    stock_bit=link.stock_bit,
-                    discarded_bit=link.discarded_bit,
-                    length_km=span.length_km,
-                    loss_db=span.loss_db,
-                )
+                msgspec.structs.replace(link, a=a, b=b, length_km=span.length_km, loss_db=span.loss_db)
             )
         return NetworkReport(
             domain=world.domain,

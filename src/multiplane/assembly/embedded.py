@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from multiplane.assembly.centre import Centre
 from multiplane.assembly.layout import (
+    TWIN_OWNER,
     Ground,
     applications_of,
     entropy_for,
@@ -14,7 +15,7 @@ from multiplane.assembly.layout import (
     faults_of,
     ready_of,
     rules_of,
-    seed_bytes,
+    twin_seed,
     wall_ns,
 )
 from multiplane.assembly.ready import Ready
@@ -29,8 +30,6 @@ from multiplane.runtime.pki import server_context
 from multiplane.runtime.store_sqlite import SqliteStore
 from multiplane.security.sealing import Vault, derive
 from multiplane.service.planes import KmeControl
-
-TWIN_OWNER = "twin"
 
 
 class Embedded:
@@ -49,7 +48,7 @@ class Embedded:
         ground = self._ground
         boot = await next_boot_epoch(self._store, TWIN_OWNER)
         settings = ground.settings
-        seed = os.urandom(32) if settings.seed is None else seed_bytes(settings.seed)
+        seed = twin_seed(settings.seed)
         self.centre = Centre(
             ground.world, ground.timeline, ground.bus, seed=seed, boot=boot, nodes=self._node
         )

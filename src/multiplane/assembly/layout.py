@@ -26,6 +26,8 @@ from multiplane.twin.scenario import World
 
 FAULTS_ENVIRONMENT: Final = "MULTIPLANE_FAULTS"
 CANARY_ENVIRONMENT: Final = "MULTIPLANE_CANARY"
+TWIN_OWNER: Final = "twin"
+"""Owner of the twin's rows in the store."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,6 +77,11 @@ def entropy_for(element: str, boot: int, seed: int | None) -> Entropy:
     """Secret bytes of the machine, or repeatable ones from a seed; marked when a test looks for leaks."""
     source: Entropy = OsEntropy() if seed is None else SeededEntropy(seed_bytes(seed), element, boot)
     return MarkedEntropy(source, MARK) if os.environ.get(CANARY_ENVIRONMENT) else source
+
+
+def twin_seed(seed: int | None) -> bytes:
+    """Where the keys of the twin's links come from: the machine, or a seed."""
+    return os.urandom(32) if seed is None else seed_bytes(seed)
 
 
 def seed_bytes(seed: int) -> bytes:

@@ -16,6 +16,7 @@ from multiplane.kernel.errors import Refused
 from multiplane.kernel.names import element_urn
 from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Bus, Channels, Entropy, Faults, Store, Timeline
+from multiplane.kernel.quantity import NS_PER_S
 from multiplane.runtime.doors import Tap, strict
 from multiplane.runtime.http import HttpServer
 from multiplane.security.identity import peer_of
@@ -29,7 +30,6 @@ from multiplane.service.telemetry import Counters
 from multiplane.standards import etsi014
 
 HOST: Final = "127.0.0.1"
-NS_PER_S: Final = 1_000_000_000
 
 
 @dataclass(slots=True, kw_only=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -18,7 +17,15 @@ import msgspec
 
 from multiplane.api.device import QkdDevice
 from multiplane.assembly.centre import Centre
-from multiplane.assembly.layout import Ground, applications_of, fault_script, ready_of, rules_of, seed_bytes
+from multiplane.assembly.layout import (
+    TWIN_OWNER,
+    Ground,
+    applications_of,
+    fault_script,
+    ready_of,
+    rules_of,
+    twin_seed,
+)
 from multiplane.assembly.ready import Ready
 from multiplane.assembly.site import HOST, identify
 from multiplane.assembly.uplink import SERVICE, SiteOrders, Uplink
@@ -36,7 +43,6 @@ from multiplane.runtime.session import Session
 from multiplane.runtime.store_sqlite import SqliteStore
 from multiplane.service.planes import KmeControl, ServiceControl
 
-TWIN_OWNER: Final = "twin"
 START_S: Final = 30.0
 AGAIN_S: Final = (0.1, 5.0)
 STEADY_S: Final = 10.0
@@ -75,7 +81,7 @@ class Spread:
         """Bring all up; returns when every key manager serves."""
         ground, settings = self._ground, self._ground.settings
         boot = await next_boot_epoch(self._store, TWIN_OWNER)
-        seed = os.urandom(32) if settings.seed is None else seed_bytes(settings.seed)
+        seed = twin_seed(settings.seed)
         self.centre = Centre(
             ground.world, ground.timeline, ground.bus, seed=seed, boot=boot, nodes=self._node
         )

@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 from multiplane.api.north import North
 from multiplane.api.scenario import Scenario
 from multiplane.assembly.centre import Centre
-from multiplane.assembly.layout import applications_of, seed_bytes
+from multiplane.assembly.layout import TWIN_OWNER, applications_of, seed_bytes
 from multiplane.assembly.site import Site, SiteParts
 from multiplane.fabric.planes import NodeControl
 from multiplane.kernel.names import element_urn
@@ -61,7 +61,7 @@ class Study:
 
     async def start(self, faults: Faults | None = None) -> None:
         """Bring the network up; no link is up before somebody asks for a key."""
-        boot = await next_boot_epoch(self.store, "twin")
+        boot = await next_boot_epoch(self.store, TWIN_OWNER)
         self.centre = Centre(
             self.world, self.timeline, self._bus, seed=self._seed, boot=boot, nodes=self._node
         )

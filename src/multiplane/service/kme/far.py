@@ -11,6 +11,7 @@ from typing import Final
 from multiplane.api.operator import PoolLedger, UnitRecord
 from multiplane.kernel.errors import Busy, MultiplaneError, Refused
 from multiplane.kernel.ports import Change
+from multiplane.kernel.quantity import NS_PER_S
 from multiplane.kernel.unit import Phase, endpoint_urn, mint_nonce
 from multiplane.kernel.urn import profile
 from multiplane.security import keyid
@@ -31,7 +32,6 @@ from multiplane.service.resource.blocks import checked, fingerprint, parcel_labe
 from multiplane.service.resource.inbound import InboundPool
 from multiplane.service.resource.units import Unit, UnitBook
 
-NS_PER_S: Final = 1_000_000_000
 CLOCK_TOLERANCE_S: Final = 2
 
 

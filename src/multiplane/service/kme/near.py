@@ -11,6 +11,7 @@ from typing import Final
 from multiplane.api.operator import PoolLedger, UnitRecord
 from multiplane.api.service_fabric import Parcel
 from multiplane.kernel.errors import Busy, Faulty, MultiplaneError, Refused, Unknown
+from multiplane.kernel.quantity import NS_PER_S
 from multiplane.kernel.unit import Phase, endpoint_urn, lifecycle_urn, mint_nonce
 from multiplane.security import keyid
 from multiplane.service.kme.ports import KmePorts
@@ -38,7 +39,6 @@ from multiplane.service.resource.blocks import (
 from multiplane.service.resource.outbound import OutboundPool
 from multiplane.service.resource.units import Unit, UnitBook
 
-NS_PER_S: Final = 1_000_000_000
 RETRY_NS: Final = 500_000_000
 PATIENCE_NS: Final = 3 * NS_PER_S
 MAX_TRIES: Final = 3

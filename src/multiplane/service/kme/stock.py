@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from multiplane.kernel.errors import Busy, Faulty, MultiplaneError, Unknown
 from multiplane.kernel.ports import Change
+from multiplane.kernel.quantity import NS_PER_S
 from multiplane.service.kme.ports import KmePorts
 
 RELOAD_PAUSE_S = 0.2
@@ -42,7 +43,7 @@ class Stock:
             side.
         """
         if self.poisoned:
-            raise Busy("store.recovering", "the stock is being read again", retry_after_ns=1_000_000_000)
+            raise Busy("store.recovering", "the stock is being read again", retry_after_ns=NS_PER_S)
         try:
             async with asyncio.timeout(self.ports.rules.commit_s):
                 await self.ports.store.commit(self.ports.owner, changes)
