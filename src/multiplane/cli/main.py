@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import Abort, Exit, TyperException
 
-from multiplane.cli import inspection, keys, links, starting
+from multiplane.cli import importing, inspection, keys, links, starting
 from multiplane.kernel.errors import MultiplaneError
 
 BAD_INPUT: Final = 2
@@ -70,6 +70,7 @@ app = typer.Typer(
     Exit codes: 0 done, 1 the network refused or does not run, 2 the input is wrong.""",
 )
 starting.add_to(app)
+importing.add_to(app)
 inspection.add_to(app)
 keys.add_to(app)
 links.add_to(app)

@@ -19,6 +19,8 @@ FORMAT: Final = "multiplane-scenario/1"
 MAX_LENGTH_KM: Final = 100_000.0
 MAX_LOSS_DB: Final = 1_000.0
 MAX_RATE_BIT_PER_S: Final = 1e12
+LENGTH_BASES: Final = ("stated", "great-circle", "planar", "minimum")
+LOSS_BASES: Final = ("stated", "derived")
 _RESERVED_SAES: Final = ("kme",)
 _SHOWN_CHARACTERS: Final = 60
 _HEADER: Final = re.compile(r"\s*(\[\[?)\s*([^\[\]]+?)\s*\]")
@@ -27,18 +29,24 @@ _KEY: Final = re.compile(r"""\s*["']?([A-Za-z0-9_.-]+)["']?\s*=""")
 Where = tuple[str | int, ...]
 
 
-class Site(msgspec.Struct, frozen=True, kw_only=True):
+# Defaults are not encoded: a state directory knows its world by a digest, which new fields must not change.
+class Site(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A place with a key manager and the applications it serves.
 
-    Args: name: label of the site; title: its name as written; saes: labels of its applications.
+    Args:
+        name: label of the site; title: its name as written.
+        saes: labels of its applications; a site without any is a trusted node that only relays.
+        lat_deg, lon_deg: position on WGS 84, within ±90 and ±180; both or neither.
     """
 
     name: str
     title: str
     saes: tuple[str, ...]
+    lat_deg: float | None = None
+    lon_deg: float | None = None
 
 
-class Span(msgspec.Struct, frozen=True, kw_only=True):
+class Span(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A fibre between two sites and the pair of modules at its ends.
 
     Args:
@@ -46,6 +54,7 @@ class Span(msgspec.Struct, frozen=True, kw_only=True):
         sites: labels of the two ends, in order.
         length_km: > 0; loss_db: >= 0, end to end.
         rate_bit_per_s: of a profile that takes one, 0 otherwise.
+        length_basis: one of `LENGTH_BASES`; loss_basis: one of `LOSS_BASES`: where the two numbers come from.
     """
 
     id: str
@@ -53,7 +62,9 @@ class Span(msgspec.Struct, frozen=True, kw_only=True):
     length_km: float
     loss_db: float
     profile: str
-    rate_bit_per_s: float = 0.0
+    rate_bit_per_s: float
+    length_basis: str = "stated"
+    loss_basis: str = "stated"
 
 
 class World(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,7 +155,7 @@ class _Reader:
         saes: set[str] = set()
         for number, table in enumerate(tables):
             where: Where = ("site", number)
-            self._keys(table, where, ("name",), ("saes",))
+            self._keys(table, where, ("name",), ("saes", "lat_deg", "lon_deg"))
             site = self._site(table, where)
             if site.name in sites:
                 problem = f"{_show(site.title)} has the label {site.name!r} of {sites[site.name].title!r}"
@@ -169,7 +180,17 @@ class _Reader:
         for sae in labels:
             if sae in _RESERVED_SAES:
                 raise self._error((*where, "saes"), f"{sae!r} is reserved, expected another label")
-        return Site(name=label, title=title, saes=labels)
+        lat_deg, lon_deg = self._position(table, where)
+        return Site(name=label, title=title, saes=labels, lat_deg=lat_deg, lon_deg=lon_deg)
+
+    def _position(self, table: dict[str, Any], where: Where) -> tuple[float | None, float | None]:
+        if "lat_deg" not in table and "lon_deg" not in table:
+            return None, None
+        for key in ("lat_deg", "lon_deg"):
+            if key not in table:
+                raise self._error((*where, key), "missing, expected both lat_deg and lon_deg, or neither")
+        lat_deg = self._number(table["lat_deg"], (*where, "lat_deg"), 90.0, least=-90.0)
+        return lat_deg, self._number(table["lon_deg"], (*where, "lon_deg"), 180.0, least=-180.0)
 
     def _spans(
         self, tables: list[dict[str, Any]], labels: list[str], default: str | None
@@ -178,7 +199,7 @@ class _Reader:
         required = ("a", "b", "length_km", "loss_db") + (() if default else ("profile",))
         for number, table in enumerate(tables):
             where: Where = ("link", number)
-            self._keys(table, where, required, ("profile", "rate_bit_per_s"))
+            self._keys(table, where, required, ("profile", "rate_bit_per_s", "length_basis", "loss_basis"))
             span = self._span(table, where, labels, default)
             if span.id in spans:
                 problem = f"{span.sites[0]!r} and {span.sites[1]!r} are linked already"
@@ -194,10 +215,12 @@ class _Reader:
         return Span(
             id=link_id(a, b),
             sites=(a, b),
-            length_km=self._number(table["length_km"], (*where, "length_km"), MAX_LENGTH_KM, positive=True),
-            loss_db=self._number(table["loss_db"], (*where, "loss_db"), MAX_LOSS_DB, positive=False),
+            length_km=self._number(table["length_km"], (*where, "length_km"), MAX_LENGTH_KM),
+            loss_db=self._number(table["loss_db"], (*where, "loss_db"), MAX_LOSS_DB, least=0.0),
             profile=profile,
             rate_bit_per_s=self._rate(table, where, profile),
+            length_basis=self._one_of(table, where, "length_basis", LENGTH_BASES),
+            loss_basis=self._one_of(table, where, "loss_basis", LOSS_BASES),
         )
 
     def _rate(self, table: dict[str, Any], where: Where, profile: str) -> float:
@@ -208,7 +231,7 @@ class _Reader:
             return 0.0
         if "rate_bit_per_s" not in table:
             raise self._error(here, f"missing, expected the rate of profile {profile!r}")
-        return self._number(table["rate_bit_per_s"], here, MAX_RATE_BIT_PER_S, positive=True)
+        return self._number(table["rate_bit_per_s"], here, MAX_RATE_BIT_PER_S)
 
     def _end(self, value: Any, where: Where, labels: list[str]) -> str:
         text = self._text(value, where)
@@ -226,11 +249,18 @@ class _Reader:
             raise self._error(where, f"unknown profile {_show(name)}, {_choice(name, self._profiles)}")
         return name
 
-    def _number(self, value: Any, where: Where, most: float, *, positive: bool) -> float:
-        least = "above 0" if positive else "of at least 0"
+    def _one_of(self, table: dict[str, Any], where: Where, key: str, known: tuple[str, ...]) -> str:
+        name = self._text(table.get(key, known[0]), (*where, key))
+        if name not in known:
+            raise self._error((*where, key), f"got {_show(name)}, {_choice(name, known)}")
+        return name
+
+    def _number(self, value: Any, where: Where, most: float, *, least: float | None = None) -> float:
+        """A number from `least` to `most`; without `least` it must be above 0."""
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not 0 <= value <= most or (positive and value == 0):
-            raise self._error(where, f"got {_show(value)}, expected a number {least} and at most {most:g}")
+        if not number or not (least or 0.0) <= value <= most or (least is None and value == 0):
+            bound = "above 0" if least is None else f"of at least {least:g}"
+            raise self._error(where, f"got {_show(value)}, expected a number {bound} and at most {most:g}")
         return float(value)
 
     def _label(self, value: Any, where: Where) -> str:

@@ -223,7 +223,14 @@ def test_too_much_loss_faults_at_calibration(make_rig: Any) -> None:
     from multiplane.twin.scenario import Site, Span, World
 
     sites = tuple(Site(name=name, title=name, saes=()) for name in ("a", "b"))
-    span = Span(id="a--b", sites=("a", "b"), length_km=200.0, loss_db=40.0, profile="decoy-bb84-1ghz")
+    span = Span(
+        id="a--b",
+        sites=("a", "b"),
+        length_km=200.0,
+        loss_db=40.0,
+        profile="decoy-bb84-1ghz",
+        rate_bit_per_s=0.0,
+    )
     rig: Rig = make_rig(World(name="far", domain="far", sites=sites, spans=(span,)))
     end, _ = rig.bring_up("a--b")
     rig.advance(20.0)
