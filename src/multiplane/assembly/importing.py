@@ -40,12 +40,18 @@ def import_map(file: Path, out: Path, options: Options, *, force: bool = False) 
 
 def _write(out: Path, text: str, *, force: bool) -> None:
     """Put a whole file in place at once; without `force` only where there is none."""
-    draft = out.with_name(f".{out.name}.{os.getpid()}")
+    draft = out.parent / f".{out.name}.{os.getpid()}"
+    claimed = False
     try:
         with draft.open("x", encoding="utf-8") as file:
             file.write(text)
         if not force:
-            out.open("x").close()  # claims the name: nobody else can have made it meanwhile
+            out.open("x").close()  # fails if there is one, even one made just now
+            claimed = True
         draft.replace(out)
+    except OSError:
+        if claimed:
+            out.unlink(missing_ok=True)
+        raise
     finally:
         draft.unlink(missing_ok=True)

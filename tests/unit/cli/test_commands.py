@@ -118,6 +118,7 @@ def test_a_socket_nobody_serves_is_one_line(multiplane: Run, tmp_path: Path) -> 
 def test_every_help_text_teaches_with_an_example(multiplane: Run) -> None:
     commands = (
         "up",
+        "import",
         "status",
         "messages",
         "topology show",

@@ -28,6 +28,7 @@ from multiplane.twin.scenario import MAX_LENGTH_KM, MAX_LOSS_DB
 _FIBRES: Final = ("Fiber", "RamanFiber")
 _AMPLIFIERS: Final = ("Edfa", "Multiband_amplifier")
 _TYPES: Final = ("Transceiver", "Roadm", "Fused", *_AMPLIFIERS, *_FIBRES)
+_ENDS: Final = ("Roadm", "Transceiver")
 _KM_PER_UNIT: Final = {"km": 1.0, "m": 1e-3}
 _SIGNAL_HZ: Final = 193.4e12
 _MAX_LOSS_COEF: Final = 100.0
@@ -36,11 +37,10 @@ _FUSED_LOSS_DB: Final = 1.0
 
 
 class _Piece(NamedTuple):
-    """What an element on the way adds: length, loss (None = not stated), an amplifier or not."""
+    """What an element on the way adds: length, loss (None = not stated)."""
 
     length_km: float
     loss_db: float | None
-    amplifier: bool
 
 
 class _Way(NamedTuple):
@@ -70,7 +70,7 @@ def read(document: dict[str, Any], source: str) -> Map:
     sites = _sites(kinds, onward)
     if len(sites) > MAX_PLACES:
         raise top.wrong("elements", f"got {len(sites)} sites, expected at most {MAX_PLACES}")
-    pieces = {uid: _piece(items[uid], kind) for uid, kind in kinds.items() if uid not in sites}
+    pieces = {uid: _piece(items[uid], kind) for uid, kind in kinds.items() if kind not in _ENDS}
     ways = [way for site in sites for way in _ways(site, sites, onward, pieces)]
     if len(ways) > 2 * MAX_CABLES:
         raise top.wrong("connections", f"got {len(ways)} ways, expected at most {2 * MAX_CABLES}")
@@ -124,9 +124,9 @@ def _piece(item: Item, kind: str) -> _Piece:
     params = item.item("params")
     if kind == "Fused":
         loss_db = params.number("loss", 0.0, MAX_LOSS_DB)
-        return _Piece(0.0, _FUSED_LOSS_DB if loss_db is None else loss_db, False)
+        return _Piece(0.0, _FUSED_LOSS_DB if loss_db is None else loss_db)
     if kind not in _FIBRES:
-        return _Piece(0.0, 0.0, kind in _AMPLIFIERS)
+        return _Piece(0.0, 0.0)
     unit = params.text("length_units", "km")
     if unit not in _KM_PER_UNIT:
         raise params.wrong("length_units", f"got {show(unit)}, expected 'km' or 'm'")
@@ -139,7 +139,7 @@ def _piece(item: Item, kind: str) -> _Piece:
     if params.raw("lumped_losses") is not None:
         lumped = params.items("lumped_losses", MAX_CABLES)
         extra_db += sum(one.number("loss", 0.0, MAX_LOSS_DB) or 0.0 for one in lumped)
-    return _Piece(length_km, None if per_km is None else length_km * per_km + extra_db, False)
+    return _Piece(length_km, None if per_km is None else length_km * per_km + extra_db)
 
 
 def _loss_coef(params: Item) -> float | None:
@@ -181,7 +181,7 @@ def _ways(
             if here != site or not forked:
                 yield _Way(site, here, length_km, loss_db)
             continue
-        if here in seen:
+        if here in seen or here not in pieces:  # passed already, or a transceiver at a ROADM
             continue
         seen.add(here)
         piece = pieces[here]
@@ -222,4 +222,4 @@ def _remarks(kinds: Mapping[str, str], ways: Sequence[_Way], titles: Mapping[str
     for a, b in sorted(directions):
         if (b, a) not in directions:
             done = "fibre in one direction only; taken as a link"
-            yield Remark(rule="one-way", subject=f"{titles[a]} - {titles[b]}", done=done)
+            yield Remark(rule="one-way", subject=f"{plain(titles[a])} - {plain(titles[b])}", done=done)

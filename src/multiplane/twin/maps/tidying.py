@@ -110,7 +110,7 @@ def _placed(
     remarks = [
         Remark(
             rule="unplaced",
-            subject=titles[key],
+            subject=plain(titles[key]),
             done=f"left out with {links[key]} links: it has no position",
         )
         for key in needy
