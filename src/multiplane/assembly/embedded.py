@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping
 
@@ -9,7 +10,7 @@ from multiplane.assembly.centre import Centre
 from multiplane.assembly.layout import (
     TWIN_OWNER,
     Ground,
-    applications_of,
+    applications_by_site,
     entropy_for,
     fault_script,
     faults_of,
@@ -29,7 +30,7 @@ from multiplane.runtime.entropy import next_boot_epoch
 from multiplane.runtime.pki import server_context
 from multiplane.runtime.store_sqlite import SqliteStore
 from multiplane.security.sealing import Vault, derive
-from multiplane.service.planes import KmeControl
+from multiplane.service.planes import Application, KmeControl
 
 
 class Embedded:
@@ -40,43 +41,58 @@ class Embedded:
         self._faults = faults_of(fault_script(None))
         self._store = SqliteStore(ground.state.path / "store.sqlite", self._faults)
         self._sites: dict[str, Site] = {}
+        self._controls: dict[str, NodeControl] = {}
         self.centre: Centre
         self.ready: Ready
 
     async def start(self) -> None:
         """Bring all up; returns when every key manager serves."""
-        ground = self._ground
-        boot = await next_boot_epoch(self._store, TWIN_OWNER)
-        settings = ground.settings
+        ground, settings = self._ground, self._ground.settings
+        applications = applications_by_site(ground.world)
+        boot, *boots = await asyncio.gather(  # together: one transaction
+            next_boot_epoch(self._store, TWIN_OWNER),
+            *(self._boot(name) if serves else _no_boot() for name, serves in applications.items()),
+        )
         seed = twin_seed(settings.seed)
         self.centre = Centre(
             ground.world, ground.timeline, ground.bus, seed=seed, boot=boot, nodes=self._node
         )
         await self.centre.start()
         channels = LocalChannels(ground.timeline)
-        for place in ground.world.sites:
-            self._sites[place.name] = await self._site(place.name, channels)
+        kek = kek_of(ground.state.path)
+        for (name, serves), site_boot in zip(applications.items(), boots, strict=True):
+            self._sites[name] = self._site(name, serves, site_boot, channels, kek)
         for name, site in self._sites.items():
             await site.start()
             self.centre.fabric.node_joined(name)
+        await asyncio.sleep(0)  # all hear of the whole register before anybody is served
         self.ready = ready_of(ground, await self._serve(), dict.fromkeys(self._sites, os.getpid()))
 
-    async def _site(self, name: str, channels: LocalChannels) -> Site:
+    async def _boot(self, name: str) -> int:
+        return await next_boot_epoch(self._store, element_urn(self._ground.world.domain, name))
+
+    def _site(
+        self,
+        name: str,
+        applications: tuple[Application, ...],
+        boot: int,
+        channels: LocalChannels,
+        kek: bytes,
+    ) -> Site:
         ground, settings = self._ground, self._ground.settings
         owner = element_urn(ground.world.domain, name)
-        boot = await next_boot_epoch(self._store, owner)
         return Site(
             SiteParts(
                 domain=ground.world.domain,
                 site=name,
-                applications=applications_of(ground.world, name),
+                applications=applications,
                 boot=boot,
                 timeline=ground.timeline,
                 channels=channels,
                 bus=ground.bus,
                 store=self._store,
                 entropy=entropy_for(owner, boot, settings.seed),
-                vault=Vault(derive(kek_of(ground.state.path), owner)),
+                vault=Vault(derive(kek, owner)),
                 faults=self._faults,
                 device=self.centre.device,
                 control=self.centre.control,
@@ -89,7 +105,7 @@ class Embedded:
 
     async def _serve(self) -> dict[str, str]:
         ground = self._ground
-        served = [name for name, site in self._sites.items() if site.parts.applications]
+        served = [name for name, site in self._sites.items() if site.key_manager is not None]
         ports = ground.state.ports([f"{name}/014" for name in served], ground.settings.port_base)
         urls = {}
         for name in served:
@@ -101,12 +117,13 @@ class Embedded:
         return urls
 
     def _node(self, site: str) -> NodeControl | None:
-        found = self._sites.get(site)
-        return strict(NodeControl, found.agent, self.centre.tap) if found else None
+        if site not in self._controls and site in self._sites:
+            self._controls[site] = strict(NodeControl, self._sites[site].agent, self.centre.tap)
+        return self._controls.get(site)
 
     def kmes(self) -> Mapping[str, KmeControl]:
         """The key managers, by site."""
-        return {name: site.kme for name, site in self._sites.items()}
+        return {name: site.key_manager for name, site in self._sites.items() if site.key_manager is not None}
 
     async def close(self) -> None:
         """Stop the sites, then the centre, then the store."""
@@ -115,3 +132,8 @@ class Embedded:
         if hasattr(self, "centre"):
             await self.centre.close()
         self._store.close()
+
+
+async def _no_boot() -> int:
+    """A relay keeps nothing, so it counts no starts."""
+    return 0

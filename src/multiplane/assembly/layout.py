@@ -55,10 +55,14 @@ class Layout(Protocol):
     async def close(self) -> None: ...
 
 
-def applications_of(world: World, site: str) -> tuple[Application, ...]:
-    """The applications at a site."""
-    found = next(place for place in world.sites if place.name == site)
-    return tuple(Application(urn=element_urn(world.domain, site, alias), alias=alias) for alias in found.saes)
+def applications_by_site(world: World) -> dict[str, tuple[Application, ...]]:
+    """The applications at each site, in the order of the world; none at a relay."""
+    return {
+        place.name: tuple(
+            Application(urn=element_urn(world.domain, place.name, alias), alias=alias) for alias in place.saes
+        )
+        for place in world.sites
+    }
 
 
 def rules_of(settings: UpSettings) -> KeyRules:
@@ -111,13 +115,13 @@ def ready_of(ground: Ground, urls: Mapping[str, str], pids: Mapping[str, int]) -
     }
     saes = {
         application.alias: ReadySae(
-            kme=place.name,
+            kme=site,
             cert=_absolute(ground.pki.saes[application.alias].certificate),
             key=_absolute(ground.pki.saes[application.alias].key),
             urn=application.urn,
         )
-        for place in ground.world.sites
-        for application in applications_of(ground.world, place.name)
+        for site, applications in applications_by_site(ground.world).items()
+        for application in applications
     }
     return Ready(ca=_absolute(ground.pki.authority), kmes=kmes, saes=saes)
 

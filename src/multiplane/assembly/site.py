@@ -34,7 +34,12 @@ HOST: Final = "127.0.0.1"
 
 @dataclass(slots=True, kw_only=True)
 class SiteParts:
-    """What a site is made of: ports and doors that the layout provides."""
+    """What a site is made of: ports and doors that the layout provides.
+
+    Args:
+        applications: those it serves; without any it is a relay, which has a fabric agent and nothing else.
+        boot: incarnation of its key manager, 0 at a relay.
+    """
 
     domain: str
     site: str
@@ -72,6 +77,17 @@ class Site:
             bus=parts.bus,
             faults=parts.faults,
         )
+        self.key_manager = self._key_manager() if parts.applications else None
+        self._http: HttpServer | None = None
+
+    @property
+    def kme(self) -> Kme:
+        """The key manager; `key_manager` where there may be none."""
+        assert self.key_manager is not None, f"{self.parts.site} is a relay"
+        return self.key_manager
+
+    def _key_manager(self) -> Kme:
+        parts = self.parts
         peers = Peers(self.caller, parts.site, parts.channels)
         ports = KmePorts(
             caller=self.caller,
@@ -92,15 +108,16 @@ class Site:
             directory=Directory(Register(version=0, kmes=())),
             spawn=self.tasks.spawn,
         )
-        entry = KmeEntry(urn=urn, site=parts.site, applications=parts.applications)
-        self.kme = Kme(ports, entry, parts.pid)
-        peers.serve(self.kme)
-        self._http: HttpServer | None = None
+        entry = KmeEntry(urn=self.caller.principal, site=parts.site, applications=parts.applications)
+        kme = Kme(ports, entry, parts.pid)
+        peers.serve(kme)
+        return kme
 
     async def start(self) -> None:
-        """Begin to relay, and to manage keys."""
+        """Begin to relay, and to manage keys where there are applications."""
         await self.agent.start()
-        await self.kme.start()
+        if self.key_manager is not None:
+            await self.key_manager.start()
 
     async def serve(self, tls: ssl.SSLContext, port: int, wall_ns: Callable[[], int], rate: float) -> str:
         """Open the server of ETSI GS QKD 014 and return its URL.
@@ -127,7 +144,8 @@ class Site:
         """Finish requests, leave exact accounts, end."""
         if self._http is not None:
             await self._http.stop(grace_s)
-        await self.kme.close()
+        if self.key_manager is not None:
+            await self.key_manager.close()
         await self.agent.close()
         await self.tasks.close()
 

@@ -20,7 +20,7 @@ from multiplane.assembly.centre import Centre
 from multiplane.assembly.layout import (
     TWIN_OWNER,
     Ground,
-    applications_of,
+    applications_by_site,
     fault_script,
     ready_of,
     rules_of,
@@ -117,6 +117,7 @@ class Spread:
 
     def _write_orders(self, parent_port: int) -> None:
         ground, settings = self._ground, self._ground.settings
+        applications = applications_by_site(ground.world)
         names = list(self._sites)
         ports = ground.state.ports(
             [f"{name}/014" for name in names] + [f"{name}/channels" for name in names], settings.port_base
@@ -127,7 +128,7 @@ class Spread:
             self._orders[name] = SiteOrders(
                 domain=ground.world.domain,
                 site=name,
-                applications=applications_of(ground.world, name),
+                applications=applications[name],
                 state=str(ground.state.path),
                 folder=str(ground.state.site_folder(name)),
                 authority=str(ground.pki.authority),

@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 from multiplane.api.north import North
 from multiplane.api.scenario import Scenario
 from multiplane.assembly.centre import Centre
-from multiplane.assembly.layout import TWIN_OWNER, applications_of, seed_bytes
+from multiplane.assembly.layout import TWIN_OWNER, applications_by_site, seed_bytes
 from multiplane.assembly.site import Site, SiteParts
 from multiplane.fabric.planes import NodeControl
 from multiplane.kernel.names import element_urn
@@ -34,7 +34,7 @@ from multiplane.runtime.faults import NoFaults
 from multiplane.runtime.store_memory import MemoryStore
 from multiplane.security.policy import PairingPolicy
 from multiplane.security.sealing import Vault, derive
-from multiplane.service.planes import KeyRules
+from multiplane.service.planes import Application, KeyRules
 from multiplane.twin.scenario import World
 
 T = TypeVar("T")
@@ -66,20 +66,21 @@ class Study:
             self.world, self.timeline, self._bus, seed=self._seed, boot=boot, nodes=self._node
         )
         await self.centre.start()
-        for place in self.world.sites:
-            self.sites[place.name] = await self._site(place.name, faults or NoFaults())
+        for name, applications in applications_by_site(self.world).items():
+            self.sites[name] = await self._site(name, applications, faults or NoFaults())
         for name, site in self.sites.items():
             await site.start()
             self.centre.fabric.node_joined(name)
+        await asyncio.sleep(0)  # all hear of the whole register before anybody is served
 
-    async def _site(self, name: str, faults: Faults) -> Site:
+    async def _site(self, name: str, applications: tuple[Application, ...], faults: Faults) -> Site:
         owner = element_urn(self.world.domain, name)
-        boot = await next_boot_epoch(self.store, owner)
+        boot = await next_boot_epoch(self.store, owner) if applications else 0
         return Site(
             SiteParts(
                 domain=self.world.domain,
                 site=name,
-                applications=applications_of(self.world, name),
+                applications=applications,
                 boot=boot,
                 timeline=self.timeline,
                 channels=self._channels,

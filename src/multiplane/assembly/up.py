@@ -61,7 +61,8 @@ async def run_up(
     """
     world = load_world(settings.scenario)
     state = StateDirectory(settings.state, world.name, msgspec.json.encode(world), spread=settings.spread)
-    sites = {place.name: list(place.saes) for place in world.sites}
+    # In one process nobody has to prove who he is but key managers and applications.
+    sites = {place.name: place.saes for place in world.sites if place.saes or settings.spread}
     pki = ensure_pki(state.path / "pki", world.domain, sites, wall_ns())
     clock = PacedClock(max(wall_ns(), state.latest_ns), settings.rate)
     tasks, stopping = Tasks(), asyncio.Event()

@@ -6,7 +6,7 @@ between any two sites take the uncut spans with the shortest delay.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from itertools import pairwise
 
 import msgspec
@@ -15,7 +15,7 @@ from multiplane.api.fabric_connectivity import PathDemand, PotentialLink
 from multiplane.api.service_connectivity import ClassicalPath
 from multiplane.connectivity.planes import Span
 from multiplane.kernel.errors import Busy, Refused
-from multiplane.kernel.graph import Edge, Graph, graph, shortest
+from multiplane.kernel.graph import Edge, Ways, graph
 from multiplane.kernel.names import link_id
 from multiplane.kernel.nouns import Ends
 
@@ -62,8 +62,19 @@ def choose(demand: PathDemand, spans: Iterable[Span], busy: Collection[str]) -> 
     raise Busy("path.none_now", f"ends: the fibres between {pair} are cut or in use")
 
 
-def lit_graph(spans: Iterable[Span]) -> Graph:
-    """Sites and uncut spans; of parallel ones the shortest. Sites that are cut off stand alone."""
+class Lit:
+    """Sites and uncut spans as a map for classical paths; of parallel spans the shortest counts.
+
+    Sites that are cut off stand alone. Ways are worked out when asked for.
+    """
+
+    def __init__(self, edges: Mapping[Ends, Edge], sites: Iterable[str]) -> None:
+        self.ways = Ways(graph(edges.values(), sites), lambda edge: float(edge.delay_ns))
+        self.delay_ns = {link_id(*ends.sites): edge.delay_ns for ends, edge in edges.items()}
+
+
+def lit_spans(spans: Iterable[Span]) -> Lit:
+    """The map of all spans that have light now."""
     edges: dict[Ends, Edge] = {}
     sites: set[str] = set()
     for span in spans:
@@ -72,19 +83,18 @@ def lit_graph(spans: Iterable[Span]) -> Graph:
         if not span.lost and (known is None or span.delay_ns < known.delay_ns):
             a, b = span.ends.sites
             edges[span.ends] = Edge(a=a, b=b, loss_db=span.loss_db, delay_ns=span.delay_ns)
-    return graph(edges.values(), sites)
+    return Lit(edges, sites)
 
 
-def classical(lit: Graph, pair: Ends) -> Route | None:
+def classical(lit: Lit, pair: Ends) -> Route | None:
     """The classical path with the shortest delay, None while the sites are cut off from one another.
 
     Raises: Refused(`path.unattainable`) on other than two known sites.
     """
-    if len(pair.sites) != 2 or not set(pair.sites) <= set(lit.nodes):
+    if len(pair.sites) != 2 or not all(site in lit.ways for site in pair.sites):
         raise Refused("path.unattainable", f"ends: expected two sites with fibres, got {pair.sites}")
-    sites = shortest(lit, *pair.sites, lambda edge: float(edge.delay_ns))
+    sites = lit.ways.route(*pair.sites)
     if not sites:
         return None
     links = tuple(link_id(a, b) for a, b in pairwise(sites))
-    delays = {link_id(edge.a, edge.b): edge.delay_ns for edge in lit.edges}
-    return Route(ClassicalPath(ends=pair, delay_ns=sum(delays[link] for link in links)), links)
+    return Route(ClassicalPath(ends=pair, delay_ns=sum(lit.delay_ns[link] for link in links)), links)

@@ -12,7 +12,7 @@ from multiplane.api.device import OpticalDevice, SpanAlarm
 from multiplane.api.fabric_connectivity import PathDemand, PathListener, PotentialLink, QuantumPath
 from multiplane.api.service_connectivity import ClassicalListener, ClassicalPath
 from multiplane.api.telemetry import Sample
-from multiplane.connectivity.control import Route, choose, classical, lit_graph, potential
+from multiplane.connectivity.control import Route, choose, classical, lit_spans, potential
 from multiplane.connectivity.management import inventory
 from multiplane.connectivity.planes import SpanRecord
 from multiplane.connectivity.resource import Fibres
@@ -44,7 +44,7 @@ class ConnectivityController:
         self._bus = bus
         self._fibres = Fibres(())
         self._light = Light()
-        self._lit = lit_graph(())
+        self._lit = lit_spans(())
         self._early: list[SpanAlarm] | None = []
         self._minted = 0
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -56,7 +56,7 @@ class ConnectivityController:
         """Learn all spans from the optical layer and hear its alarms from now on."""
         readings = await self._optical.attach(self._caller, self)
         self._fibres = Fibres(readings)
-        self._lit = lit_graph(self._fibres.spans.values())
+        self._lit = lit_spans(self._fibres.spans.values())
         now_ns = self._timeline.now_ns()
         for span in self._fibres.spans.values():
             self._publish(self._light.sample(span, now_ns))
@@ -98,7 +98,7 @@ class ConnectivityController:
 
     async def _light_path(self, caller: Caller, demand: PathDemand) -> QuantumPath:
         """Reserve, light, and look again: light may be lost while the switches move."""
-        span = choose(demand, self._fibres.spans.values(), self._fibres.busy())
+        span = choose(demand, self._fibres.between(demand.ends), self._fibres.taken())
         path = QuantumPath(
             path_id=self._mint(demand.ends),
             demand_id=demand.demand_id,
@@ -166,7 +166,7 @@ class ConnectivityController:
         if span is None:
             return
         self._publish(self._light.alarm(span, alarm.at_ns))
-        self._lit = lit_graph(self._fibres.spans.values())
+        self._lit = lit_spans(self._fibres.spans.values())
         if alarm.lost:
             reason = f"span {span.span}: {alarm.reason or 'light lost'}"
             for path in self._fibres.over(span.span):

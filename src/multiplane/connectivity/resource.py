@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 
 import msgspec
@@ -10,7 +10,7 @@ import msgspec
 from multiplane.api.device import SpanAlarm, SpanReading
 from multiplane.api.fabric_connectivity import QuantumPath
 from multiplane.connectivity.planes import Span
-from multiplane.kernel.nouns import ends
+from multiplane.kernel.nouns import Ends, ends
 from multiplane.kernel.quantity import delay_ns
 
 
@@ -21,11 +21,20 @@ class Fibres:
         self._spans = {reading.span: _span(reading) for reading in readings}
         self._paths: dict[str, QuantumPath] = {}
         self._users: dict[str, str] = {}
+        self._demands: dict[tuple[str, str], str] = {}
+        self._taken: dict[str, str] = {}
+        self._between: dict[Ends, list[str]] = {}
+        for span in self._spans.values():
+            self._between.setdefault(span.ends, []).append(span.span)
 
     @property
     def spans(self) -> Mapping[str, Span]:
         """Spans by id."""
         return MappingProxyType(self._spans)
+
+    def between(self, pair: Ends) -> list[Span]:
+        """The spans between two sites."""
+        return [self._spans[span] for span in self._between.get(pair, ())]
 
     def alarm(self, alarm: SpanAlarm) -> Span | None:
         """Note that light was lost or found; the span, or None if that is no news."""
@@ -40,11 +49,17 @@ class Fibres:
         """Reserve the spans of a path for `user`."""
         self._paths[path.path_id] = path
         self._users[path.path_id] = user
+        self._demands[user, path.demand_id] = path.path_id
+        self._taken.update(dict.fromkeys(path.spans, path.path_id))
 
     def disconnect(self, path_id: str) -> QuantumPath | None:
         """Free the spans of a path; None when it is not known."""
-        self._users.pop(path_id, None)
-        return self._paths.pop(path_id, None)
+        path = self._paths.pop(path_id, None)
+        if path is not None:
+            self._demands.pop((self._users.pop(path_id), path.demand_id), None)
+            for span in path.spans:
+                self._taken.pop(span, None)
+        return path
 
     def user(self, path_id: str) -> str | None:
         """Who asked for a path."""
@@ -52,14 +67,16 @@ class Fibres:
 
     def demanded(self, user: str, demand_id: str) -> QuantumPath | None:
         """The path that answers a demand of `user`."""
-        for path in self._paths.values():
-            if path.demand_id == demand_id and self._users[path.path_id] == user:
-                return path
-        return None
+        path_id = self._demands.get((user, demand_id))
+        return None if path_id is None else self._paths[path_id]
 
     def over(self, span: str) -> list[QuantumPath]:
         """Paths that use a span."""
-        return [path for path in self._paths.values() if span in path.spans]
+        return [self._paths[self._taken[span]]] if span in self._taken else []
+
+    def taken(self) -> Collection[str]:
+        """Spans in use: a span carries one quantum path."""
+        return self._taken.keys()
 
     def busy(self) -> dict[str, tuple[QuantumPath, str]]:
         """Spans in use, by what path and whose."""

@@ -8,7 +8,7 @@ from typing import Final
 
 from multiplane.api.service_fabric import OrderPhase, OrderState
 from multiplane.fabric.planes import ForwardingTable
-from multiplane.kernel.graph import Edge, graph, next_hops
+from multiplane.kernel.graph import Edge, Ways, graph, tables_toward
 from multiplane.kernel.names import link_id
 from multiplane.kernel.quantity import NS_PER_S
 
@@ -19,6 +19,7 @@ AVOID_HOPS: Final = 10
 EXPECTED_NS: Final = 6 * NS_PER_S
 """Provisioning and calibration of a link, an estimate."""
 VERSION_LIMIT: Final = 1 << 62
+SHOWN_LINKS: Final = 3
 
 
 def follow(hops: Mapping[str, Mapping[str, str]], a: str, b: str) -> tuple[str, ...]:
@@ -43,7 +44,7 @@ class Planner:
     def __init__(self) -> None:
         self.revision = 0
         self._inputs: object = None
-        self._hops: dict[str, dict[str, str]] = {}
+        self._ways = Ways(graph(()), lambda _: 0.0)
 
     def update(self, edges: Mapping[str, Edge], up: frozenset[str], avoid: frozenset[str]) -> None:
         """Plan anew if anything changed. `edges`, `up` and `avoid` are by link id."""
@@ -58,43 +59,61 @@ class Planner:
             hops = AVOID_HOPS if link in avoid else 1
             return hops * HOP_COST + (0.0 if link in up else DARK_COST) + edge.loss_db
 
-        self._hops = next_hops(graph(edges.values()), cost)
+        self._ways = Ways(graph(edges.values()), cost)
 
     def route(self, a: str, b: str) -> tuple[str, ...]:
         """The planned route, empty when there is none."""
-        return follow(self._hops, a, b)
+        return self._ways.route(a, b) if a in self._ways and b in self._ways else ()
 
 
 class Forwarding:
-    """Forwarding tables over the links that are up, under one version."""
+    """Forwarding tables over the links that are up, towards the sites that key is carried to.
+
+    The tables of a domain have one version; the table of a site has that at which it last changed, so that a
+    change reaches those sites alone that forward differently. Parcels begin at the ends of orders and name
+    the version of the table there: ends are given every version.
+    """
 
     def __init__(self) -> None:
         self.version = 0
-        self._weights: dict[str, float] = {}
+        self._inputs: object = None
         self._sites: frozenset[str] = frozenset()
-        self._hops: dict[str, dict[str, str]] = {}
+        self._tables: dict[str, ForwardingTable] = {}
 
-    def update(self, rates: Mapping[str, Edge], sites: Collection[str]) -> None:
-        """Compute anew when links came, went or changed their rate a lot; a new table has a new version."""
+    def update(self, rates: Mapping[str, Edge], sites: Collection[str], ends: Collection[str]) -> None:
+        """Compute anew when links or ends came or went, or a link changed its rate a lot.
+
+        Args:
+            rates: links that are up, by id. sites: all that may forward. ends: ends of orders.
+        """
         weights = {link: _weight(edge.rate_bit_per_s) for link, edge in rates.items()}
-        if weights == self._weights and self._sites.issuperset(sites):
+        self._sites |= {*sites, *ends}
+        inputs = (weights, frozenset(ends), self._sites)
+        if inputs == self._inputs:
             return
-        self._weights, self._sites = weights, self._sites | frozenset(sites)
-        hops = next_hops(graph(rates.values(), self._sites), lambda edge: _weight(edge.rate_bit_per_s))
-        if hops != self._hops:
-            self._hops = hops
+        self._inputs = inputs
+        ways = Ways(graph(rates.values(), self._sites), lambda edge: _weight(edge.rate_bit_per_s))
+        hops = tables_toward(ways, self._sites, ends)
+        changed = [site for site in hops if site not in self._tables or hops[site] != self._hops(site)]
+        if changed:
             self.version += 1
+            for site in {*changed, *ends}:
+                self._tables[site] = ForwardingTable(version=self.version, next_hop=hops[site])
+
+    def _hops(self, site: str) -> dict[str, str]:
+        return self._tables[site].next_hop
 
     def outbid(self, version: int) -> None:
-        """A site holds a table of another controller's making: go above it."""
+        """A site holds a table of another controller's making: go above it, everywhere."""
         self.version = max(self.version, min(version, VERSION_LIMIT) + 1)
+        self._tables = {
+            site: ForwardingTable(version=self.version, next_hop=table.next_hop)
+            for site, table in self._tables.items()
+        }
 
     def tables(self) -> dict[str, ForwardingTable]:
-        """The table of each site, in order of site."""
-        return {
-            site: ForwardingTable(version=self.version, next_hop=self._hops[site])
-            for site in sorted(self._hops)
-        }
+        """The table of each site."""
+        return dict(self._tables)
 
 
 def _weight(rate_bit_per_s: float) -> float:
@@ -145,5 +164,13 @@ def order_state(
         route=planned,
         rate_bit_per_s=0.0,
         expected_ns=max(NS_PER_S, *left) if left else NS_PER_S,
-        reason=f"waiting for {', '.join(down)}" if down else "waiting for forwarding tables",
+        reason=_waiting_for(down),
     )
+
+
+def _waiting_for(down: list[str]) -> str:
+    """What an order waits for, in one line however long its route is."""
+    if not down:
+        return "waiting for forwarding tables"
+    more = f" and {len(down) - SHOWN_LINKS} more links" if len(down) > SHOWN_LINKS else ""
+    return f"waiting for {', '.join(down[:SHOWN_LINKS])}{more}"

@@ -63,6 +63,7 @@ class FabricController:
         self._orders: dict[tuple[str, str], Order] = {}
         self._told: dict[tuple[str, str], OrderState] = {}
         self._seen: object = None
+        self._up_now: dict[str, Edge] | None = None
         self._listeners: dict[str, OrderListener] = {}
         self._view = LinkView()
         self._inventory = Inventory()
@@ -72,6 +73,7 @@ class FabricController:
         self._refused_ns: dict[str, int] = {}
         self._started: dict[tuple[str, str], str] = {}
         self._installed: dict[str, ForwardingTable] = {}
+        self._installs = 0
         self._reports: Subscription | None = None
         self._work = asyncio.Event()
         self._one = asyncio.Lock()
@@ -129,10 +131,12 @@ class FabricController:
         if len(order.ends.sites) != 2:
             raise Refused("fabric.ends", f"ends: expected two sites for keys, got {order.ends.sites}")
         key = (caller.principal, order.order_id)
-        if key not in self._orders and len(self._orders) >= ORDERS_LIMIT:
-            raise Busy("fabric.orders_full", f"orders: at most {ORDERS_LIMIT} in a domain")
-        state = self._told[key] = self._state(self._orders.setdefault(key, order))
-        self._work.set()
+        if key not in self._orders:
+            if len(self._orders) >= ORDERS_LIMIT:
+                raise Busy("fabric.orders_full", f"orders: at most {ORDERS_LIMIT} in a domain")
+            self._orders[key] = order
+            self._work.set()
+        state = self._told[key] = self._state(self._orders[key])
         return state
 
     async def withdraw(self, caller: Caller, order_id: str) -> None:
@@ -165,6 +169,7 @@ class FabricController:
         for key in [key for key in self._started if key[0] == site]:
             del self._started[key]
         self._installed.pop(site, None)
+        self._installs += 1
         self._view.forget_site(site)
         self._work.set()
 
@@ -200,7 +205,7 @@ class FabricController:
         async with self._one:
             if not self._subscribed:
                 await self._try(self._listen())
-            self._tell()
+            self._tell(self._look())
             await self._stop_stale()
             if self._installed:
                 await self._forward()
@@ -209,7 +214,7 @@ class FabricController:
             await self._start_links()
             await self._release()
             await self._forward()
-            self._tell()
+            self._tell(self._look())
 
     async def _listen(self) -> None:
         self.potential(await self._connectivity.subscribe(self._caller, self))
@@ -228,8 +233,9 @@ class FabricController:
                 )
         return edges
 
-    def _plan(self, up: dict[str, Edge]) -> None:
-        """Bring the planner up to date."""
+    def _look(self) -> dict[str, Edge]:
+        """Links that are up now; brings the planner up to date with what there is."""
+        up = self._up_now = self._up()
         now_ns = self._timeline.now_ns()
         offers: dict[str, PotentialLink | QuantumPath] = {**self._potential, **self._inventory.paths()}
         edges = {
@@ -238,11 +244,11 @@ class FabricController:
         }
         refused = {link for link, at_ns in self._refused_ns.items() if now_ns - at_ns < AILING_NS}
         self._planner.update(edges, frozenset(up), self._inventory.ailing(now_ns) | refused)
+        return up
 
     def _needed(self) -> set[str]:
         """Links that orders need now."""
-        up = self._up()
-        self._plan(up)
+        up = self._look()
         pairs = {order.ends.sites for order in self._orders.values()}
         needed = {link for a, b in pairs for link in links_of(self._planner.route(a, b))}
         self._inventory.note(needed, up, self._timeline.now_ns())
@@ -309,23 +315,27 @@ class FabricController:
 
     async def _release(self) -> None:
         """Give back the paths that nothing has needed for a while."""
-        for path in self._inventory.idle(self._timeline.now_ns()):
+        idle = self._inventory.idle(self._timeline.now_ns())
+        for path in idle:
             self.path_lost(path.path_id, "no order needs it")
+        if idle:
             await self._stop_stale()
-            await self._try(self._connectivity.release(self._caller, path.path_id))
+            release = self._connectivity.release
+            await asyncio.gather(*(self._try(release(self._caller, path.path_id)) for path in idle))
 
     async def _forward(self) -> None:
         """Compute tables and push those that are not in force yet."""
         learning = self._timeline.now_ns() - self._born_ns < LEARNING_NS
         if not self._installed and (learning or not self._orders):
             return
-        self._forwarding.update(self._up(), self._sites())
+        ends = {site for order in self._orders.values() for site in order.ends.sites}
+        self._forwarding.update(self._up(), self._sites(), ends)
         tables = self._forwarding.tables()
         await asyncio.gather(
             *(
                 self._install(site, table)
                 for site, table in tables.items()
-                if self._installed.get(site) != table
+                if self._installed.get(site) is not table
             )
         )
 
@@ -339,6 +349,7 @@ class FabricController:
             return
         if answer.accepted:
             self._installed[site] = table
+            self._installs += 1
         else:
             self._forwarding.outbid(answer.version)
             self._work.set()
@@ -351,10 +362,8 @@ class FabricController:
     # orders
 
     def _state(self, order: Order) -> OrderState:
-        """Where one order stands now."""
-        up = self._up()
-        self._plan(up)
-        return self._judge(up)(order)
+        """Where one order stands, by the last look: the next one tells what has changed since."""
+        return self._judge(self._look() if self._up_now is None else self._up_now)(order)
 
     def _judge(self, up: dict[str, Edge]) -> Callable[[Order], OrderState]:
         """Tells where orders stand; what they have in common is computed once."""
@@ -376,11 +385,9 @@ class FabricController:
 
         return judge
 
-    def _tell(self) -> None:
+    def _tell(self, up: dict[str, Edge]) -> None:
         """Tell listeners of orders that changed."""
-        up = self._up()
-        self._plan(up)
-        seen = (up, self._planner.revision, dict(self._installed), len(self._told))
+        seen = (up, self._planner.revision, self._installs, len(self._told))
         if seen == self._seen:
             return
         self._seen = seen

@@ -31,21 +31,25 @@ class Inventory:
 
     def __init__(self) -> None:
         self._entries: dict[str, _Entry] = {}
+        self._links: dict[str, str] = {}
 
     def __contains__(self, link: str) -> bool:
         return link in self._entries
 
     def add(self, path: QuantumPath, now_ns: int) -> None:
         """A path was provided."""
-        self._entries[link_id(*path.ends.sites)] = _Entry(path, now_ns, now_ns, now_ns)
+        link = link_id(*path.ends.sites)
+        if link in self._entries:
+            del self._links[self._entries[link].path.path_id]
+        self._entries[link] = _Entry(path, now_ns, now_ns, now_ns)
+        self._links[path.path_id] = link
 
     def remove(self, path_id: str) -> str | None:
         """A path is gone; the link that it carried, None when it carried none."""
-        for link, entry in self._entries.items():
-            if entry.path.path_id == path_id:
-                del self._entries[link]
-                return link
-        return None
+        link = self._links.pop(path_id, None)
+        if link is not None:
+            del self._entries[link]
+        return link
 
     def paths(self) -> dict[str, QuantumPath]:
         """The path of each link."""

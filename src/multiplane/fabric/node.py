@@ -23,6 +23,9 @@ from multiplane.kernel.quantity import NS_PER_MS, NS_PER_S, bit_from_byte
 
 RELAY: Final = "relay"
 REPORT_EVERY_NS: Final = NS_PER_S
+"""At most so often it is told that key came or went; a new state is told at once."""
+HEARTBEAT_NS: Final = 10 * NS_PER_S
+"""A link on which nothing happens is told of so often."""
 BACKOFF_FIRST_NS: Final = 200 * NS_PER_MS
 BACKOFF_LAST_NS: Final = 5 * NS_PER_S
 
@@ -40,6 +43,7 @@ class _Link:
     channel: Channel | None = None
     opened_ns: int = 0
     opening: bool = False
+    moved: bool = False
     backoff_ns: int = BACKOFF_FIRST_NS
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -75,6 +79,7 @@ class FabricAgent:
         self._listener: ParcelListener | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticking = False
+        self._beating = False
         self._expiring = False
         self._closed = False
 
@@ -149,7 +154,7 @@ class FabricAgent:
                 raise
         self._reach(link)
         self._report(link)
-        self._tick_soon()
+        self._beat_soon()
 
     async def _run_device(self, link: _Link) -> None:
         """Attach once, for each attaching begins a new epoch, then ask for key."""
@@ -331,7 +336,9 @@ class FabricAgent:
             self._relay.count(arrival.peer, "dropped_unclaimed")
 
     def _grant(self, link: _Link) -> None:
-        """Give the device room when enough was freed."""
+        """Key came or went: tell of it soon, and give the device room when enough was freed."""
+        link.moved = True
+        self._tick_soon()
         limit = link.pool.grant() if link.attached else None
         if limit is not None:
             with contextlib.suppress(
@@ -355,6 +362,7 @@ class FabricAgent:
 
     def _report(self, link: _Link, reason: str = "") -> None:
         """Publish what this end knows of a link."""
+        link.moved = False
         status = link.status
         report = LinkReport(
             link=link.link,
@@ -378,19 +386,31 @@ class FabricAgent:
             self._bus.publish(f"{self._caller.domain}.fabric.telemetry.{self._site}.{what}", message)
 
     def _tick_soon(self) -> None:
-        """One timer for all links of the site, while one is ordered."""
+        """One timer for all links of the site, after something moved on one."""
         if not self._ticking:
             self._ticking = True
             self._timeline.at_ns(self._timeline.now_ns() + REPORT_EVERY_NS, self._tick)
 
     def _tick(self) -> None:
         self._ticking = False
-        ordered = [link for link in self._links.values() if link.order is not None]
-        if self._closed or not ordered:
-            return
-        for link in ordered:
+        for link in self._ordered():
+            if link.moved:
+                self._report(link)
+
+    def _beat_soon(self) -> None:
+        """One heartbeat for all links of the site, while one is ordered."""
+        if not self._beating:
+            self._beating = True
+            self._timeline.at_ns(self._timeline.now_ns() + HEARTBEAT_NS, self._beat)
+
+    def _beat(self) -> None:
+        self._beating = False
+        for link in self._ordered():
             self._report(link)
-        self._tick_soon()
+            self._beat_soon()
+
+    def _ordered(self) -> list[_Link]:
+        return [] if self._closed else [link for link in self._links.values() if link.order is not None]
 
     # who may speak
 

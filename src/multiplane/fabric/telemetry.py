@@ -9,7 +9,8 @@ from multiplane.api.device import LinkState
 from multiplane.fabric.planes import LinkReport
 from multiplane.kernel.quantity import NS_PER_S
 
-FRESH_NS: Final = 5 * NS_PER_S
+FRESH_NS: Final = 25 * NS_PER_S
+"""Two heartbeats of an agent may be lost: what happens to a link is told at once."""
 
 
 class LinkView:
@@ -42,12 +43,14 @@ class LinkView:
         return tuple(ends[site] for site in sorted(ends))
 
     def rate_bit_per_s(self, link: str, path_id: str, now_ns: int) -> float:
-        """Rate of a link; 0 unless both ends say up, on this path, in one epoch, within the last 5 s."""
-        ends = self.reports(link)
-        alive = len(ends) == 2 and ends[0].epoch == ends[1].epoch
-        if not alive or not all(_up(report, path_id, now_ns) for report in ends):
+        """Rate of a link; 0 unless both ends say up, on this path, in one epoch, within the last 25 s."""
+        reports = self._reports.get(link)
+        if reports is None or len(reports) != 2:
             return 0.0
-        return min(report.rate_bit_per_s for report in ends)
+        a, b = reports.values()
+        if a.epoch != b.epoch or not (_up(a, path_id, now_ns) and _up(b, path_id, now_ns)):
+            return 0.0
+        return min(a.rate_bit_per_s, b.rate_bit_per_s)
 
 
 def _up(report: LinkReport, path_id: str, now_ns: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 from multiplane.kernel.nouns import Noun
@@ -53,6 +53,49 @@ def graph(edges: Iterable[Edge], nodes: Iterable[str] = ()) -> Graph:
     return Graph(nodes=tuple(sorted(names)), edges=tuple(links[pair] for pair in sorted(links)))
 
 
+class Ways:
+    """The cheapest routes of a graph, worked out target by target, each when it is first asked for.
+
+    Trees towards different targets do not depend on one another: whoever needs a few targets of a large
+    graph pays for these alone.
+
+    Raises: ValueError on a cost below 0.
+    """
+
+    def __init__(self, graph: Graph, cost: Cost) -> None:
+        self._near = _near(graph, cost)
+        self._toward: dict[str, dict[str, str]] = {}
+
+    def __contains__(self, node: object) -> bool:
+        return node in self._near
+
+    def toward(self, target: str) -> Mapping[str, str]:
+        """For each node that can reach `target` the neighbour to take; `target` stands for itself.
+
+        Raises: ValueError on an unknown node.
+        """
+        if target not in self._near:
+            raise ValueError(f"node: expected one of the graph, got {target!r}")
+        if target not in self._toward:
+            self._toward[target] = _tree(self._near, target)
+        return self._toward[target]
+
+    def route(self, a: str, b: str) -> tuple[str, ...]:
+        """The cheapest route from `a` to `b`, both included; empty when there is none.
+
+        Raises: ValueError on an unknown node.
+        """
+        if a not in self._near:
+            raise ValueError(f"node: expected one of the graph, got {a!r}")
+        toward = self.toward(b)
+        if a not in toward:
+            return ()
+        route = [a]
+        while route[-1] != b:
+            route.append(toward[route[-1]])
+        return tuple(route)
+
+
 def shortest(graph: Graph, a: str, b: str, cost: Cost) -> tuple[str, ...]:
     """The cheapest route from `a` to `b`, both included; empty when there is none.
 
@@ -60,16 +103,7 @@ def shortest(graph: Graph, a: str, b: str, cost: Cost) -> tuple[str, ...]:
 
     Raises: ValueError on an unknown node or a cost below 0.
     """
-    for node in (a, b):
-        if node not in graph.nodes:
-            raise ValueError(f"node: expected one of the graph, got {node!r}")
-    toward = _tree(_near(graph, cost), b)
-    if a not in toward:
-        return ()
-    route = [a]
-    while route[-1] != b:
-        route.append(toward[route[-1]])
-    return tuple(route)
+    return Ways(graph, cost).route(a, b)
 
 
 def next_hops(graph: Graph, cost: Cost) -> dict[str, dict[str, str]]:
@@ -80,11 +114,18 @@ def next_hops(graph: Graph, cost: Cost) -> dict[str, dict[str, str]]:
 
     Raises: ValueError on a cost below 0.
     """
-    near = _near(graph, cost)
-    tables: dict[str, dict[str, str]] = {node: {} for node in graph.nodes}
-    for target in graph.nodes:
-        for node, neighbour in _tree(near, target).items():
-            if node != target:
+    return tables_toward(Ways(graph, cost), graph.nodes, graph.nodes)
+
+
+def tables_toward(ways: Ways, nodes: Iterable[str], targets: Iterable[str]) -> dict[str, dict[str, str]]:
+    """For each of `nodes` the neighbour to take towards each of `targets` that it can reach.
+
+    Raises: ValueError on a target that is not in the graph.
+    """
+    tables: dict[str, dict[str, str]] = {node: {} for node in nodes}
+    for target in targets:
+        for node, neighbour in ways.toward(target).items():
+            if node != target and node in tables:
                 tables[node][target] = neighbour
     return tables
 

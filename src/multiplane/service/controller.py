@@ -6,6 +6,7 @@ both directions; what those two say is told to the key managers at both ends.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
@@ -30,6 +31,8 @@ class ServiceController:
         self._fabric, self._connectivity = fabric, connectivity
         self._book = RegisterBook()
         self._listeners: dict[str, KmeListener] = {}
+        self._versions: dict[str, int] = {}
+        self._telling = False
         self._orders: dict[str, OrderState] = {}
         self._paths: dict[Ends, ClassicalPath] = {}
         self._pairs: dict[str, Ends] = {}
@@ -42,17 +45,26 @@ class ServiceController:
     # --- ServiceControl ------------------------------------------------------------------------------------
 
     async def join(self, caller: Caller, entry: KmeEntry, listener: KmeListener) -> Register:
-        """Enter a key manager into the register; all others hear of it."""
+        """Enter a key manager into the register; others hear of it, of many at once together."""
         if entry.urn != caller.principal or entry.site != site_of(caller.principal):
             raise Refused("register.not_yours", f"urn {entry.urn}: expected {caller.principal}")
         changed = self._book.enter(entry)
         self._listeners[entry.site] = listener
         register = self._book.register()
-        if changed:
-            for site, other in self._listeners.items():
-                if site != entry.site:
-                    _tell(other.register_changed, register)
+        self._versions[entry.site] = register.version
+        if changed and not self._telling:
+            self._telling = True
+            asyncio.get_running_loop().call_soon(self._tell_register)
         return register
+
+    def _tell_register(self) -> None:
+        """Tell the register to those who know an older one."""
+        self._telling = False
+        register = self._book.register()
+        for site, listener in self._listeners.items():
+            if self._versions[site] < register.version:
+                self._versions[site] = register.version
+                _tell(listener.register_changed, register)
 
     async def open_pair(self, caller: Caller, peer_site: str) -> PairState:
         """Order key between two sites from the fabric, and a classical path from connectivity."""

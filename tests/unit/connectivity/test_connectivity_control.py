@@ -6,7 +6,7 @@ import pytest
 
 from multiplane.api.device import SpanAlarm, SpanReading
 from multiplane.api.fabric_connectivity import PathDemand, QuantumPath
-from multiplane.connectivity.control import choose, classical, lit_graph, potential
+from multiplane.connectivity.control import choose, classical, lit_spans, potential
 from multiplane.connectivity.management import inventory
 from multiplane.connectivity.resource import Fibres
 from multiplane.connectivity.telemetry import Light
@@ -73,22 +73,22 @@ def test_choose_takes_the_least_loss_that_is_free() -> None:
 
 def test_classical_paths_take_the_shortest_delay_over_light() -> None:
     fibres = ring()
-    route = classical(lit_graph(fibres.spans.values()), ends("a", "d"))
+    route = classical(lit_spans(fibres.spans.values()), ends("a", "d"))
     assert route is not None
     assert route.path.delay_ns == 300_000
     assert len(route.links) in {1, 3}
     cut(fibres, "a--d")
-    route = classical(lit_graph(fibres.spans.values()), ends("a", "d"))
+    route = classical(lit_spans(fibres.spans.values()), ends("a", "d"))
     assert route is not None
     assert route.links == ("a--b", "b--c", "c--d")
     cut(fibres, "a--b")
-    route = classical(lit_graph(fibres.spans.values()), ends("a", "d"))
+    route = classical(lit_spans(fibres.spans.values()), ends("a", "d"))
     assert route is not None
     assert route.path.delay_ns == 350_000, "over the second fibre"
     cut(fibres, "c--d")
-    assert classical(lit_graph(fibres.spans.values()), ends("a", "d")) is None
+    assert classical(lit_spans(fibres.spans.values()), ends("a", "d")) is None
     with pytest.raises(Refused, match=r"path\.unattainable"):
-        classical(lit_graph(fibres.spans.values()), ends("a", "nowhere"))
+        classical(lit_spans(fibres.spans.values()), ends("a", "nowhere"))
 
 
 def test_an_alarm_that_is_no_news_is_none() -> None:

@@ -92,7 +92,7 @@ def test_tables_lead_everywhere_they_can_without_loops(
 ) -> None:
     up = edges(*chosen) | edges(*(slow & set(chosen)), rate_bit_per_s=10.0)
     forwarding = Forwarding()
-    forwarding.update(up, SITES)
+    forwarding.update(up, SITES, SITES)
     hops = {site: table.next_hop for site, table in forwarding.tables().items()}
     assert set(hops) == set(SITES)
     reference = networkx.Graph(chosen)
@@ -109,18 +109,18 @@ def test_tables_lead_everywhere_they_can_without_loops(
 def test_of_two_equal_ways_the_faster_is_taken() -> None:
     up = edges(("a", "b"), ("b", "d"), rate_bit_per_s=100.0) | edges(("a", "c"), ("c", "d"))
     forwarding = Forwarding()
-    forwarding.update(up, ())
+    forwarding.update(up, (), "abcd")
     assert forwarding.tables()["a"].next_hop["d"] == "c"
 
 
 def test_a_version_rises_only_with_a_new_table() -> None:
     forwarding = Forwarding()
-    forwarding.update(edges(("a", "b"), rate_bit_per_s=1000.0), "ab")
+    forwarding.update(edges(("a", "b"), rate_bit_per_s=1000.0), "ab", "ab")
     assert forwarding.version == 1
-    forwarding.update(edges(("a", "b"), rate_bit_per_s=1010.0), "ab")
-    forwarding.update(edges(("a", "b"), rate_bit_per_s=9000.0), "ab")
+    forwarding.update(edges(("a", "b"), rate_bit_per_s=1010.0), "ab", "ab")
+    forwarding.update(edges(("a", "b"), rate_bit_per_s=9000.0), "ab", "ab")
     assert forwarding.version == 1, "the rate moved, the routes did not"
-    forwarding.update({}, "ab")
+    forwarding.update({}, "ab", "ab")
     assert forwarding.version == 2
     assert forwarding.tables()["a"].next_hop == {}
     forwarding.outbid(41)

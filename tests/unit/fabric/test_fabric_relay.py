@@ -15,6 +15,7 @@ from multiplane.api.device import KeyBlock
 from multiplane.api.service_fabric import Parcel
 from multiplane.fabric.planes import ForwardingTable
 from multiplane.fabric.resource.relay import (
+    HOP_LIMIT,
     PAYLOAD_LIMIT_BYTE,
     Action,
     Alarm,
@@ -174,7 +175,7 @@ def test_a_loop_ends_at_the_hop_limit() -> None:
     relays["a"].install(ForwardingTable(version=2, next_hop={"e": "b"}))
     arrived, seen = run(relays, "a", [launch(relays["a"], parcel(b"k" * 32))])
     assert arrived == []
-    assert len(seen) == 64
+    assert len(seen) == HOP_LIMIT
     fates = Counter(relays["a"].counters("b")) + Counter(relays["b"].counters("a"))
     assert fates["dropped_hops"] == 1
 

@@ -21,7 +21,8 @@ from multiplane.security.onetime import PAD_OVERHEAD_BYTE, TAG_BYTE, lock, unloc
 PAYLOAD_LIMIT_BYTE: Final = 4096
 LABEL_LIMIT_BYTE: Final = 256
 MESSAGE_LIMIT_BYTE: Final = PAYLOAD_LIMIT_BYTE + 2048
-HOP_LIMIT: Final = 64
+HOP_LIMIT: Final = 255
+"""More than any route has (a trusted node every 80 km: 250 to the antipodes), so that only loops end here."""
 
 
 class HopHeader(msgspec.Struct, frozen=True, array_like=True):
@@ -256,7 +257,9 @@ class Relay:
 
     def _forward(self, origin: str, item: Waiting) -> list[Action]:
         """Pass a parcel on along the table it names, or the newest; let it wait for key if it must."""
-        table = self._previous if item.version == self._previous.version else self._table
+        # A table that did not change keeps its version: the parcel goes by the newest not above its own.
+        between = 0 < self._previous.version <= item.version < self._table.version
+        table = self._previous if between else self._table
         peer = table.next_hop.get(item.parcel.target)
         if peer is None or peer not in self._ports or item.hops_left <= 0:
             fate = "dropped_hops" if item.hops_left <= 0 else "dropped_route"

@@ -35,6 +35,7 @@ from multiplane.service.resource import inbound, outbound
 from multiplane.service.resource.blocks import BLOCK_WORD, parse_label, words_of
 
 TICK_NS: Final = 1_000_000_000
+SAMPLE_ALL_TICKS: Final = 10
 
 
 class Kme:
@@ -50,6 +51,9 @@ class Kme:
         self._near: dict[str, NearStock] = {}
         self._far: dict[str, FarStock] = {}
         self._closed = False
+        self._ticking = False
+        self._ticks = 0
+        self._sampled: dict[tuple[str, str], float] = {}
 
     async def start(self) -> None:
         """Read what is stored, enter the register, take this site's parcels."""
@@ -63,7 +67,7 @@ class Kme:
         await self.join()
         for near in self._near.values():
             near.wake()
-        self._tick()
+        self._tick_soon()
 
     def _store_failed(self) -> None:
         """No stock may go on from what it holds in memory: rows of one may have failed with another's."""
@@ -85,14 +89,23 @@ class Kme:
         """The stock to a peer, begun when it is first needed."""
         if peer not in self._near:
             self._near[peer] = NearStock(self.ports, peer, self._carry)
+            self._tick_soon()
         return self._near[peer]
 
     def _far_stock(self, peer: str) -> FarStock:
         if peer not in self._far:
             self._far[peer] = FarStock(self.ports, peer)
+            self._tick_soon()
         return self._far[peer]
 
+    def _tick_soon(self) -> None:
+        """One timer for all stocks, as soon as there is one."""
+        if (self._near or self._far) and not self._ticking:
+            self._ticking = True
+            self.ports.timeline.at_ns(self.ports.timeline.now_ns() + TICK_NS, self._tick)
+
     def _tick(self) -> None:
+        self._ticking = False
         if self._closed:
             return
         now_ns = self.ports.timeline.now_ns()
@@ -100,11 +113,20 @@ class Kme:
         for stock in stocks:
             with suppress(MultiplaneError):
                 stock.tick(now_ns)
+        self._sample(now_ns)
+        self._tick_soon()
+
+    def _sample(self, now_ns: int) -> None:
+        """Publish what has changed, and now and then all of it: telemetry may be lost."""
         subject = f"{self.ports.caller.domain}.service.telemetry.{self.ports.site}.stock"
+        if self._ticks % SAMPLE_ALL_TICKS == 0:
+            self._sampled.clear()
+        self._ticks += 1
         for sample in telemetry.stock_samples(self._ledgers(), now_ns):
-            with suppress(MultiplaneError):  # telemetry may be lost; the next tick says it all again
-                self.ports.bus.publish(subject, sample)
-        self.ports.timeline.at_ns(now_ns + TICK_NS, self._tick)
+            if self._sampled.get((sample.subject, sample.name)) != sample.value:
+                self._sampled[sample.subject, sample.name] = sample.value
+                with suppress(MultiplaneError):
+                    self.ports.bus.publish(subject, sample)
 
     # --- North ---------------------------------------------------------------------------------------------
 
