@@ -18,22 +18,33 @@ class KeyRequest(Noun, frozen=True, kw_only=True):
         peer: URN or alias of the other application.
         number: how many keys, >= 1.
         size_bit: size of each, a multiple of 8; 0 = the default size.
+        others: URNs or aliases of more slaves; each of them and `peer` can collect the identical key once.
+        valid_s: how long each key shall be there to be collected, seconds >= 0, at least; 0 = as it comes.
+        tell_unit: name the unit beside each key.
     """
 
     peer: str
     number: int = 1
     size_bit: int = 0
+    others: tuple[str, ...] = ()
+    valid_s: int = 0
+    tell_unit: bool = False
 
 
 class Key(Secret, frozen=True, kw_only=True):
-    """One key and its id (36 characters, UUID form)."""
+    """One key and its id (36 characters, UUID form); all URNs of its unit, if that was asked for."""
 
     key_id: str
     key: bytes
+    unit: tuple[str, ...] = ()
 
 
 class KeyStatus(Noun, frozen=True, kw_only=True):
-    """What the caller can get for keys with one peer, now. Counts are in keys of the default size."""
+    """What the caller can get for keys with one peer, now. Counts are in keys of the default size.
+
+    Args:
+        max_additional: slaves that one request may name beside the peer; 0 = none.
+    """
 
     source_kme: str
     target_kme: str
@@ -45,6 +56,7 @@ class KeyStatus(Noun, frozen=True, kw_only=True):
     max_key_per_request: int
     max_key_size_bit: int
     min_key_size_bit: int
+    max_additional: int = 0
 
 
 class North(Protocol):
@@ -53,10 +65,11 @@ class North(Protocol):
         ...
 
     async def issue_keys(self, caller: Caller, request: KeyRequest) -> tuple[Key, ...]:
-        """Give the caller fresh keys; each can be collected by the peer from the moment of the answer.
+        """Give the caller fresh keys; each can be collected by every slave from the moment of the answer.
 
         Raises: Refused(`north.unknown_application`, `north.not_allowed`, `key.number`, `key.size`,
-        `key.size_multiple`), Busy(`key.cold`, `key.dry`, `key.route_lost`), Faulty, Unknown.
+        `key.size_multiple`, `key.additional`, `key.valid_s`), Busy(`key.cold`, `key.dry`, `key.route_lost`,
+        and with several slaves `copy.full`, `copy.units_full`), Faulty, Unknown.
         """
         ...
 

@@ -35,6 +35,10 @@ KNOWN_POINTS: Final = frozenset(
         "pool.ack.after",
         "reconcile.before",
         "reconcile.after",
+        "multicast.before",
+        "multicast.after",
+        "copies.before",
+        "copies.after",
         "answer.before",
         "answer.after",
     }

@@ -63,11 +63,12 @@ _may_pair = lru_cache(maxsize=65_536)(may_pair)
 
 
 class Admitted(NamedTuple):
-    """A key request with all defaults filled in."""
+    """A key request with all defaults filled in; `others` are the slaves beside the first."""
 
     target: Target
     size_bit: int
     number: int
+    others: tuple[Target, ...] = ()
 
 
 def admit(
@@ -76,12 +77,14 @@ def admit(
     """Decide on a key request of application `master`.
 
     Raises: Refused(`north.unknown_application`, `north.not_allowed`, `key.number`, `key.size`,
-    `key.size_multiple`).
+    `key.size_multiple`, `key.additional`, `key.valid_s`).
     """
     target = directory.application(request.peer)
-    verdict = _may_pair(policy, master, target.application.urn)
-    if not verdict.allowed:
-        raise Refused("north.not_allowed", f"peer {target.application.alias}: {verdict.reason}")
+    others = _others(rules, directory, master, target, request.others) if request.others else ()
+    for slave in (target, *others):
+        verdict = _may_pair(policy, master, slave.application.urn)
+        if not verdict.allowed:
+            raise Refused("north.not_allowed", f"peer {slave.application.alias}: {verdict.reason}")
     size_bit = request.size_bit or rules.default_size_bit
     if size_bit % 8:
         raise Refused("key.size_multiple", f"size: expected a multiple of 8, got {size_bit}")
@@ -91,7 +94,32 @@ def admit(
         )
     if not 1 <= request.number <= rules.max_number:
         raise Refused("key.number", f"number: expected 1 to {rules.max_number}, got {request.number}")
-    return Admitted(target, size_bit, request.number)
+    if request.valid_s > rules.longest_valid_s:
+        raise Refused(
+            "key.valid_s", f"valid_s: expected at most {rules.longest_valid_s}, got {request.valid_s}"
+        )
+    return Admitted(target, size_bit, request.number, others)
+
+
+def _others(
+    rules: KeyRules, directory: Directory, master: str, first: Target, names: tuple[str, ...]
+) -> tuple[Target, ...]:
+    """The slaves beside the first: known, and all ends different."""
+
+    def refused(expected: str, got: object) -> Refused:
+        return Refused("key.additional", f"additional_slave_SAE_IDs: expected {expected}, got {got}")
+
+    if not rules.max_additional:
+        raise refused("none, as max_SAE_ID_count is 0", len(names))
+    if len(names) > rules.max_additional:
+        raise refused(f"at most {rules.max_additional}", len(names))
+    others = tuple(directory.application(name) for name in names)
+    seen = {master: "the caller", first.application.urn: "the slave of the path"}
+    for name, other in zip(names, others, strict=True):
+        if other.application.urn in seen:
+            raise refused("each application once", f"{name[:200]!r}, {seen[other.application.urn]}")
+        seen[other.application.urn] = "a second time"
+    return others
 
 
 def pair_state(peer_site: str, order: OrderState, path: ClassicalPath | None) -> PairState:

@@ -7,10 +7,13 @@ managers say to one another about the stock from the near one (issues keys) to t
 from __future__ import annotations
 
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
 from multiplane.api.operator import KmeReport, UnitRecord
-from multiplane.kernel.nouns import Caller, Noun
+from multiplane.kernel.nouns import Caller, Noun, Secret
+
+RENEW_SHARE: Final = 24
+"""A unit is replaced when less than 1/24 of its lifetime is left (an hour of a day)."""
 
 
 class KeyRules(Noun, frozen=True, kw_only=True):
@@ -22,6 +25,7 @@ class KeyRules(Noun, frozen=True, kw_only=True):
         flight_block: blocks on their way at the same time.
         cold_wait_s: how long a request waits for a stock to open before it is told to come back.
         commit_s: how long a request waits for the store.
+        max_additional: slaves in one request beside the first; 0 turns multicast off.
     """
 
     default_size_bit: int = 256
@@ -34,6 +38,12 @@ class KeyRules(Noun, frozen=True, kw_only=True):
     flight_block: int = 16
     cold_wait_s: float = 1.0
     commit_s: float = 5.0
+    max_additional: int = 8
+
+    @property
+    def longest_valid_s(self) -> int:
+        """How long a key can be promised to last, whenever it is asked for."""
+        return self.ttl_s - self.ttl_s // RENEW_SHARE - 1
 
 
 class Application(Noun, frozen=True, kw_only=True):
@@ -182,6 +192,53 @@ class HeadReport(Noun, frozen=True, kw_only=True):
     leased: int = 0
 
 
+class OpenGroup(Noun, frozen=True, kw_only=True):
+    """Proposal of a unit of more than two ends to the key manager of some of its slaves.
+
+    Args:
+        epoch: of the stock to that key manager.
+        group: id of the unit, 32 hexadecimal digits, minted by the near side.
+        master: endpoint with its nonce.
+        slaves: names of those served by the key manager asked, in order.
+    """
+
+    epoch: int
+    group: str
+    master: str
+    slaves: tuple[str, ...]
+    lifecycle: str
+
+
+class GroupAccepted(Noun, frozen=True, kw_only=True):
+    """The endpoints of the slaves asked for, each with its nonce."""
+
+    slaves: tuple[str, ...]
+
+
+class LockedCopy(Secret, frozen=True, kw_only=True):
+    """A key under one-time pad and tag; `pad_id` names the words of the stock that lock it."""
+
+    key_id: str
+    pad_id: str
+    locked: bytes
+
+
+class HoldCopies(Secret, frozen=True, kw_only=True):
+    """Copies of keys for the slaves at one key manager; `urns`, all of the unit, commit it."""
+
+    epoch: int
+    group: str
+    urns: tuple[str, ...]
+    copies: tuple[LockedCopy, ...]
+
+
+class VoidCopies(Noun, frozen=True, kw_only=True):
+    """These keys were answered to nobody: their copies are burnt."""
+
+    epoch: int
+    key_ids: tuple[str, ...]
+
+
 class StockListener(Protocol):
     """The near side's ear for acknowledgements."""
 
@@ -203,6 +260,22 @@ class KmePeer(Protocol):
     def unit_committed(self, caller: Caller, committed: UnitCommitted) -> None: ...
 
     def head(self, caller: Caller, report: HeadReport) -> None: ...
+
+    async def open_group(self, caller: Caller, proposal: OpenGroup) -> GroupAccepted:
+        """Idempotent. Raises: as `open_unit`, and Busy(`copy.units_full`)."""
+        ...
+
+    async def hold_copies(self, caller: Caller, message: HoldCopies) -> None:
+        """Return when all copies are durable; each slave of the unit at this key manager can collect them.
+
+        Raises: Busy(`stock.unknown_epoch`, `copy.unknown_unit`, `copy.full`), Faulty(`copy.altered`,
+        `copy.pad`, `unit.digest`).
+        """
+        ...
+
+    async def void_copies(self, caller: Caller, message: VoidCopies) -> None:
+        """Return when the copies are durably gone."""
+        ...
 
 
 class PeerLinks(Protocol):

@@ -18,14 +18,18 @@ from multiplane.runtime.faults import NoFaults, ScriptedFaults
 from multiplane.service.kme import near as near_module
 from multiplane.service.kme.near import NearStock
 from multiplane.service.planes import (
+    GroupAccepted,
     HeadReport,
+    HoldCopies,
     KeyRules,
+    OpenGroup,
     OpenUnit,
     StockAnswer,
     StockHello,
     StockListener,
     UnitAccepted,
     UnitCommitted,
+    VoidCopies,
 )
 from multiplane.service.resource import outbound, units
 from multiplane.twin.scenario import load_shipped
@@ -63,6 +67,16 @@ class Between:
 
     def head(self, caller: Caller, report: HeadReport) -> None:
         self.inner.head(caller, report)
+
+    async def open_group(self, caller: Caller, proposal: OpenGroup) -> GroupAccepted:
+        accepted: GroupAccepted = await self.inner.open_group(caller, proposal)
+        return accepted
+
+    async def hold_copies(self, caller: Caller, message: HoldCopies) -> None:
+        await self.inner.hold_copies(caller, message)
+
+    async def void_copies(self, caller: Caller, message: VoidCopies) -> None:
+        await self.inner.void_copies(caller, message)
 
 
 def stand_between(near: NearStock) -> Between:

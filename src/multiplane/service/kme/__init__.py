@@ -15,13 +15,18 @@ from multiplane.kernel.errors import MultiplaneError, Refused
 from multiplane.kernel.names import site_of
 from multiplane.kernel.nouns import Caller
 from multiplane.service import control, telemetry
+from multiplane.service.kme import copies
 from multiplane.service.kme.far import FarStock, not_found
+from multiplane.service.kme.multicast import Multicast
 from multiplane.service.kme.near import NearStock
 from multiplane.service.kme.ports import KmePorts
 from multiplane.service.planes import (
     Application,
+    GroupAccepted,
     HeadReport,
+    HoldCopies,
     KmeEntry,
+    OpenGroup,
     OpenUnit,
     PairState,
     Register,
@@ -30,6 +35,7 @@ from multiplane.service.planes import (
     StockListener,
     UnitAccepted,
     UnitCommitted,
+    VoidCopies,
 )
 from multiplane.service.resource import inbound, outbound
 from multiplane.service.resource.blocks import BLOCK_WORD, parse_label, words_of
@@ -50,6 +56,7 @@ class Kme:
         self.ports, self.entry, self.pid = ports, entry, pid
         self._near: dict[str, NearStock] = {}
         self._far: dict[str, FarStock] = {}
+        self._multicast = Multicast(ports, self.near)
         self._closed = False
         self._ticking = False
         self._ticks = 0
@@ -71,8 +78,11 @@ class Kme:
 
     def _store_failed(self) -> None:
         """No stock may go on from what it holds in memory: rows of one may have failed with another's."""
-        for stock in (*self._near.values(), *self._far.values()):
+        for stock in self._stocks():
             stock.poison()
+
+    def _stocks(self) -> list[NearStock | FarStock | Multicast]:
+        return [*self._near.values(), *self._far.values(), self._multicast]
 
     async def join(self) -> None:
         """Enter the register; again whenever the way to the controller was lost."""
@@ -109,8 +119,7 @@ class Kme:
         if self._closed:
             return
         now_ns = self.ports.timeline.now_ns()
-        stocks: list[NearStock | FarStock] = [*self._near.values(), *self._far.values()]
-        for stock in stocks:
+        for stock in self._stocks():
             with suppress(MultiplaneError):
                 stock.tick(now_ns)
         self._sample(now_ns)
@@ -149,8 +158,10 @@ class Kme:
         target = self.ports.directory.application(peer)
         rules = self.ports.rules
         near = self._near.get(target.kme.site)
-        stored = near.stored_keys(rules.default_size_bit) if near else 0
-        most = rules.high_block * (BLOCK_WORD // words_of(rules.default_size_bit))
+        ends = master.urn, target.application.urn
+        stored = near.stored_keys(*ends, rules.default_size_bit) if near else 0
+        # A full stock, and the block that is being cut.
+        most = (rules.high_block + 1) * (BLOCK_WORD // words_of(rules.default_size_bit))
         return KeyStatus(
             source_kme=self.ports.owner,
             target_kme=target.kme.urn,
@@ -162,6 +173,7 @@ class Kme:
             max_key_per_request=rules.max_number,
             max_key_size_bit=rules.max_size_bit,
             min_key_size_bit=rules.min_size_bit,
+            max_additional=rules.max_additional,
         )
 
     async def issue_keys(self, caller: Caller, request: KeyRequest) -> tuple[Key, ...]:
@@ -171,14 +183,24 @@ class Kme:
             admitted = control.admit(
                 self.ports.rules, self.ports.policy, self.ports.directory, master, request
             )
-            slave = admitted.target.application.urn
-            near = self.near(admitted.target.kme.site)
-            keys = await near.issue(master, slave, admitted.size_bit, admitted.number)
+            keys = await self._issue(master, admitted, request.valid_s)
         except MultiplaneError as error:
             self.ports.counters.add(f"issue.{error.code}")
             raise
         self.ports.counters.add("key.issued", len(keys))
-        return tuple(Key(key_id=key_id, key=key) for key_id, key in keys)
+        unit = self._unit_of(admitted, keys[0][0]) if request.tell_unit else ()
+        return tuple(Key(key_id=key_id, key=key, unit=unit) for key_id, key in keys)
+
+    async def _issue(self, master: str, admitted: control.Admitted, valid_s: int) -> list[tuple[str, bytes]]:
+        target, size_bit, number, others = admitted
+        if others:
+            return await self._multicast.issue(master, (target, *others), size_bit, number, valid_s)
+        near = self.near(target.kme.site)
+        return await near.issue(master, target.application.urn, size_bit, number, valid_s)
+
+    def _unit_of(self, admitted: control.Admitted, key_id: str) -> tuple[str, ...]:
+        issuer = self._multicast if admitted.others else self.near(admitted.target.kme.site)
+        return issuer.find(key_id)[0].urns
 
     async def collect_keys(self, caller: Caller, master: str, key_ids: tuple[str, ...]) -> tuple[Key, ...]:
         """Hand out the keys under `key_ids`, each exactly once, all or none."""
@@ -220,6 +242,18 @@ class Kme:
         """The near side reports from where on it issues."""
         self._far_stock(site_of(caller.principal)).head(report)
 
+    async def open_group(self, caller: Caller, proposal: OpenGroup) -> GroupAccepted:
+        """The near side proposes a unit of more than two ends."""
+        return await copies.open_group(self._far_stock(site_of(caller.principal)), proposal)
+
+    async def hold_copies(self, caller: Caller, message: HoldCopies) -> None:
+        """The near side brings keys that applications here share with others elsewhere."""
+        await copies.hold(self._far_stock(site_of(caller.principal)), message)
+
+    async def void_copies(self, caller: Caller, message: VoidCopies) -> None:
+        """The near side has answered these keys to nobody."""
+        await copies.void(self._far_stock(site_of(caller.principal)), message)
+
     # --- parcels -------------------------------------------------------------------------------------------
 
     async def _carry(self, parcel: Parcel) -> None:
@@ -255,8 +289,7 @@ class Kme:
 
     def _ledgers(self) -> list[PoolLedger]:
         near = [stock.ledger() for _, stock in sorted(self._near.items()) if stock.pool.epoch]
-        far = [stock.ledger() for _, stock in sorted(self._far.items())]
-        return [*near, *(ledger for ledger in far if ledger)]
+        return [*near, *(ledger for _, stock in sorted(self._far.items()) for ledger in stock.ledgers())]
 
     async def report(self, caller: Caller) -> KmeReport:
         """State of this key manager; never key material."""
@@ -273,5 +306,4 @@ class Kme:
     async def find_unit(self, caller: Caller, name: str) -> tuple[UnitRecord, ...]:
         """Units under a key id, a digest or an endpoint URN."""
         del caller
-        stocks: list[NearStock | FarStock] = [*self._near.values(), *self._far.values()]
-        return tuple(record for stock in stocks for record in stock.find(name))
+        return tuple(record for stock in self._stocks() for record in stock.find(name))

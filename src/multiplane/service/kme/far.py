@@ -27,8 +27,9 @@ from multiplane.service.planes import (
     UnitAccepted,
     UnitCommitted,
 )
-from multiplane.service.resource import inbound, units
+from multiplane.service.resource import copies, inbound, units
 from multiplane.service.resource.blocks import checked, fingerprint, parcel_label
+from multiplane.service.resource.copies import CopyPool, Group, TakenCopy
 from multiplane.service.resource.inbound import InboundPool
 from multiplane.service.resource.units import Unit, UnitBook
 
@@ -53,10 +54,11 @@ class FarStock(Stock):
         self._boot = 0
         self._expected_epoch = 0
         self._listener: StockListener | None = None
-        self._settling = asyncio.Lock()  # what is answered from memory must be durable: one change at a time
-        self._unanswered: list[_Taken] = []
+        self.settling = asyncio.Lock()  # what is answered from memory must be durable: one change at a time
+        self._unanswered: list[_Taken | TakenCopy] = []
         self.pool: InboundPool | None = None
         self.book = UnitBook(units.FAR_KIND, peer, 0)
+        self.copies = CopyPool(ports.site, peer, 0, self._sealer)
         self.load()
 
     # --- state ---------------------------------------------------------------------------------------------
@@ -75,6 +77,9 @@ class FarStock(Stock):
         self.pool = pool
         rows = store.scan(owner, units.FAR_KIND)
         self.book = UnitBook.load(units.FAR_KIND, self.peer, self.pool.epoch, rows)
+        self.copies = CopyPool(self.ports.site, self.peer, self.pool.epoch, self._sealer)
+        kinds = (copies.FAR_KIND, copies.COPY_KIND, copies.ACCOUNT_KIND)
+        self.copies.load(*(store.scan(owner, kind) for kind in kinds))
         self._boot = 0  # parcels on their way may be copies of blocks used up: wait for the next hello
 
     async def restore(self) -> None:
@@ -86,24 +91,30 @@ class FarStock(Stock):
                 await self.ports.store.commit(self.ports.owner, changes)
             del self._unanswered[: len(owed)]
 
-    def _give_back(self, owed: Iterable[_Taken]) -> list[Change]:
+    def _give_back(self, owed: Iterable[_Taken | TakenCopy]) -> list[Change]:
         """Into stock again what was taken and answered to nobody."""
         pool = self.pool
-        if pool is None:
-            return []
-        return [c for one in owed if one.epoch == pool.epoch for c in pool.give_back(one.place, one.key)]
+        changes: list[Change] = []
+        for one in owed:
+            if isinstance(one, TakenCopy):
+                changes += self.copies.give_back(one)
+            elif pool is not None and one.epoch == pool.epoch:
+                changes += pool.give_back(one.place, one.key)
+        return changes
 
-    async def _return(self, owed: list[_Taken]) -> None:
+    async def _return(self, owed: list[_Taken | TakenCopy]) -> None:
         """Give back what a client took and did not wait for."""
         try:
-            self._check_sound()
+            self.check_sound()
             await self.commit(self._give_back(owed))
         except MultiplaneError:
             self._unanswered += owed
 
-    def ledger(self) -> PoolLedger | None:
-        """Accounts of this side, once there is a pool."""
-        return self.pool.ledger() if self.pool else None
+    def ledgers(self) -> list[PoolLedger]:
+        """Accounts of this side, once there is a pool; of copies, once there were any."""
+        if self.pool is None:
+            return []
+        return [self.pool.ledger(), *([self.copies.ledger()] if self.copies.accounts.made_bit else [])]
 
     def find(self, name: str) -> list[UnitRecord]:
         """Units that an operator's name (key id, digest, endpoint) means."""
@@ -113,14 +124,20 @@ class FarStock(Stock):
             unit = self.book.slot(place.slot)
             state = "waiting" if pool.free(place) else "collected or expired"
             return [units.record(owner, unit, state)] if unit else []
-        return [units.record(owner, unit) for unit in self.book.all() if units.named(unit, name)]
+        groups = self.copies.groups.all()
+        state = "waiting" if self.copies.get(name) else "collected or expired"
+        found = [
+            *(copies.record(owner, g, state) for g in groups if g.digest and copies.belongs(g.digest, name)),
+            *(copies.record(owner, group) for group in groups if copies.named(group, name)),
+        ]
+        return [*found, *(units.record(owner, unit) for unit in self.book.all() if units.named(unit, name))]
 
     # --- the near side speaks ------------------------------------------------------------------------------
 
     async def hello(self, hello: StockHello, listener: StockListener) -> StockAnswer:
         """Agree on what lies in stock; parcels of the hello's boot are taken from now on."""
         self.ports.faults.reach("reconcile.before")
-        self._check_sound()
+        self.check_sound()
         self._listener, self._boot, self._expected_epoch = listener, hello.boot, hello.epoch
         pool = self.pool
         if pool is None or pool.epoch != hello.epoch or fingerprint(pool.secret) != hello.check:
@@ -139,14 +156,15 @@ class FarStock(Stock):
         self.ports.faults.reach("reconcile.after")
         return answer
 
-    def _check_sound(self) -> None:
+    def check_sound(self) -> None:
+        """Raise while the state is being read again."""
         if self.poisoned:
             raise Busy("store.recovering", "the stock is being read again", retry_after_ns=NS_PER_S)
 
     async def open_unit(self, proposal: OpenUnit) -> UnitAccepted:
         """Accept a unit: mint this end's nonce, durable before the answer. Idempotent."""
-        async with self._settling:
-            self._check_sound()
+        async with self.settling:
+            self.check_sound()
             if self.pool is None or proposal.epoch != self.pool.epoch:
                 raise Busy(
                     "stock.unknown_epoch", f"epoch {proposal.epoch}: not open here", retry_after_ns=NS_PER_S
@@ -159,15 +177,22 @@ class FarStock(Stock):
                 )
             return UnitAccepted(slave=held.slave, digest=held.digest)
 
-    async def _accept_unit(self, proposal: OpenUnit) -> Unit:
+    def admit(self, master: str, slave: str) -> None:
+        """Whether an application may be the slave of units of a master at the near side.
+
+        Raises: Refused(`north.unknown_application`, `north.not_allowed`).
+        """
         directory = self.ports.directory
-        target = directory.application(proposal.slave)
-        route = directory.route(proposal.master)
+        target = directory.application(slave)
+        route = directory.route(master)
         if target.kme.urn != self.ports.owner or route is None or route.site != self.peer:
             raise Refused("north.unknown_application", "slave: expected an application of this key manager")
-        verdict = may_pair(self.ports.policy, profile(proposal.master).assigned, target.application.urn)
+        verdict = may_pair(self.ports.policy, profile(master).assigned, target.application.urn)
         if not verdict.allowed:
             raise Refused("north.not_allowed", f"slave {target.application.alias}: {verdict.reason}")
+
+    async def _accept_unit(self, proposal: OpenUnit) -> Unit:
+        self.admit(proposal.master, proposal.slave)
         unit = units.proposed(proposal.slot, proposal.master, proposal.slave, proposal.lifecycle)
         endpoint = endpoint_urn(proposal.slave, mint_nonce(self.ports.entropy.take(12)))
         unit = units.advanced(unit, endpoint, Phase.ACCEPTED)
@@ -210,7 +235,7 @@ class FarStock(Stock):
                 self.ports.faults.reach("pool.ack.after")
 
     async def _take_secret(self, epoch: int, secret: bytes) -> bool:
-        async with self._settling:
+        async with self.settling:
             return epoch == self._expected_epoch and await self._begin(epoch, secret)
 
     async def _begin(self, epoch: int, secret: bytes) -> bool:
@@ -224,7 +249,7 @@ class FarStock(Stock):
             changes = [pool.row()]
         else:
             changes = pool.renew(epoch, secret)
-        await self.commit([*changes, *self.book.renew(epoch)])
+        await self.commit([*changes, *self.book.renew(epoch), *self.copies.renew(epoch)])
         self.pool = pool
         return True
 
@@ -253,21 +278,28 @@ class FarStock(Stock):
         Raises: Refused(`key.not_yours`, `key.not_found`), Busy(`store.full`), Faulty, Unknown.
         """
         pool = self.pool
-        self._check_sound()
+        self.check_sound()
         if pool is None:
             raise not_found()
-        places = self._places(pool, master, slave, key_ids)
-        keys, changes = pool.take(places)
-        taken = [_Taken(pool.epoch, place, key) for (place, _), key in zip(places, keys, strict=True)]
+        places, names = self._wanted(pool, master, slave, key_ids)
+        keys, changes = pool.take(list(places.values()))
+        held, more = self.copies.take(names, slave)
+        taken: list[_Taken | TakenCopy] = [
+            *(_Taken(pool.epoch, place, key) for (place, _), key in zip(places.values(), keys, strict=True)),
+            *held,
+        ]
         try:
-            await self.commit([*changes, *self._used({place.slot for place, _ in places})])
+            await self.commit([*changes, *more, *self._used({place.slot for place, _ in places.values()})])
         except asyncio.CancelledError:  # the client is gone, and got nothing
             self.ports.spawn(self._return(taken))
             raise
         except MultiplaneError:  # durable or not: nobody was answered, so the keys go back into stock
             self._unanswered += taken
             raise
-        return keys
+        if not held:
+            return keys
+        found = dict(zip(places, keys, strict=True)) | {one.key_id: one.key for one in held}
+        return [found[key_id] for key_id in key_ids]
 
     def _used(self, slots: set[int]) -> list[Change]:
         """A key that was issued proves that the near side has committed its unit, if word of it was lost."""
@@ -278,29 +310,33 @@ class FarStock(Stock):
             for change in self.book.put(units.advanced(unit, unit.slave, Phase.COMMITTED))
         ]
 
-    def _places(
+    def _wanted(
         self, pool: InboundPool, master: str, slave: str, key_ids: tuple[str, ...]
-    ) -> list[tuple[keyid.Place, int]]:
+    ) -> tuple[dict[str, tuple[keyid.Place, int]], list[str]]:
+        """Places in stock (with sizes in bytes) and names of copies under the ids, all free for the slave."""
         now_s = self.ports.timeline.now_ns() // NS_PER_S
-        places: list[tuple[keyid.Place, int]] = []
-        complete = True
+        places: dict[str, tuple[keyid.Place, int]] = {}
+        names: list[str] = []
+        offsets: set[int] = set()
         for key_id in key_ids:
-            place = keyid.open_id(pool.secret, key_id)
-            unit = self.book.slot(place.slot) if place else None
-            if place is None or unit is None:
-                complete = False
+            copy = self.copies.get(key_id)
+            place = None if copy else keyid.open_id(pool.secret, key_id)
+            unit = copy.group if copy else self.book.slot(place.slot) if place else None
+            if unit is None:
                 continue
-            if unit.slave_name != slave:
+            if slave not in (unit.slaves if isinstance(unit, Group) else (unit.slave_name,)):
                 raise Refused("key.not_yours", "key_ID: issued for another application")
-            fresh = now_s <= unit.valid_until_s + CLOCK_TOLERANCE_S
-            asked = any(place.offset_word == other.offset_word for other, _ in places)
-            if unit.master_name == master and fresh and pool.free(place) and not asked:
-                places.append((place, unit.size_bit // 8))
-            else:
-                complete = False
-        if not complete:
+            if now_s > unit.valid_until_s + CLOCK_TOLERANCE_S:
+                continue
+            if copy and copy.group.master == master and slave in copy.waiting:
+                names.append(key_id)
+            elif place and isinstance(unit, Unit) and unit.master_name == master and pool.free(place):
+                if place.offset_word not in offsets:
+                    places[key_id] = place, unit.size_bit // 8
+                offsets.add(place.offset_word)
+        if len(places) + len(names) != len(key_ids):
             raise not_found()
-        return places
+        return places, names
 
     def tick(self, now_ns: int) -> None:
         """Once a second: let go of what is too old."""
@@ -310,6 +346,9 @@ class FarStock(Stock):
             self.later(lambda: pool.expire(now_ns, ttl_s * NS_PER_S) if pool is self.pool else [])
         if self.book.has_older(before_s):
             self.later(lambda: self.book.forget(before_s))
+        ages = now_ns // NS_PER_S, CLOCK_TOLERANCE_S, ttl_s
+        if self.copies.due(*ages):
+            self.later(lambda: self.copies.expire(*ages))
 
 
 def not_found() -> Refused:

@@ -17,6 +17,7 @@ from multiplane.security import keyid
 from multiplane.service.kme.ports import KmePorts
 from multiplane.service.kme.stock import Stock
 from multiplane.service.planes import (
+    RENEW_SHARE,
     HeadReport,
     KmePeer,
     OpenUnit,
@@ -43,8 +44,6 @@ RETRY_NS: Final = 500_000_000
 PATIENCE_NS: Final = 3 * NS_PER_S
 MAX_TRIES: Final = 3
 LONGEST_S: Final = 3600.0
-RENEW_SHARE: Final = 24
-"""A unit is replaced when less than 1/24 of its lifetime is left (an hour of a day)."""
 
 
 class NearStock(Stock):
@@ -131,11 +130,22 @@ class NearStock(Stock):
 
     # --- issuing -------------------------------------------------------------------------------------------
 
-    async def issue(self, master: str, slave: str, size_bit: int, number: int) -> list[tuple[str, bytes]]:
-        """Fresh keys of the unit between two applications.
+    async def issue(
+        self, master: str, slave: str, size_bit: int, number: int, valid_s: int = 0
+    ) -> list[tuple[str, bytes]]:
+        """Fresh keys of the unit between two applications, which lasts `valid_s` at least.
 
         Raises: Refused(`key.number`), Busy(`key.cold`, `key.dry`, `key.route_lost`), Faulty, Unknown.
         """
+        epoch = await self.prepare(size_bit, number)
+        unit = self.book.current(master, slave, size_bit)
+        if unit is None or not self._usable(unit, valid_s):
+            unit = await self._open_unit(master, slave, size_bit, valid_s)
+        await self.lease(epoch, size_bit, number)
+        return self.pool.cut(unit.slot, size_bit, number)
+
+    async def prepare(self, size_bit: int, number: int) -> int:
+        """Wait briefly for a stock from which `number` keys of a size can come; the epoch it is in."""
         per_block = BLOCK_WORD // words_of(size_bit)
         if number > per_block * self.ports.rules.high_block:
             most = per_block * self.ports.rules.high_block
@@ -146,18 +156,28 @@ class NearStock(Stock):
             await self._wait(lambda: self.serving and self._enough(size_bit, number))
             if not self.serving:
                 raise self._come_back("key.cold")
-        epoch = self.pool.epoch
-        unit = self.book.current(master, slave, size_bit)
-        if unit is None or not self._usable(unit):
-            unit = await self._open_unit(master, slave, size_bit)
+        return self.pool.epoch
+
+    async def lease(self, epoch: int, size_bit: int, number: int) -> None:
+        """Lease what lacks; after it, with no await between, keys can be cut in `epoch`."""
         if self.pool.missing_blocks(size_bit, number):
             await self._lease(size_bit, number)
+        self.check(epoch, size_bit, number)
+
+    def check(self, epoch: int, size_bit: int, number: int) -> None:
+        """Raise unless `number` keys can be cut now, in `epoch`."""
         if not self.serving or self.pool.epoch != epoch:
             raise self._come_back("key.cold")
         missing = self.pool.missing_blocks(size_bit, number)
         if missing:
             raise self._come_back("key.dry", (missing - self.pool.ready_count()) * BLOCK_BIT)
-        return self.pool.cut(unit.slot, size_bit, number)
+
+    def door(self) -> KmePeer:
+        """The far side, as long as it can be spoken to. Raises: Busy(`key.cold`, `key.route_lost`)."""
+        if self._far is None:
+            self.wake()
+            raise self._come_back("key.cold")
+        return self._far
 
     async def _lease(self, size_bit: int, number: int) -> None:
         """Lease what `number` keys lack; it goes on when the client that needed it hangs up."""
@@ -213,29 +233,26 @@ class NearStock(Stock):
 
     # --- units ---------------------------------------------------------------------------------------------
 
-    def _lasts(self, unit: Unit) -> bool:
+    def _lasts(self, unit: Unit, valid_s: int) -> bool:
         left_s = unit.valid_until_s - self.ports.timeline.now_ns() // NS_PER_S
-        return left_s > self.ports.rules.ttl_s // RENEW_SHARE
+        return left_s > max(self.ports.rules.ttl_s // RENEW_SHARE, valid_s)
 
-    def _usable(self, unit: Unit) -> bool:
-        return unit.phase == Phase.COMMITTED.value and self._lasts(unit)
+    def _usable(self, unit: Unit, valid_s: int = 0) -> bool:
+        return unit.phase == Phase.COMMITTED.value and self._lasts(unit, valid_s)
 
-    async def _open_unit(self, master: str, slave: str, size_bit: int) -> Unit:
+    async def _open_unit(self, master: str, slave: str, size_bit: int, valid_s: int) -> Unit:
         async with self._opening:
             unit = self.book.current(master, slave, size_bit)
-            if unit is not None and self._usable(unit):
+            if unit is not None and self._usable(unit, valid_s):
                 return unit
-            if self._far is None:
-                raise self._come_back("key.cold")
-            if unit is None or unit.phase != Phase.PROPOSED.value or not self._lasts(unit):
+            self.door()
+            if unit is None or unit.phase != Phase.PROPOSED.value or not self._lasts(unit, valid_s):
                 unit = await self._propose(master, slave, size_bit)
             return await self._agree_on(unit)
 
     async def _agree_on(self, unit: Unit) -> Unit:
         """Bring a proposal to the far side; it stands until it is accepted, under the same slot."""
-        far, epoch = self._far, self.pool.epoch
-        if far is None:
-            raise self._come_back("key.cold")
+        far, epoch = self.door(), self.pool.epoch
         proposal = OpenUnit(
             epoch=epoch, slot=unit.slot, master=unit.master, slave=unit.slave, lifecycle=unit.lifecycle
         )
@@ -472,6 +489,8 @@ class NearStock(Stock):
         if self.pool.epoch and not self.poisoned:
             await self.commit(self.pool.burn_leases())
 
-    def stored_keys(self, size_bit: int) -> int:
-        """How many keys of a size could be issued from what is held."""
-        return self.pool.issuable(size_bit) if self.serving else 0
+    def stored_keys(self, master: str, slave: str, size_bit: int) -> int:
+        """How many keys of a size two applications could be issued now, from what is held."""
+        unit = self.book.current(master, slave, size_bit)
+        ready = self._far is not None or (unit is not None and self._usable(unit))
+        return self.pool.issuable(size_bit) if self.serving and ready else 0

@@ -18,7 +18,9 @@ WORD_BYTE: Final = 8
 BLOCK_WORD: Final = 256
 BLOCK_BYTE: Final = WORD_BYTE * BLOCK_WORD
 BLOCK_BIT: Final = 8 * BLOCK_BYTE
-MAX_SLOT: Final = 0xFFFF
+MAX_SLOT: Final = 0xFFFE
+PAD_SLOT: Final = 0xFFFF
+"""Slot of words that lock a copy on its way: it names no unit, so nobody can collect them as a key."""
 CODE_BYTE: Final = 16
 
 Seal = Callable[[bytes, str], bytes]
