@@ -36,11 +36,12 @@ from multiplane.service.resource.blocks import (
     parcel_label,
     words_of,
 )
+from multiplane.service.resource.flight import Flight
 from multiplane.service.resource.outbound import OutboundPool
 from multiplane.service.resource.units import Unit, UnitBook
 
 RETRY_NS: Final = 500_000_000
-PATIENCE_NS: Final = 3 * NS_PER_S
+SECRET_PATIENCE_NS: Final = 3 * NS_PER_S
 MAX_TRIES: Final = 3
 LONGEST_S: Final = 3600.0
 RENEW_SHARE: Final = 24
@@ -71,6 +72,7 @@ class NearStock(Stock):
         self._spent: dict[int, int] = {}
         self._secret_sent_ns = self._secret_tries = 0
         self._reported: HeadReport | None = None
+        self._flight = Flight(ports.rules.flight_block)
         self._changed = asyncio.Event()
         self._leasing = asyncio.Lock()
         self._opening = asyncio.Lock()
@@ -385,34 +387,50 @@ class NearStock(Stock):
 
     async def _send_secret(self) -> None:
         now_ns = self.ports.timeline.now_ns()
-        if now_ns - self._secret_sent_ns >= PATIENCE_NS:
+        if now_ns - self._secret_sent_ns >= SECRET_PATIENCE_NS:
             if self._secret_tries >= MAX_TRIES:  # as with blocks
                 self.lost("the acknowledgement of the epoch is overdue")
                 return
             self._secret_sent_ns, self._secret_tries = now_ns, self._secret_tries + 1
-            await self._carry(-1, self.pool.secret)
+            await self._carry(-1, self.pool.secret, SECRET_PATIENCE_NS)
 
     async def _fill(self) -> None:
-        rules, pool = self.ports.rules, self.pool
+        rules, pool, flight = self.ports.rules, self.pool, self._flight
         now_ns = self.ports.timeline.now_ns()
-        for sequence, block, tries in pool.overdue(now_ns, PATIENCE_NS):
-            if tries > MAX_TRIES:  # the far side may have started over: agree with it again
+        flying = pool.flying_count(now_ns, flight.patience_ns)
+        for late in pool.overdue(now_ns, flight.patience_ns, flight.window_block - flying):
+            if late.tries >= MAX_TRIES:  # the far side may have started over: agree with it again
                 self.lost("acknowledgements are overdue")
                 return
-            await self._carry(sequence, block)
+            if late.tries:
+                flight.lost(late.sent_ns, now_ns)
+                self.ports.counters.add("block.sent_again")
+            await self._carry(late.sequence, late.block, flight.patience_ns * (late.tries + 1))
         self._filling = self._filling or pool.block_count < rules.low_block
-        while self._filling and pool.pending_count < rules.flight_block:
+        while self._filling and pool.pending_count < flight.window_block:
             if pool.block_count >= rules.high_block:
                 self._filling = False
                 return
             block = self.ports.entropy.take(BLOCK_BYTE)
-            await self._carry(pool.send(block, now_ns), block)
+            await self._carry(pool.send(block, now_ns), block, flight.patience_ns)
 
-    async def _carry(self, sequence: int, payload: bytes) -> None:
+    async def _carry(self, sequence: int, payload: bytes, lifetime_ns: int) -> None:
+        """Bring a block on its way; it lives there until it is overdue here."""
         label = parcel_label(self.pool.epoch, self.ports.boot, sequence)
         if sequence >= 0:
             payload = confirmed(self.pool.secret, label, payload)
-        await self._bring(Parcel(source=self.ports.site, target=self.peer, label=label, payload=payload))
+        parcel = Parcel(
+            source=self.ports.site,
+            target=self.peer,
+            label=label,
+            payload=payload,
+            lifetime_ns=lifetime_ns,
+        )
+        try:
+            await self._bring(parcel)
+        except Busy:
+            self.pool.recall(sequence)
+            raise
 
     # --- what others tell ----------------------------------------------------------------------------------
 
@@ -434,6 +452,9 @@ class NearStock(Stock):
 
     async def _store_block(self, epoch: int, sequence: int) -> None:
         pool = self.pool
+        sent_ns = pool.sent_ns(sequence) if pool.epoch == epoch else None
+        if sent_ns:
+            self._flight.acknowledged(self.ports.timeline.now_ns() - sent_ns)
         changes = pool.stored(sequence) if pool.epoch == epoch else []
         if changes:
             await self.commit(changes)
