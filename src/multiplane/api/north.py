@@ -56,7 +56,8 @@ class North(Protocol):
         """Give the caller fresh keys; each can be collected by the peer from the moment of the answer.
 
         Raises: Refused(`north.unknown_application`, `north.not_allowed`, `key.number`, `key.size`,
-        `key.size_multiple`), Busy(`key.cold`, `key.dry`, `key.route_lost`), Faulty, Unknown.
+        `key.size_multiple`), Busy(`key.cold`, `key.dry`, `key.route_lost`, `key.over_rate`,
+        `key.over_quota`), Faulty, Unknown.
         """
         ...
 

@@ -24,7 +24,7 @@ from multiplane.fabric.resource.relay import (
     Relay,
     Send,
 )
-from multiplane.fabric.resource.waiting import PAIR_LIMIT, WAITING_LIMIT, Waiting, Waitlist
+from multiplane.fabric.resource.waiting import PAIR_LIMIT, WAITING_LIMIT
 from multiplane.kernel.errors import Busy, Refused
 from multiplane.kernel.names import link_id
 from multiplane.security.onetime import PAD_OVERHEAD_BYTE

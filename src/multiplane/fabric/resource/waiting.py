@@ -1,9 +1,9 @@
 """Parcels that wait for key of one link: bounded in number and time, every pair of sites with its fair share.
 
-Self-clocked fair queueing: a parcel gets a tag, the larger of the tag last served and that of its pair's last
-parcel, plus its own size; the lowest tag goes first. So pairs that always have something waiting share the link
-evenly in bytes, one that asks for less gets what it asks, and the first parcel of a pair passes the second
-ones of all others.
+Self-clocked fair queueing: a parcel gets a tag, the larger of the tag last served and that of its pair's
+last parcel, plus its own size; the lowest tag goes first. So pairs that always have something waiting share
+the link evenly in bytes, one that asks for less gets what it asks, and the first parcel of a pair passes the
+second ones of all others.
 
 *Source*: S. J. Golestani, "A self-clocked fair queueing scheme for broadband applications", INFOCOM 1994.
 """

@@ -31,7 +31,7 @@ from multiplane.service.planes import (
     UnitAccepted,
     UnitCommitted,
 )
-from multiplane.service.resource import inbound, outbound
+from multiplane.service.resource import inbound, metering, outbound
 from multiplane.service.resource.blocks import BLOCK_WORD, parse_label, words_of
 
 TICK_NS: Final = 1_000_000_000
@@ -58,6 +58,7 @@ class Kme:
             self._near[peer] = NearStock(self.ports, peer, self._carry)
         for peer, _ in store.scan(owner, inbound.POOL_KIND):
             self._far[peer] = FarStock(self.ports, peer)
+        self.ports.meter.load(store.scan(owner, metering.METER_KIND))
         store.watch(owner, self._store_failed)
         await self.ports.fabric.subscribe(self.ports.caller, self)
         await self.join()
@@ -150,8 +151,15 @@ class Kme:
                 self.ports.rules, self.ports.policy, self.ports.directory, master, request
             )
             slave = admitted.target.application.urn
-            near = self.near(admitted.target.kme.site)
-            keys = await near.issue(master, slave, admitted.size_bit, admitted.number)
+            size_bit, number = admitted.size_bit, admitted.number
+            charge = self.ports.meter.charge(
+                master, (slave,), size_bit * number, self.ports.timeline.now_ns()
+            )
+            try:
+                keys = await self.near(admitted.target.kme.site).issue(master, slave, size_bit, number)
+            except BaseException:  # whatever ended it, nothing was issued
+                self.ports.meter.give_back(charge)
+                raise
         except MultiplaneError as error:
             self.ports.counters.add(f"issue.{error.code}")
             raise

@@ -1,8 +1,8 @@
 """How many blocks of a stock may be on their way at once, and when one of them is overdue. Pure.
 
-One to begin with; one more for each acknowledgement in time, one less for each late one, one again when a block
-is lost. So a stock alone fills fast, and where many share a link each has just enough on its way to take its
-share: little is in the queues, and next to nothing is dropped after key was spent on it.
+One to begin with; one more for each acknowledgement in time, one less for each late one, one again when a
+block is lost. So a stock alone fills fast, and where many share a link each has just enough on its way to
+take its share: little is in the queues, and next to nothing is dropped after key was spent on it.
 
 A block lives in the fabric no longer than the sender's patience: a copy never meets the block it replaces.
 
