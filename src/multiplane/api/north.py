@@ -69,7 +69,8 @@ class North(Protocol):
 
         Raises: Refused(`north.unknown_application`, `north.not_allowed`, `key.number`, `key.size`,
         `key.size_multiple`, `key.additional`, `key.valid_s`), Busy(`key.cold`, `key.dry`, `key.route_lost`,
-        and with several slaves `copy.full`, `copy.units_full`), Faulty, Unknown.
+        `key.over_rate`, `key.over_quota`, and with several slaves `copy.full`, `copy.units_full`), Faulty,
+        Unknown.
         """
         ...
 

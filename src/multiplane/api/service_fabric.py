@@ -70,12 +70,14 @@ class Parcel(Secret, frozen=True, kw_only=True):
         source, target: site names.
         label: names the parcel at both ends (pool, epoch, sequence); not secret, covered by every hop's tag.
         payload: the key bytes, at most 4096.
+        lifetime_ns: waits for key on the way, together, after which it is dropped; at most a minute.
     """
 
     source: str
     target: str
     label: str
     payload: bytes
+    lifetime_ns: int = 10_000_000_000
 
 
 class ParcelListener(Protocol):

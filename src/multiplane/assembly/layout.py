@@ -74,6 +74,7 @@ def rules_of(settings: UpSettings) -> KeyRules:
         max_size_bit=keys.max_size_bit,
         max_number=keys.max_number,
         ttl_s=round(keys.ttl_s),
+        metering=settings.metering,
     )
 
 

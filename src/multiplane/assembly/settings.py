@@ -17,6 +17,20 @@ file and line:
     master = "madqci:quijote"
     slave = "*"
     allow = false
+
+    [metering]
+    rate_bit_per_s = 1e6
+    burst_bit = 1000000
+    quota_bit = 100000000
+    window_s = 3600
+    [[metering.rules]]
+    master = "madqci:quijote"
+    slave = "*"
+    rate_bit_per_s = 2048.0
+    burst_bit = 8192
+    [[metering.quotas]]
+    application = "madqci:quijote"
+    quota_bit = 1000000
 """
 
 from __future__ import annotations
@@ -32,6 +46,7 @@ import msgspec
 
 from multiplane.kernel.errors import Refused
 from multiplane.security.policy import PairingPolicy
+from multiplane.service.planes import MeterPolicy, QuotaRule, RateRule
 
 FILE_NAME: Final = "multiplane.toml"
 
@@ -88,6 +103,7 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
     seed: int | None = None
     keys: KeySettings = KeySettings()
     pairing: PairingPolicy = PairingPolicy()
+    metering: MeterPolicy = MeterPolicy()
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < float("inf"):
@@ -102,11 +118,14 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 # What each section may hold; lists of tables are written with a trailing [].
 _SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
-    "": ("up", "keys", "pairing"),
+    "": ("up", "keys", "pairing", "metering"),
     "up": ("scenario", "spread", "rate", "for_s", "port_base", "seed"),
     "keys": KeySettings.__struct_fields__,
     "pairing": PairingPolicy.__struct_fields__,
     "pairing.rules[]": ("master", "slave", "allow"),
+    "metering": MeterPolicy.__struct_fields__,
+    "metering.rules[]": RateRule.__struct_fields__,
+    "metering.quotas[]": QuotaRule.__struct_fields__,
 }
 
 
@@ -123,11 +142,12 @@ def load(state: Path, given: Mapping[str, Any], config: Path | None = None) -> U
     path = config or state / FILE_NAME
     document = _read(path) if config or path.exists() else {}
     lines = _line_index(path.read_text(encoding="utf-8")) if document else {}
-    for section in ("up", "keys", "pairing"):
+    for section in ("up", "keys", "pairing", "metering"):
         _expect_known(path, lines, section, document.get(section, {}))
     _expect_known(path, lines, "", document)
-    for place, rule in enumerate(document.get("pairing", {}).get("rules", ())):
-        _expect_known(path, lines, "pairing.rules[]", rule, place)
+    for section, name in (("pairing", "rules"), ("metering", "rules"), ("metering", "quotas")):
+        for place, rule in enumerate(document.get(section, {}).get(name, ())):
+            _expect_known(path, lines, f"{section}.{name}[]", rule, place)
     said = {name: value for name, value in given.items() if value is not None}
     try:
         return msgspec.convert(
@@ -137,6 +157,7 @@ def load(state: Path, given: Mapping[str, Any], config: Path | None = None) -> U
                 "state": str(state.absolute()),
                 "keys": document.get("keys", {}),
                 "pairing": document.get("pairing", {}),
+                "metering": document.get("metering", {}),
             },
             UpSettings,
             dec_hook=lambda kind, value: kind(value),

@@ -180,7 +180,7 @@ class FabricAgent:
     async def install(self, caller: Caller, table: ForwardingTable) -> Installed:
         """See `planes.NodeControl`."""
         self._check_controller(caller)
-        answer, actions = self._relay.install(table)
+        answer, actions = self._relay.install(table, self._timeline.now_ns())
         self._perform(actions)
         return answer
 

@@ -11,6 +11,12 @@ from multiplane.kernel.urn import Name, covers, labels_of, profile
 ANY: Final = "*"
 
 
+def check_prefix(prefix: str) -> None:
+    """Raises: ValueError when `prefix` is neither labels without `urn:<nid>:` nor `*`."""
+    if prefix != ANY and labels_of(prefix)[0] == "urn":
+        raise ValueError(f"rule: expected labels without 'urn:<nid>:', or '*', got {prefix!r}")
+
+
 class Rule(Noun, frozen=True, kw_only=True):
     """One line of a policy. `master` and `slave` are label prefixes, or `*` for everybody.
 
@@ -22,9 +28,8 @@ class Rule(Noun, frozen=True, kw_only=True):
     allow: bool
 
     def __post_init__(self) -> None:
-        for side in (self.master, self.slave):
-            if side != ANY and labels_of(side)[0] == "urn":
-                raise ValueError(f"rule: expected labels without 'urn:<nid>:', or '*', got {side!r}")
+        check_prefix(self.master)
+        check_prefix(self.slave)
 
 
 class PairingPolicy(Noun, frozen=True, kw_only=True):
@@ -49,12 +54,13 @@ def may_pair(policy: PairingPolicy, master_urn: str, slave_urn: str, nid: str = 
     if master.labels == slave.labels and not policy.allow_self:
         return Verdict(allowed=False, reason=f"{master.assigned} may not be its own peer")
     for place, rule in enumerate(policy.rules, start=1):
-        if _matches(rule.master, master) and _matches(rule.slave, slave):
+        if matches(rule.master, master) and matches(rule.slave, slave):
             verb = "allows" if rule.allow else "forbids"
             reason = f"rule {place} {verb} {master.assigned} to pair with {slave.assigned}"
             return Verdict(allowed=rule.allow, reason=reason)
     return Verdict(allowed=True, reason="no rule speaks against it")
 
 
-def _matches(prefix: str, name: Name) -> bool:
+def matches(prefix: str, name: Name) -> bool:
+    """Whether a rule's prefix means an application."""
     return prefix == ANY or covers(prefix, name.nss)

@@ -11,9 +11,73 @@ from typing import Final, Protocol
 
 from multiplane.api.operator import KmeReport, UnitRecord
 from multiplane.kernel.nouns import Caller, Noun, Secret
+from multiplane.security.policy import check_prefix
 
 RENEW_SHARE: Final = 24
 """A unit is replaced when less than 1/24 of its lifetime is left (an hour of a day)."""
+
+
+class RateRule(Noun, frozen=True, kw_only=True):
+    """Rate and burst of the pairs that two prefixes mean, `*` for everybody; both > 0."""
+
+    master: str
+    slave: str
+    rate_bit_per_s: float
+    burst_bit: int
+
+    def __post_init__(self) -> None:
+        check_prefix(self.master)
+        check_prefix(self.slave)
+        _check_rate(self.rate_bit_per_s, self.burst_bit)
+
+
+class QuotaRule(Noun, frozen=True, kw_only=True):
+    """Bits that each application under a prefix may be issued in a window; 0 = as many as it likes."""
+
+    application: str
+    quota_bit: int
+
+    def __post_init__(self) -> None:
+        check_prefix(self.application)
+        _check_quota(self.quota_bit)
+
+
+class MeterPolicy(Noun, frozen=True, kw_only=True):
+    """How much key may be issued, in bits of key. The first rule that matches decides, else what stands here.
+
+    Args:
+        rate_bit_per_s, burst_bit: token bucket of each pair (master, slave). The default is beyond what a
+            link makes: it stops a runaway client between two applications of one site, whose key costs no
+            link.
+        quota_bit: what each master may be issued in a window; 0 = as much as it likes, since only the
+            operator knows what is fair, and links are shared fairly anyway.
+        window_s: windows begin at whole multiples of it since 1970.
+    """
+
+    rate_bit_per_s: float = 16e6
+    burst_bit: int = 1 << 23
+    quota_bit: int = 0
+    window_s: int = 3600
+    rules: tuple[RateRule, ...] = ()
+    quotas: tuple[QuotaRule, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_rate(self.rate_bit_per_s, self.burst_bit)
+        _check_quota(self.quota_bit)
+        if self.window_s < 1:
+            raise ValueError(f"window_s: expected at least 1, got {self.window_s}")
+
+
+def _check_rate(rate_bit_per_s: float, burst_bit: int) -> None:
+    if not 1e-3 <= rate_bit_per_s <= 1e12:
+        raise ValueError(f"rate_bit_per_s: expected 0.001 to 1e12, got {rate_bit_per_s}")
+    if burst_bit < 1:
+        raise ValueError(f"burst_bit: expected at least 1, got {burst_bit}")
+
+
+def _check_quota(quota_bit: int) -> None:
+    if quota_bit < 0:
+        raise ValueError(f"quota_bit: expected 0 or more, got {quota_bit}")
 
 
 class KeyRules(Noun, frozen=True, kw_only=True):
@@ -39,6 +103,7 @@ class KeyRules(Noun, frozen=True, kw_only=True):
     cold_wait_s: float = 1.0
     commit_s: float = 5.0
     max_additional: int = 8
+    metering: MeterPolicy = MeterPolicy()
 
     @property
     def longest_valid_s(self) -> int:

@@ -25,11 +25,12 @@ from multiplane.fabric.resource.relay import (
     Relay,
     Send,
 )
-from multiplane.fabric.resource.waiting import PATIENCE_NS, SOURCE_LIMIT, WAITING_LIMIT
+from multiplane.fabric.resource.waiting import PAIR_LIMIT, WAITING_LIMIT
 from multiplane.kernel.errors import Busy, Refused
 from multiplane.kernel.names import link_id
 from multiplane.security.onetime import PAD_OVERHEAD_BYTE
 
+LIFETIME_NS = 10_000_000_000
 CHAIN = ("a", "b", "c", "d", "e")
 
 
@@ -50,7 +51,7 @@ def chain(stock_byte: int = 100_000) -> dict[str, Relay]:
             relays[near].opened(far, 0)
         feed(relays, a, b, stock_byte)
     for site in CHAIN:
-        relays[site].install(table(site, 1))
+        relays[site].install(table(site, 1), 0)
     return relays
 
 
@@ -110,7 +111,7 @@ def test_a_changed_message_never_arrives_and_the_next_one_does(place: int, flip:
     changed[place % len(changed)] ^= flip
     actions = relays[sent.peer].receive(site, bytes(changed), 0)
     assert not [action for action in actions if isinstance(action, Arrive | Send)]
-    relays[sent.peer].expire(PATIENCE_NS)  # a changed offset may have made it wait for key
+    relays[sent.peer].expire(LIFETIME_NS)  # a changed offset may have made it wait for key
     counted = relays[sent.peer].counters(site)
     assert sum(counted.get(f"dropped_{why}", 0) for why in ("tag", "stale", "malformed", "early")) == 1
     again = parcel(b"n" * 300)
@@ -148,12 +149,12 @@ def test_a_message_names_its_table_and_relays_keep_two() -> None:
     relays = chain()
     sent = launch(relays["a"], parcel(b"k" * 32))
     detour = ForwardingTable(version=2, next_hop={"e": "a"})
-    assert relays["b"].install(detour)[0].accepted
+    assert relays["b"].install(detour, 0)[0].accepted
     (by_old,) = relays["b"].receive("a", sent.message, 0)
     assert isinstance(by_old, Send)
     assert by_old.peer == "c", "version 1 is still held"
     sent = launch(relays["a"], parcel(b"k" * 32))
-    relays["b"].install(msgspec.structs.replace(detour, version=3))
+    relays["b"].install(msgspec.structs.replace(detour, version=3), 0)
     (by_newest,) = relays["b"].receive("a", sent.message, 0)
     assert isinstance(by_newest, Send)
     assert by_newest.peer == "a", "version 1 is gone: the newest decides"
@@ -161,18 +162,18 @@ def test_a_message_names_its_table_and_relays_keep_two() -> None:
 
 def test_lower_tables_are_ignored_and_the_answer_says_what_is_in_force() -> None:
     relay = Relay("a")
-    assert relay.install(table("a", 5))[0].accepted
-    answer, _ = relay.install(table("a", 4))
+    assert relay.install(table("a", 5), 0)[0].accepted
+    answer, _ = relay.install(table("a", 4), 0)
     assert (answer.version, answer.accepted) == (5, False)
-    assert relay.install(table("a", 5))[0].accepted, "the same table again"
-    answer, _ = relay.install(ForwardingTable(version=5, next_hop={}))
+    assert relay.install(table("a", 5), 0)[0].accepted, "the same table again"
+    answer, _ = relay.install(ForwardingTable(version=5, next_hop={}), 0)
     assert not answer.accepted, "another table of the same version"
 
 
 def test_a_loop_ends_at_the_hop_limit() -> None:
     relays = chain(stock_byte=1_000_000)
-    relays["b"].install(ForwardingTable(version=2, next_hop={"e": "a"}))
-    relays["a"].install(ForwardingTable(version=2, next_hop={"e": "b"}))
+    relays["b"].install(ForwardingTable(version=2, next_hop={"e": "a"}), 0)
+    relays["a"].install(ForwardingTable(version=2, next_hop={"e": "b"}), 0)
     arrived, seen = run(relays, "a", [launch(relays["a"], parcel(b"k" * 32))])
     assert arrived == []
     assert len(seen) == HOP_LIMIT
@@ -201,7 +202,7 @@ def test_a_relay_queues_on_a_dry_link_in_order_and_sends_when_key_comes() -> Non
     for number in range(3):
         sent = launch(relays["a"], parcel(bytes([number]) * 100))
         assert relays["b"].receive("a", sent.message, 0) == []
-    assert relays["b"].next_expiry_ns() == PATIENCE_NS
+    assert relays["b"].next_expiry_ns() == LIFETIME_NS
     feed(relays, "b", "c", 10_000, offset=100_000)
     arrived, _ = run(relays, "b", relays["b"].key_came("c", 0))
     assert [parcel.payload[0] for parcel in arrived] == [0, 1, 2]
@@ -211,13 +212,14 @@ def test_a_relay_queues_on_a_dry_link_in_order_and_sends_when_key_comes() -> Non
 def test_a_dry_link_keeps_a_bounded_number_for_a_bounded_time() -> None:
     relays = chain()
     relays["b"].closed("c")
-    for _ in range(SOURCE_LIMIT + 5):
+    for _ in range(PAIR_LIMIT + 5):
         relays["b"].receive("a", launch(relays["a"], parcel(b"k")).message, 0)
-    assert relays["b"].counters("c") == {"dropped_dry": 5}
-    relays["b"].expire(PATIENCE_NS - 1)
-    assert relays["b"].counters("c") == {"dropped_dry": 5}
-    relays["b"].expire(PATIENCE_NS)
-    assert relays["b"].counters("c") == {"dropped_dry": 5 + SOURCE_LIMIT}
+    counted = {"waited": PAIR_LIMIT, "dropped_dry": 5}
+    assert relays["b"].counters("c") == counted
+    relays["b"].expire(LIFETIME_NS - 1)
+    assert relays["b"].counters("c") == counted
+    relays["b"].expire(LIFETIME_NS)
+    assert relays["b"].counters("c") == counted | {"dropped_late": PAIR_LIMIT}
 
 
 def test_on_a_dry_link_own_parcels_and_relayed_ones_take_turns() -> None:
@@ -225,7 +227,7 @@ def test_on_a_dry_link_own_parcels_and_relayed_ones_take_turns() -> None:
     pool = relays["b"].port("c")
     while pool.take(1):
         pass
-    for number in range(SOURCE_LIMIT):
+    for number in range(PAIR_LIMIT):
         assert relays["b"].receive("a", launch(relays["a"], parcel(bytes([number]))).message, 0) == []
     own = Parcel(source="b", target="e", label="own", payload=b"own")
     assert relays["b"].launch(own, 0) is None
@@ -233,12 +235,12 @@ def test_on_a_dry_link_own_parcels_and_relayed_ones_take_turns() -> None:
     sent = [action for action in relays["b"].key_came("c", 0) if isinstance(action, Send)]
     assert len(sent) == 2
     assert b"own" in sent[1].message
-    for _ in range(SOURCE_LIMIT):
+    for _ in range(PAIR_LIMIT):
         assert relays["b"].launch(own, 0) is None
     with pytest.raises(Busy, match=r"fabric\.link_dry"):
         relays["b"].launch(own, 0)
-    assert relays["b"].next_expiry_ns() == PATIENCE_NS
-    assert SOURCE_LIMIT < WAITING_LIMIT
+    assert relays["b"].next_expiry_ns() == LIFETIME_NS
+    assert PAIR_LIMIT < WAITING_LIMIT
 
 
 def test_waiting_parcels_move_to_the_route_of_a_new_table() -> None:
@@ -250,7 +252,7 @@ def test_waiting_parcels_move_to_the_route_of_a_new_table() -> None:
     relays["z"].port("b")
     feed(relays, "b", "z", 1000)
     relays["b"].opened("z", 0)
-    _, (action,) = relays["b"].install(ForwardingTable(version=2, next_hop={"e": "z"}))
+    _, (action,) = relays["b"].install(ForwardingTable(version=2, next_hop={"e": "z"}), 0)
     assert isinstance(action, Send)
     assert action.peer == "z"
 
@@ -280,6 +282,7 @@ def test_a_forged_offset_far_ahead_burns_nothing() -> None:
         offset=40_000,
         version=1,
         hops_left=9,
+        left_ms=9,
         source="a",
         target="e",
         label="x",
@@ -293,7 +296,7 @@ def test_a_forged_offset_far_ahead_burns_nothing() -> None:
 
 def test_a_parcel_without_a_way_on_is_counted_where_it_came_from() -> None:
     relays = chain()
-    relays["b"].install(ForwardingTable(version=2, next_hop={}))
-    relays["b"].install(ForwardingTable(version=3, next_hop={}))
+    relays["b"].install(ForwardingTable(version=2, next_hop={}), 0)
+    relays["b"].install(ForwardingTable(version=3, next_hop={}), 0)
     relays["b"].receive("a", launch(relays["a"], parcel(b"k")).message, 0)
     assert relays["b"].counters("a") == {"dropped_route": 1}

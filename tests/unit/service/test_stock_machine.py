@@ -65,7 +65,7 @@ class TwoSides(RuleBasedStateMachine):
 
     @rule()
     def resend(self) -> None:
-        for sequence, block, _ in self.near.overdue(1 << 60, 0):
+        for sequence, block, _, _ in self.near.overdue(1 << 60, 0, 100):
             self.parcels.append((self.boot, sequence, block))
 
     @precondition(lambda self: self.acks)

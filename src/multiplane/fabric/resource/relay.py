@@ -11,7 +11,7 @@ import msgspec
 from multiplane.api.service_fabric import Parcel
 from multiplane.fabric.planes import ForwardingTable, Installed
 from multiplane.fabric.resource.pools import Early, LinkPool, Stale
-from multiplane.fabric.resource.waiting import PATIENCE_NS, WAITING_LIMIT, Waiting, Waitlist
+from multiplane.fabric.resource.waiting import Waiting, Waitlist
 from multiplane.kernel.errors import Busy, Refused
 from multiplane.kernel.names import link_id
 from multiplane.kernel.nouns import Secret
@@ -23,16 +23,20 @@ LABEL_LIMIT_BYTE: Final = 256
 MESSAGE_LIMIT_BYTE: Final = PAYLOAD_LIMIT_BYTE + 2048
 HOP_LIMIT: Final = 255
 """More than any route has (a trusted node every 80 km: 250 to the antipodes), so that only loops end here."""
+EARLY_LIMIT: Final = 64
+EARLY_PATIENCE_NS: Final = 2 * NS_PER_S
+LIFETIME_LIMIT_NS: Final = 60 * NS_PER_S
 
 
 class HopHeader(msgspec.Struct, frozen=True, array_like=True):
-    """What a hop says in the clear, covered by the tag of its pad."""
+    """What a hop says in the clear, covered by the tag of its pad. `left_ms`: how long it may still wait."""
 
     link: str
     epoch: int
     offset: int
     version: int
     hops_left: int
+    left_ms: int
     source: str
     target: str
     label: str
@@ -116,7 +120,7 @@ class Relay:
         """Version of the newest table, 0 before the first."""
         return self._table.version
 
-    def install(self, table: ForwardingTable) -> tuple[Installed, list[Action]]:
+    def install(self, table: ForwardingTable, now_ns: int) -> tuple[Installed, list[Action]]:
         """Put a newer table in force; waiting parcels are sent along it."""
         if table.version <= self._table.version:
             same = table == self._table
@@ -127,7 +131,7 @@ class Relay:
             stranded, port.waiting = port.waiting, Waitlist()
             for item in stranded:
                 moved = msgspec.structs.replace(item, version=table.version)
-                actions += self._forward(peer, moved)
+                actions += self._forward(peer, moved, now_ns)
         return Installed(version=table.version, accepted=True), actions
 
     def opened(self, peer: str, now_ns: int) -> list[Action]:
@@ -156,10 +160,10 @@ class Relay:
                 "fabric.no_route", f"target: no route to {parcel.target!r} now", retry_after_ns=NS_PER_S
             )
         port = self._ports[peer]
-        version = self._table.version
-        sent = None if port.waiting else self._seal(peer, parcel, version, HOP_LIMIT)
-        item = Waiting(parcel, version, HOP_LIMIT, now_ns + PATIENCE_NS)
-        if sent is None and not (port.open and port.waiting.add(item)):
+        due_ns = now_ns + min(parcel.lifetime_ns, LIFETIME_LIMIT_NS)
+        item = Waiting(parcel, self._table.version, HOP_LIMIT, due_ns)
+        sent = None if port.waiting else self._seal(peer, item, now_ns)
+        if sent is None and not (port.open and self._wait(port, item)):
             reason = "key is short" if port.open else "its relay channel is not open"
             raise Busy(
                 "fabric.link_dry",
@@ -185,12 +189,14 @@ class Relay:
             port.early.popleft()
             actions += done
         while (item := port.waiting.first()) is not None:
-            sent = self._seal(peer, item.parcel, item.version, item.hops_left)
-            if sent is None:
+            late = item.due_ns <= now_ns
+            sent = None if late else self._seal(peer, item, now_ns)
+            if sent is None and not late:
                 break
             port.waiting.pop()
-            port.counters["forwarded"] += 1
-            actions.append(sent)
+            port.counters["dropped_late" if sent is None else "forwarded"] += 1
+            if sent is not None:
+                actions.append(sent)
         return actions
 
     def expire(self, now_ns: int) -> list[Action]:
@@ -199,7 +205,7 @@ class Relay:
         for peer, port in self._ports.items():
             late = port.waiting.expire(now_ns)
             if late:
-                port.counters["dropped_dry"] += late
+                port.counters["dropped_late"] += late
             while port.early and port.early[0][1] <= now_ns:
                 port.early.popleft()
                 port.counters["dropped_early"] += 1
@@ -214,11 +220,20 @@ class Relay:
 
     def _hold_early(self, port: _Port, message: bytes, now_ns: int) -> list[Action]:
         """Keep a message whose pad this end has not been given yet, in order."""
-        if len(port.early) >= WAITING_LIMIT:
+        if len(port.early) >= EARLY_LIMIT:
             port.counters["dropped_early"] += 1
         else:
-            port.early.append((message, now_ns + PATIENCE_NS))
+            port.early.append((message, now_ns + EARLY_PATIENCE_NS))
         return []
+
+    def _wait(self, port: _Port, item: Waiting) -> bool:
+        """Let a parcel wait for key; False when it has no room. One further back may lose its place to it."""
+        displaced = port.waiting.add(item)
+        if displaced is item:
+            return False
+        port.counters["waited"] += 1
+        port.counters["dropped_dry"] += displaced is not None
+        return True
 
     def _open(self, peer: str, message: bytes, now_ns: int) -> list[Action] | None:
         """Verify and unlock one message; None while its pad is not here yet."""
@@ -252,10 +267,11 @@ class Relay:
         if parcel.target == self._site:
             port.counters["arrived"] += 1
             return [Arrive(peer, parcel)]
-        item = Waiting(parcel, header.version, header.hops_left - 1, now_ns + PATIENCE_NS)
-        return self._forward(peer, item)
+        left_ns = max(0, min(header.left_ms * NS_PER_MS, LIFETIME_LIMIT_NS))
+        item = Waiting(parcel, header.version, header.hops_left - 1, now_ns + left_ns)
+        return self._forward(peer, item, now_ns)
 
-    def _forward(self, origin: str, item: Waiting) -> list[Action]:
+    def _forward(self, origin: str, item: Waiting, now_ns: int) -> list[Action]:
         """Pass a parcel on along the table it names, or the newest; let it wait for key if it must."""
         # A table that did not change keeps its version: the parcel goes by the newest not above its own.
         between = 0 < self._previous.version <= item.version < self._table.version
@@ -266,17 +282,17 @@ class Relay:
             self._ports[origin].counters[fate] += 1
             return []
         port = self._ports[peer]
-        sent = None if port.waiting else self._seal(peer, item.parcel, item.version, item.hops_left)
+        sent = None if port.waiting else self._seal(peer, item, now_ns)
         if sent is not None:
             port.counters["forwarded"] += 1
             return [sent]
-        if not port.waiting.add(item):
+        if not self._wait(port, item):
             port.counters["dropped_dry"] += 1
         return []
 
-    def _seal(self, peer: str, parcel: Parcel, version: int, hops_left: int) -> Send | None:
+    def _seal(self, peer: str, item: Waiting, now_ns: int) -> Send | None:
         """Spend a pad on one hop; None while the link is dry or has no channel."""
-        port = self._ports[peer]
+        port, parcel = self._ports[peer], item.parcel
         if not port.open:
             return None
         pad = port.pool.take(len(parcel.payload) + PAD_OVERHEAD_BYTE)
@@ -287,8 +303,9 @@ class Relay:
                 link=link_id(self._site, peer),
                 epoch=pad.epoch,
                 offset=pad.offset,
-                version=version,
-                hops_left=hops_left,
+                version=item.version,
+                hops_left=item.hops_left,
+                left_ms=max(0, item.due_ns - now_ns) // NS_PER_MS,
                 source=parcel.source,
                 target=parcel.target,
                 label=parcel.label,

@@ -1,19 +1,29 @@
-"""Parcels that wait for key of one link: bounded in number and time, every source in its turn."""
+"""Parcels that wait for key of one link: bounded in number and time, every pair of sites with its fair share.
+
+Self-clocked fair queueing: a parcel gets a tag, the larger of the tag last served and that of its pair's
+last parcel, plus its own size; the lowest tag goes first. So pairs that always have something waiting share
+the link evenly in bytes, one that asks for less gets what it asks, and the first parcel of a pair passes the
+second ones of all others.
+
+*Source*: S. J. Golestani, "A self-clocked fair queueing scheme for broadband applications", INFOCOM 1994.
+"""
 
 from __future__ import annotations
 
-from collections import deque
+import heapq
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
 import msgspec
 
 from multiplane.api.service_fabric import Parcel
-from multiplane.kernel.quantity import NS_PER_S
+from multiplane.security.onetime import PAD_OVERHEAD_BYTE
 
-WAITING_LIMIT: Final = 64
-SOURCE_LIMIT: Final = 16
-PATIENCE_NS: Final = 2 * NS_PER_S
+WAITING_LIMIT: Final = 512
+PAIR_LIMIT: Final = 16
+
+Pair = tuple[str, str]
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -24,53 +34,74 @@ class Waiting(msgspec.Struct, frozen=True):
     hops_left: int
     due_ns: int
 
+    @property
+    def pair(self) -> Pair:
+        """Whose share of the link it takes."""
+        return self.parcel.source, self.parcel.target
+
 
 class Waitlist:
-    """First come, first served within a source; sources take turns, so that no site starves another."""
+    """The parcels waiting for one link, in the order in which they will get key."""
 
-    __slots__ = ("_by_source",)
+    __slots__ = ("_arrivals", "_counts", "_last_tag", "_line", "_served_tag")
 
     def __init__(self) -> None:
-        self._by_source: dict[str, deque[Waiting]] = {}
+        self._line: list[tuple[int, int, Waiting]] = []
+        self._counts: Counter[Pair] = Counter()
+        self._last_tag: dict[Pair, int] = {}
+        self._served_tag = self._arrivals = 0
 
     def __len__(self) -> int:
-        return sum(len(queue) for queue in self._by_source.values())
+        return len(self._line)
 
     def __iter__(self) -> Iterator[Waiting]:
-        return (item for queue in self._by_source.values() for item in queue)
+        return (item for _, _, item in sorted(self._line))
 
-    def add(self, item: Waiting) -> bool:
-        """Let a parcel wait; False when the list, or its source's share of it, is full."""
-        queue = self._by_source.get(item.parcel.source)
-        if len(self) >= WAITING_LIMIT or (queue is not None and len(queue) >= SOURCE_LIMIT):
-            return False
-        if queue is None:
-            queue = self._by_source[item.parcel.source] = deque()
-        queue.append(item)
-        return True
+    def add(self, item: Waiting) -> Waiting | None:
+        """Let a parcel wait; the answer is who has no room: it, the last in line, or (None) nobody."""
+        if self._counts[item.pair] >= PAIR_LIMIT:
+            return item
+        size_byte = len(item.parcel.payload) + PAD_OVERHEAD_BYTE
+        tag = max(self._served_tag, self._last_tag.get(item.pair, 0)) + size_byte
+        last = max(self._line) if len(self._line) >= WAITING_LIMIT else None
+        if last is not None and last[0] <= tag:
+            return item
+        if last is not None:
+            self._line.remove(last)
+            self._forget(last[2])
+        self._arrivals += 1
+        self._last_tag[item.pair] = tag
+        self._counts[item.pair] += 1
+        heapq.heappush(self._line, (tag, self._arrivals, item))
+        if last is None:
+            return None
+        heapq.heapify(self._line)
+        return last[2]
 
     def first(self) -> Waiting | None:
         """Whose turn it is."""
-        return next((queue[0] for queue in self._by_source.values()), None)
+        return self._line[0][2] if self._line else None
 
     def pop(self) -> None:
-        """The first has had its turn: its source goes to the end of the line."""
-        source, queue = next(iter(self._by_source.items()))
-        del self._by_source[source]
-        queue.popleft()
-        if queue:
-            self._by_source[source] = queue
+        """The first has had its turn."""
+        self._served_tag, _, item = heapq.heappop(self._line)
+        self._forget(item)
+
+    def _forget(self, item: Waiting) -> None:
+        self._counts[item.pair] -= 1
+        if not self._counts[item.pair]:
+            del self._counts[item.pair], self._last_tag[item.pair]
 
     def expire(self, now_ns: int) -> int:
         """Drop what has waited too long; how many."""
-        before = len(self)
-        for source, queue in list(self._by_source.items()):
-            while queue and queue[0].due_ns <= now_ns:
-                queue.popleft()
-            if not queue:
-                del self._by_source[source]
-        return before - len(self)
+        late = [entry for entry in self._line if entry[2].due_ns <= now_ns]
+        if late:
+            self._line = [entry for entry in self._line if entry[2].due_ns > now_ns]
+            heapq.heapify(self._line)
+            for _, _, item in late:
+                self._forget(item)
+        return len(late)
 
     def next_due_ns(self) -> int | None:
         """When `expire` has work next; None while nothing waits."""
-        return min((queue[0].due_ns for queue in self._by_source.values()), default=None)
+        return min((item.due_ns for _, _, item in self._line), default=None)

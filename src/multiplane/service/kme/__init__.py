@@ -37,7 +37,7 @@ from multiplane.service.planes import (
     UnitCommitted,
     VoidCopies,
 )
-from multiplane.service.resource import inbound, outbound
+from multiplane.service.resource import inbound, metering, outbound
 from multiplane.service.resource.blocks import BLOCK_WORD, parse_label, words_of
 
 TICK_NS: Final = 1_000_000_000
@@ -69,6 +69,7 @@ class Kme:
             self._near[peer] = NearStock(self.ports, peer, self._carry)
         for peer, _ in store.scan(owner, inbound.POOL_KIND):
             self._far[peer] = FarStock(self.ports, peer)
+        self.ports.meter.load(store.scan(owner, metering.METER_KIND))
         store.watch(owner, self._store_failed)
         await self.ports.fabric.subscribe(self.ports.caller, self)
         await self.join()
@@ -183,7 +184,14 @@ class Kme:
             admitted = control.admit(
                 self.ports.rules, self.ports.policy, self.ports.directory, master, request
             )
-            keys = await self._issue(master, admitted, request.valid_s)
+            slaves = tuple(slave.application.urn for slave in (admitted.target, *admitted.others))
+            wanted_bit = admitted.size_bit * admitted.number
+            charge = self.ports.meter.charge(master, slaves, wanted_bit, self.ports.timeline.now_ns())
+            try:
+                keys = await self._issue(master, admitted, request.valid_s)
+            except BaseException:  # whatever ended it, nothing was issued
+                self.ports.meter.give_back(charge)
+                raise
         except MultiplaneError as error:
             self.ports.counters.add(f"issue.{error.code}")
             raise

@@ -14,6 +14,7 @@ from multiplane.kernel.errors import Busy, Faulty, MultiplaneError, Refused, Unk
 from multiplane.kernel.quantity import NS_PER_S
 from multiplane.kernel.unit import Phase, endpoint_urn, lifecycle_urn, mint_nonce
 from multiplane.security import keyid
+from multiplane.service.kme.filling import Filling
 from multiplane.service.kme.ports import KmePorts
 from multiplane.service.kme.stock import Stock
 from multiplane.service.planes import (
@@ -29,20 +30,15 @@ from multiplane.service.planes import (
 from multiplane.service.resource import outbound, units
 from multiplane.service.resource.blocks import (
     BLOCK_BIT,
-    BLOCK_BYTE,
     BLOCK_WORD,
     MAX_SLOT,
-    confirmed,
     fingerprint,
-    parcel_label,
     words_of,
 )
 from multiplane.service.resource.outbound import OutboundPool
 from multiplane.service.resource.units import Unit, UnitBook
 
 RETRY_NS: Final = 500_000_000
-PATIENCE_NS: Final = 3 * NS_PER_S
-MAX_TRIES: Final = 3
 LONGEST_S: Final = 3600.0
 
 
@@ -55,20 +51,18 @@ class NearStock(Stock):
 
     def __init__(self, ports: KmePorts, peer: str, carry: Callable[[Parcel], Awaitable[None]]) -> None:
         super().__init__(ports, peer)
-        self._bring = carry
         self.state: PairState | None = None
         self.reason = "the pair has not been opened yet"
         self._far: KmePeer | None = None
         self._reached: KmePeer | None = None
         self._session = 0
         self._agreed = False
-        self._filling = False
+        self._filling = Filling(ports, peer, carry)
         self._advancing = False
         self._again = False
         self._alarmed = False
         self._worn_out = False
         self._spent: dict[int, int] = {}
-        self._secret_sent_ns = self._secret_tries = 0
         self._reported: HeadReport | None = None
         self._changed = asyncio.Event()
         self._leasing = asyncio.Lock()
@@ -151,7 +145,7 @@ class NearStock(Stock):
             most = per_block * self.ports.rules.high_block
             raise Refused("key.number", f"number: expected 1 to {most} keys of {size_bit} bits, got {number}")
         if not self.serving or not self._enough(size_bit, number):
-            self._filling = True
+            self._filling.wanted = True
             self.wake()
             await self._wait(lambda: self.serving and self._enough(size_bit, number))
             if not self.serving:
@@ -205,7 +199,9 @@ class NearStock(Stock):
             missing = pool.missing_blocks(size_bit, number)
             if missing and missing <= pool.ready_count():
                 sequences, changes = pool.lease(missing)
-                await self.commit(changes)
+                quotas = self.ports.meter.unwritten()
+                await self.commit([*changes, *quotas])
+                self.ports.meter.written(quotas)
                 pool.leased(sequences)
             self.wake()
 
@@ -335,9 +331,10 @@ class NearStock(Stock):
         if self._far is None:
             await self._greet(self.state)
         if not self.pool.known:
-            await self._send_secret()
-            return
-        await self._fill()
+            if not await self._filling.send_secret(self.pool):
+                self.lost("the acknowledgement of the epoch is overdue")
+        elif not await self._filling.fill(self.pool):
+            self.lost("acknowledgements are overdue")  # the far side may have started over
 
     async def _greet(self, state: PairState) -> None:
         """Reach the far side and agree on what lies in stock, before anything is issued."""
@@ -373,7 +370,7 @@ class NearStock(Stock):
             raise Busy("stock.changed", "the channel was lost while both sides spoke of the stock")
         self._far, self._agreed = far, True
         self._reported = None
-        self._secret_sent_ns = self._secret_tries = 0
+        self._filling.greeted()
         for sequence in arrived:
             await self._store_block(epoch, sequence)
         self.ports.faults.reach("reconcile.after")
@@ -400,37 +397,6 @@ class NearStock(Stock):
         self._worn_out = False
         self.ports.counters.add("stock.epochs")
 
-    async def _send_secret(self) -> None:
-        now_ns = self.ports.timeline.now_ns()
-        if now_ns - self._secret_sent_ns >= PATIENCE_NS:
-            if self._secret_tries >= MAX_TRIES:  # as with blocks
-                self.lost("the acknowledgement of the epoch is overdue")
-                return
-            self._secret_sent_ns, self._secret_tries = now_ns, self._secret_tries + 1
-            await self._carry(-1, self.pool.secret)
-
-    async def _fill(self) -> None:
-        rules, pool = self.ports.rules, self.pool
-        now_ns = self.ports.timeline.now_ns()
-        for sequence, block, tries in pool.overdue(now_ns, PATIENCE_NS):
-            if tries > MAX_TRIES:  # the far side may have started over: agree with it again
-                self.lost("acknowledgements are overdue")
-                return
-            await self._carry(sequence, block)
-        self._filling = self._filling or pool.block_count < rules.low_block
-        while self._filling and pool.pending_count < rules.flight_block:
-            if pool.block_count >= rules.high_block:
-                self._filling = False
-                return
-            block = self.ports.entropy.take(BLOCK_BYTE)
-            await self._carry(pool.send(block, now_ns), block)
-
-    async def _carry(self, sequence: int, payload: bytes) -> None:
-        label = parcel_label(self.pool.epoch, self.ports.boot, sequence)
-        if sequence >= 0:
-            payload = confirmed(self.pool.secret, label, payload)
-        await self._bring(Parcel(source=self.ports.site, target=self.peer, label=label, payload=payload))
-
     # --- what others tell ----------------------------------------------------------------------------------
 
     def block_stored(self, epoch: int, boot: int, sequence: int) -> None:
@@ -451,7 +417,10 @@ class NearStock(Stock):
 
     async def _store_block(self, epoch: int, sequence: int) -> None:
         pool = self.pool
-        changes = pool.stored(sequence) if pool.epoch == epoch else []
+        if pool.epoch != epoch:
+            return
+        self._filling.acknowledged(pool, sequence)
+        changes = pool.stored(sequence)
         if changes:
             await self.commit(changes)
             if pool.epoch == epoch:
@@ -478,7 +447,7 @@ class NearStock(Stock):
         if self._far is not None and self._agreed and report != self._reported:
             self._reported = report
             self._far.head(self.ports.caller, report)
-        if self._far is None or self.pool.pending_count or not self.pool.known or self._filling:
+        if self._far is None or self.pool.pending_count or not self.pool.known or self._filling.wanted:
             self.wake()
         before_s = now_ns // NS_PER_S - self.ports.rules.ttl_s
         if self.book.has_older(before_s):
@@ -487,7 +456,7 @@ class NearStock(Stock):
     async def close(self) -> None:
         """Burn what is leased so that the accounts at rest are exact."""
         if self.pool.epoch and not self.poisoned:
-            await self.commit(self.pool.burn_leases())
+            await self.commit([*self.pool.burn_leases(), *self.ports.meter.unwritten()])
 
     def stored_keys(self, master: str, slave: str, size_bit: int) -> int:
         """How many keys of a size two applications could be issued now, from what is held."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from multiplane.api.service_fabric import FabricNode
@@ -14,6 +14,7 @@ from multiplane.security.sealing import Vault
 from multiplane.service.control import Directory
 from multiplane.service.planes import KeyRules, PeerLinks, ServiceControl
 from multiplane.service.resource.blocks import Sealer
+from multiplane.service.resource.metering import Meter
 from multiplane.service.telemetry import Counters
 
 
@@ -44,6 +45,10 @@ class KmePorts:
     counters: Counters
     directory: Directory
     spawn: Callable[[Coroutine[Any, Any, None]], None]
+    meter: Meter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.meter = Meter(self.rules.metering)
 
     @property
     def owner(self) -> str:

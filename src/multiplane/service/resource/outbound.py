@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -44,6 +44,22 @@ class _Row(msgspec.Struct):
     next_slot: int
     leased_bit: int
     accounts: Accounts
+
+
+class Sent(NamedTuple):
+    """A block on its way: when it was sent last, 0 = send it now; how often it was sent."""
+
+    sequence: int
+    block: bytes
+    sent_ns: int
+    tries: int
+
+    def overdue(self, now_ns: int, patience_ns: int) -> bool:
+        """Patience grows with every try: a fabric short of key must not be filled with copies."""
+        return now_ns - self.sent_ns >= patience_ns * self.tries
+
+    def __repr__(self) -> str:
+        return f"Sent({self.sequence}, tries={self.tries})"
 
 
 class _Lease:
@@ -81,7 +97,7 @@ class OutboundPool:
         self._next_sequence = 0
         self._head = 0
         self.leased_head = 0
-        self._pending: dict[int, tuple[bytes, int, int]] = {}
+        self._pending: dict[int, Sent] = {}
         self._storing: dict[int, bytes] = {}
         self._ready: dict[int, bytes] = {}
         self._leasing: dict[int, bytes] = {}
@@ -148,29 +164,37 @@ class OutboundPool:
         """Enter a fresh block as sent; the answer is its sequence number."""
         sequence = self._next_sequence
         self._next_sequence += 1
-        self._pending[sequence] = (block, now_ns, 1)
+        self._pending[sequence] = Sent(sequence, block, now_ns, 1)
         return sequence
 
-    def overdue(self, now_ns: int, patience_ns: int) -> list[tuple[int, bytes, int]]:
-        """Blocks unacknowledged for too long, with the number of this try; they count as sent now.
+    def flying_count(self, now_ns: int, patience_ns: int) -> int:
+        """Blocks that may still arrive without being sent again."""
+        return sum(not sent.overdue(now_ns, patience_ns) for sent in self._pending.values())
 
-        Patience grows with every try: a fabric short of key must not be filled with copies.
-        """
-        late = [
-            (sequence, block, tries + 1)
-            for sequence, (block, sent_ns, tries) in self._pending.items()
-            if now_ns - sent_ns >= patience_ns * tries
-        ]
-        for sequence, block, tries in late:
-            self._pending[sequence] = (block, now_ns, tries)
+    def overdue(self, now_ns: int, patience_ns: int, most: int) -> list[Sent]:
+        """Blocks unacknowledged for too long, `most` at most, as they were; they count as sent again now."""
+        late = [sent for sent in self._pending.values() if sent.overdue(now_ns, patience_ns)][: max(0, most)]
+        for sent in late:
+            self._pending[sent.sequence] = sent._replace(sent_ns=now_ns, tries=sent.tries + 1)
         return late
+
+    def recall(self, sequence: int) -> None:
+        """A block could not be brought on its way after all: send it as soon as possible."""
+        sent = self._pending.get(sequence)
+        if sent is not None:
+            self._pending[sequence] = sent._replace(sent_ns=0, tries=sent.tries - 1)
+
+    def sent_ns(self, sequence: int) -> int | None:
+        """When a block on its way was sent last."""
+        sent = self._pending.get(sequence)
+        return None if sent is None else sent.sent_ns
 
     def stored(self, sequence: int) -> list[Change]:
         """The far side holds a block: the rows that make it usable; empty when it is not expected."""
-        entry = self._pending.pop(sequence, None)
-        if entry is None:
+        sent = self._pending.pop(sequence, None)
+        if sent is None:
             return []
-        block = self._storing[sequence] = entry[0]
+        block = self._storing[sequence] = sent.block
         self.accounts.made_bit += BLOCK_BIT
         key = block_key(self.peer, self.epoch, sequence)
         return [Put(BLOCK_KIND, key, self._sealer.seal(block, f"{BLOCK_KIND}:{key}")), self.row()]
@@ -275,8 +299,8 @@ class OutboundPool:
         arrived = [s for s in self._pending if s in held]
         for sequence in [s for s in self._pending if s < far_next and s not in held]:
             del self._pending[sequence]
-        for sequence, (block, _, _) in self._pending.items():  # whatever became of them: send them now
-            self._pending[sequence] = (block, 0, 0)
+        for sequence, sent in self._pending.items():  # whatever became of them: send them now
+            self._pending[sequence] = sent._replace(sent_ns=0, tries=0)
         self._next_sequence = max(self._next_sequence, far_next)
         changes: list[Change] = []
         for sequence in [s for s in sorted(self._ready) if s not in held]:
