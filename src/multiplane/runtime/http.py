@@ -25,7 +25,7 @@ from multiplane.runtime.http_routing import Router
 _LOG: Final = logging.getLogger(__name__)
 _USUAL: Final = Limits()
 _SHOWN_CHARACTERS: Final = 64
-_CODINGS: Final = ((b"content-encoding", b"identity"), (b"transfer-encoding", b"chunked"))
+_CODINGS: Final = ((b"content-encoding", b"identity", 415), (b"transfer-encoding", b"chunked", 501))
 
 Query = tuple[tuple[str, str], ...]
 
@@ -160,9 +160,9 @@ class HttpServer:
             )
         return render(
             reply,
+            request,
             keep_alive=request.keep_alive and request.whole and not (closes or self._stopping),
             unix_s=self._wall_ns() // 1_000_000_000,
-            bare=request.verb == "HEAD",
         )
 
     def _caller(self, connection: Connection, request: Incoming) -> Caller:
@@ -198,11 +198,11 @@ class HttpServer:
 
     def _check_head(self, request: Incoming) -> None:
         """Refuse a body that its head tells is not wanted, before it comes."""
-        for name, plain in _CODINGS:
+        for name, plain, status in _CODINGS:
             if request.fields.get(name, plain).lower() != plain:
                 field = name.decode().title()
                 detail = {"field": field, "expected": plain.decode()}
-                raise _Stop(failure(415, f"{field}: expected none but {plain.decode()}", detail))
+                raise _Stop(failure(status, f"{field}: expected none but {plain.decode()}", detail))
         if request.announced_byte > self.limits.body_byte:
             raise _too_large(self.limits.body_byte)
 

@@ -311,12 +311,14 @@ class Connection(asyncio.Protocol):
         return answer.keep_alive and not self._last
 
     async def _linger(self, request: Incoming) -> None:
-        """Throw away some of a body nobody wants: closing on unread bytes can destroy the answer underway."""
-        limits = self._host.limits
-        most_byte = request.size_byte + limits.linger_byte
+        """Throw away some of what nobody wants: closing on unread bytes can destroy the answer underway."""
+        limits, reader = self._host.limits, self._reader
+        most_byte = request.size_byte + reader.unread_byte + limits.linger_byte
         with suppress(TimeoutError):
             async with asyncio.timeout(limits.linger_s):
-                while not (self._closing or request.whole or request.spoilt or request.size_byte > most_byte):
+                while not (self._closing or request.whole or request.spoilt):
+                    if request.size_byte + reader.unread_byte > most_byte:
+                        break
                     await self._wait(wants=True)
 
 
@@ -325,10 +327,14 @@ def _date_line(unix_s: int) -> str:
     return f"\r\nDate: {formatdate(unix_s, usegmt=True)}"
 
 
-def render(reply: Reply, *, keep_alive: bool, unix_s: int, bare: bool = False) -> Answer:
-    """A reply as bytes; `bare` leaves the body out (HEAD)."""
+def render(reply: Reply, request: Incoming, *, keep_alive: bool, unix_s: int) -> Answer:
+    """A reply as bytes; without the body to HEAD, with word that the connection stays to HTTP/1.0."""
     head = f"{_STATUS_LINE[reply.status]}{len(reply.body)}{_date_line(unix_s)}"
     for name, value in reply.headers:
         head += f"\r\n{name}: {value}"
-    head += "\r\n\r\n" if keep_alive else "\r\nConnection: close\r\n\r\n"
+    if not keep_alive:
+        head += "\r\nConnection: close\r\n\r\n"
+    else:
+        head += "\r\nConnection: keep-alive\r\n\r\n" if request.old else "\r\n\r\n"
+    bare = request.verb == "HEAD"
     return Answer(reply.status, head.encode("latin-1") + (b"" if bare else reply.body), keep_alive)

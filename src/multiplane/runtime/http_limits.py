@@ -10,7 +10,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         body_byte: largest request body.
-        header_byte: all header names and values of one request; also the longest request line.
+        header_byte: all header names and values of one request.
+        target_byte: the request target, with its escapes.
         handshake_s: TLS handshake.
         head_s: from the connection, or the first byte of a later request, to the end of the request head.
         body_s: from the end of the head to the end of the body; also for a client that does not read answers.
@@ -23,6 +24,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     body_byte: int = 64 * 1024
     header_byte: int = 16 * 1024
+    target_byte: int = 8 * 1024
     handshake_s: float = 5.0
     head_s: float = 10.0
     body_s: float = 10.0
