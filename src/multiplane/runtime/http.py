@@ -64,14 +64,7 @@ class HttpServer:
         faults: Faults,
         limits: Limits = _USUAL,
     ) -> None:
-        if tls_context.verify_mode != ssl.CERT_REQUIRED:
-            raise ValueError(
-                f"tls_context.verify_mode: expected CERT_REQUIRED, got {tls_context.verify_mode!r}"
-            )
-        if tls_context.minimum_version < ssl.TLSVersion.TLSv1_2:
-            raise ValueError(
-                f"tls_context.minimum_version: expected TLSv1_2 or later, got {tls_context.minimum_version!r}"
-            )
+        _check_context(tls_context)
         self.limits = limits
         self._router = Router(routes)
         self._identify = identify
@@ -96,6 +89,20 @@ class HttpServer:
             for connection in list(self._listener.connections):
                 connection.cut()
             await self._listener.emptied(self.limits.linger_s)
+
+    def renew(self, tls_context: ssl.SSLContext) -> None:
+        """Shake hands by another context from now on, and ask again whom each open connection belongs to.
+
+        A connection whose certificate names nobody any more is answered 401, or closed when it is idle.
+
+        Raises: ValueError as the constructor.
+        """
+        _check_context(tls_context)
+        self._listener.tls_context = tls_context
+        for connection in list(self._listener.connections):
+            connection.identify()
+            if connection.refusal is not None and not connection.busy:
+                connection.close()
 
     def statistics(self) -> Statistics:
         """Requests by status, open and half-open connections, dropped ones."""
@@ -219,6 +226,14 @@ class HttpServer:
         if request.spoilt:
             raise _Stop(failure(400, "body: expected as many bytes as announced"), closes=True)
         return b"".join(request.parts)
+
+
+def _check_context(tls_context: ssl.SSLContext) -> None:
+    if tls_context.verify_mode != ssl.CERT_REQUIRED:
+        raise ValueError(f"tls_context.verify_mode: expected CERT_REQUIRED, got {tls_context.verify_mode!r}")
+    if tls_context.minimum_version < ssl.TLSVersion.TLSv1_2:
+        found = tls_context.minimum_version
+        raise ValueError(f"tls_context.minimum_version: expected TLSv1_2 or later, got {found!r}")
 
 
 def _too_large(most_byte: int) -> _Stop:

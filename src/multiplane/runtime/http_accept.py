@@ -32,7 +32,7 @@ class Listener:
         statistics: Statistics,
     ) -> None:
         self._make = make
-        self._tls = tls_context
+        self.tls_context = tls_context
         self._limits = limits
         self._statistics = statistics
         self._half_open: dict[Connection, None] = {}
@@ -119,7 +119,7 @@ class Listener:
         await asyncio.get_running_loop().connect_accepted_socket(
             lambda: connection,
             wire,
-            ssl=self._tls,
+            ssl=self.tls_context,
             ssl_handshake_timeout=self._limits.handshake_s,
             ssl_shutdown_timeout=self._limits.linger_s,
         )

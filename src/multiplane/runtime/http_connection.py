@@ -182,14 +182,18 @@ class Connection(asyncio.Protocol):
         """Stop the deadline of a connection that is gone."""
         self._deadline.cancel()
 
+    def identify(self) -> None:
+        """Ask the host whom the certificate of this connection names; nothing before the handshake."""
+        if self.wire is not None:
+            self._host.identify(self, self.wire.get_extra_info("ssl_object").getpeercert(True))
+
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.wire = transport
         try:
-            certificate = transport.get_extra_info("ssl_object").getpeercert(True)
-            self._host.identify(self, certificate)
+            self.identify()
         except Exception as error:
             _LOG.error("cannot read the identity of a peer: %s", type(error).__name__)
             transport.abort()
