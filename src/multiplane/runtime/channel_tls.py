@@ -16,6 +16,7 @@ from multiplane.kernel.errors import Busy, Faulty, MultiplaneError, Refused
 from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Channel, Faults, Timeline
 from multiplane.runtime.channel_stream import LONGEST_FLUSH_S, StreamChannel
+from multiplane.runtime.tls_buffer import use_small_buffers
 
 MOST_STRANGERS: Final = 200
 LONGEST_DELAY_NS: Final = 60_000_000_000
@@ -101,6 +102,7 @@ class TlsChannels:
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         _check_contexts(server_context, client_context)
+        use_small_buffers()
         self._timeline = timeline
         self._server_context = server_context
         self._client_context = client_context

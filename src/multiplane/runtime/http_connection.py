@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 from multiplane.api.wire.web import JSON_TYPE, Reply, failure
 from multiplane.kernel.errors import Refused
 from multiplane.kernel.nouns import Caller
+from multiplane.runtime.http_fairness import Share
 from multiplane.runtime.http_limits import Limits
 from multiplane.runtime.http_reading import Incoming, RequestReader
 
@@ -101,7 +102,8 @@ class Deadline:
 class Connection(asyncio.Protocol):
     """One client.
 
-    `caller` and `not_after_ns` come from its certificate; `refusal` says why there is no caller.
+    `caller` and `not_after_ns` come from its certificate; `refusal` says why there is no caller. `share` is
+    what the caller takes of the server.
     """
 
     __slots__ = (
@@ -123,6 +125,7 @@ class Connection(asyncio.Protocol):
         "not_after_ns",
         "opening",
         "refusal",
+        "share",
         "wire",
     )
 
@@ -142,6 +145,7 @@ class Connection(asyncio.Protocol):
         self.caller: Caller | None = None
         self.not_after_ns = 0
         self.refusal: Refused | None = None
+        self.share: Share | None = None
         self._deadline.set(host.limits.head_s)
 
     @property

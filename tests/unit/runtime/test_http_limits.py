@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.support.web import ALICE, Authority, Credential, Wire, connected, serving
+from tests.support.web import ALICE, BOB, Authority, Credential, Wire, connected, serving
 
 from multiplane.api.wire.web import Reply, Request, Route
 from multiplane.runtime.http_limits import Limits
@@ -278,22 +278,22 @@ def test_500_half_open_connections_leave_good_clients_alone(
     asyncio.run(main())
 
 
-def test_full_house_turns_newcomers_away_but_serves_those_inside(
-    kme: Credential, alice: ssl.SSLContext
+def test_full_house_of_different_callers_turns_newcomers_away_but_serves_those_inside(
+    kme: Credential, alice: ssl.SSLContext, authority: Authority
 ) -> None:
     async def main() -> None:
         limits = Limits(connections=2, half_open=2)
         async with (
             serving(kme, limits=limits) as served,
             connected(served.port, alice) as one,
-            connected(served.port, alice) as two,
+            connected(served.port, authority.application(BOB).client_context()) as two,
         ):
             for wire in (one, two):
-                assert (await wire.ask("GET", STATUS)).status == 200
+                assert (await wire.ask("GET", "/")).status == 404
             with pytest.raises((OSError, asyncio.IncompleteReadError)):
                 await connected(served.port, alice).__aenter__()
             for wire in (one, two):
-                assert (await wire.ask("GET", STATUS)).status == 200
+                assert (await wire.ask("GET", "/")).status == 404
             assert served.server.statistics().dropped == 1
 
     asyncio.run(main())
