@@ -8,6 +8,7 @@ import ssl
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from tests.support.web import ALICE, BOB, Answered, Authority, Credential, Wire, connected, serving
 
@@ -138,10 +139,10 @@ CODES = {
 @pytest.mark.parametrize("size_byte", [1 << 20, 3], ids=["at once", "in pieces"])
 def test_every_refusal_is_json(kme: Credential, alice: ssl.SSLContext, name: str, size_byte: int) -> None:
     text, status = CODES[name]
-    data = text.encode()
+    data, limits = text.encode(), msgspec.structs.replace(LIMITS, linger_s=5.0)  # the client may be slow
 
     async def main() -> None:
-        async with serving(kme, limits=LIMITS) as served, connected(served.port, alice) as wire:
+        async with serving(kme, limits=limits) as served, connected(served.port, alice) as wire:
             with contextlib.suppress(ConnectionError):  # it may be answered and closed before its end
                 for at in range(0, len(data), size_byte):
                     await wire.send(data[at : at + size_byte])
