@@ -16,6 +16,7 @@ from multiplane.assembly.layout import (
     faults_of,
     ready_of,
     rules_of,
+    trust_of,
     twin_seed,
     wall_ns,
 )
@@ -27,8 +28,8 @@ from multiplane.kernel.names import element_urn
 from multiplane.runtime.channel_local import LocalChannels
 from multiplane.runtime.doors import strict
 from multiplane.runtime.entropy import next_boot_epoch
-from multiplane.runtime.pki import server_context
 from multiplane.runtime.store_sqlite import SqliteStore
+from multiplane.runtime.trust import Trust
 from multiplane.security.sealing import Vault, derive
 from multiplane.service.planes import Application, KmeControl
 
@@ -42,6 +43,7 @@ class Embedded:
         self._store = SqliteStore(ground.state.path / "store.sqlite", self._faults)
         self._sites: dict[str, Site] = {}
         self._controls: dict[str, NodeControl] = {}
+        self.trusts: list[Trust] = []
         self.centre: Centre
         self.ready: Ready
 
@@ -109,10 +111,10 @@ class Embedded:
         ports = ground.state.ports([f"{name}/014" for name in served], ground.settings.port_base)
         urls = {}
         for name in served:
-            mine = ground.pki.kmes[name]
-            tls = server_context(mine.certificate, mine.key, ground.pki.authority)
+            trust = trust_of(ground.pki.authority, ground.pki.kmes[name])
+            self.trusts.append(trust)
             urls[name] = await self._sites[name].serve(
-                tls, ports[f"{name}/014"], wall_ns, ground.settings.rate
+                trust, ports[f"{name}/014"], wall_ns, ground.settings.rate
             )
         return urls
 
@@ -124,6 +126,9 @@ class Embedded:
     def kmes(self) -> Mapping[str, KmeControl]:
         """The key managers, by site."""
         return {name: site.key_manager for name, site in self._sites.items() if site.key_manager is not None}
+
+    def hang_up(self) -> None:
+        """There is no other process."""
 
     async def close(self) -> None:
         """Stop the sites, then the centre, then the store."""

@@ -16,11 +16,13 @@ from multiplane.assembly.state import StateDirectory
 from multiplane.kernel.names import element_urn
 from multiplane.kernel.ports import Entropy, Faults
 from multiplane.runtime.bus_memory import MemoryBus
+from multiplane.runtime.certificate_changes import REVOKED_FILE
 from multiplane.runtime.clocks import PacedClock
 from multiplane.runtime.dispatcher import Dispatcher
 from multiplane.runtime.entropy import MARK, MarkedEntropy, OsEntropy, SeededEntropy
 from multiplane.runtime.faults import NoFaults, ScriptedFaults
-from multiplane.runtime.pki import Pki
+from multiplane.runtime.pki import Credentials, Pki
+from multiplane.runtime.trust import Trust, TrustFiles
 from multiplane.service.planes import Application, KeyRules
 from multiplane.twin.scenario import World
 
@@ -46,13 +48,19 @@ class Ground:
 
 
 class Layout(Protocol):
-    """A way to put the elements of a network into processes."""
+    """A way to put the elements of a network into processes; `trusts` are those of this process."""
+
+    trusts: list[Trust]
 
     async def start(self) -> None:
         """Bring all up; returns when every key manager serves."""
         ...
 
     async def close(self) -> None: ...
+
+    def hang_up(self) -> None:
+        """Pass SIGHUP on to other processes of this network."""
+        ...
 
 
 def applications_by_site(world: World) -> dict[str, tuple[Application, ...]]:
@@ -105,6 +113,20 @@ def fault_script(site: str | None) -> str:
 def faults_of(script: str) -> Faults:
     """The faults of a script; none in operation."""
     return ScriptedFaults(script) if script else NoFaults()
+
+
+def trust_of(authority: Path, mine: Credentials) -> Trust:
+    """What an element shows and trusts; the revocation list lies beside the authority.
+
+    Raises: Refused(`pki.credentials`, `pki.revocation`).
+    """
+    files = TrustFiles(
+        certificate=mine.certificate,
+        key=mine.key,
+        authority=authority,
+        revoked=authority.with_name(REVOKED_FILE),
+    )
+    return Trust(files, wall_ns)
 
 
 def ready_of(ground: Ground, urls: Mapping[str, str], pids: Mapping[str, int]) -> Ready:

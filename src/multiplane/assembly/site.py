@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -19,6 +18,7 @@ from multiplane.kernel.ports import Bus, Channels, Entropy, Faults, Store, Timel
 from multiplane.kernel.quantity import NS_PER_S
 from multiplane.runtime.doors import Tap, strict
 from multiplane.runtime.http import HttpServer
+from multiplane.runtime.trust import Trust
 from multiplane.security.identity import peer_of
 from multiplane.security.policy import PairingPolicy
 from multiplane.security.sealing import Vault
@@ -119,16 +119,18 @@ class Site:
         if self.key_manager is not None:
             await self.key_manager.start()
 
-    async def serve(self, tls: ssl.SSLContext, port: int, wall_ns: Callable[[], int], rate: float) -> str:
+    async def serve(self, trust: Trust, port: int, wall_ns: Callable[[], int], rate: float) -> str:
         """Open the server of ETSI GS QKD 014 and return its URL.
 
         Args:
+            trust: whom it lets in; what changes there takes effect here.
             rate: simulated seconds per wall second, in which Retry-After is told.
 
         Raises: Refused(`port.in_use`).
         """
         routes = etsi014.routes(self.kme, lambda retry_ns: retry_ns / NS_PER_S / rate)
-        server = HttpServer(routes, tls, identify(self.parts.domain), wall_ns, faults=self.parts.faults)
+        who = identify(self.parts.domain, trust)
+        server = HttpServer(routes, trust.server, who, wall_ns, faults=self.parts.faults)
         try:
             bound = await server.start(HOST, port)
         except OSError as error:
@@ -138,6 +140,7 @@ class Site:
                 "free it, name another --port-base, or delete network.json of the state directory",
             ) from error
         self._http = server
+        trust.on_change.append(lambda: server.renew(trust.server))
         return f"https://{HOST}:{bound}"
 
     async def close(self, grace_s: float = 2.0) -> None:
@@ -150,11 +153,12 @@ class Site:
         await self.tasks.close()
 
 
-def identify(domain: str) -> Callable[[bytes], tuple[Caller, int]]:
-    """Who a certificate names, and until when it holds (Unix nanoseconds)."""
+def identify(domain: str, trust: Trust) -> Callable[[bytes], tuple[Caller, int]]:
+    """Who a certificate names, unless it is revoked, and until when it holds (Unix nanoseconds)."""
 
     def of(certificate: bytes) -> tuple[Caller, int]:
         peer = peer_of(certificate)
+        trust.check(peer)
         return Caller(principal=peer.principal, domain=domain), peer.not_after_ns
 
     return of

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from multiplane.api.device import QkdDevice
-from multiplane.assembly.layout import entropy_for, faults_of, wall_ns
+from multiplane.assembly.layout import entropy_for, faults_of, trust_of, wall_ns
 from multiplane.assembly.site import HOST, Site, SiteParts, identify
 from multiplane.assembly.state import kek_of
 from multiplane.assembly.tasks import Tasks
@@ -30,9 +30,10 @@ from multiplane.runtime.dispatcher import Dispatcher
 from multiplane.runtime.doors import remote, serve
 from multiplane.runtime.entropy import next_boot_epoch
 from multiplane.runtime.logs import set_up_logs
-from multiplane.runtime.pki import client_context, server_context
+from multiplane.runtime.pki import Credentials
 from multiplane.runtime.session import Session
 from multiplane.runtime.store_sqlite import SqliteStore
+from multiplane.runtime.trust import keep_looking
 from multiplane.security.sealing import Vault, derive
 from multiplane.service.planes import KmeControl, ServiceControl
 
@@ -61,16 +62,25 @@ async def run(orders: SiteOrders) -> int:
         store = SqliteStore(Path(orders.folder) / "store.sqlite", faults)
         stack.callback(store.close)
         boot = await next_boot_epoch(store, caller.principal)
-        tls = Path(orders.certificate), Path(orders.key), Path(orders.authority)
+        trust = trust_of(
+            Path(orders.authority),
+            Credentials(
+                principal=caller.principal, certificate=Path(orders.certificate), key=Path(orders.key)
+            ),
+        )
+        who = identify(orders.domain, trust)
         channels = TlsChannels(
             timeline,
-            server_context(*tls),
-            client_context(*tls),
-            identify=lambda der: identify(orders.domain)(der)[0],
+            trust.server,
+            trust.client,
+            identify=lambda der: who(der)[0],
             resolve=_book(orders),
             faults=faults,
         )
         stack.push_async_callback(channels.close)
+        trust.on_change.append(lambda: channels.renew(trust.server, trust.client))
+        tasks.spawn(keep_looking([trust]))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, trust.look)
         await channels.listen(HOST, orders.channel_port)
         session = Session(await channels.open(caller, controller_urn(orders.domain), SERVICE, 0))
         session.on_closed(lambda _: end(LOST))
@@ -88,7 +98,7 @@ async def run(orders: SiteOrders) -> int:
         serve(session, "kme", KmeControl, site.kme)
         stack.push_async_callback(site.close)
         await site.start()
-        url = await site.serve(server_context(*tls), orders.api_port, wall_ns, orders.rate)
+        url = await site.serve(trust, orders.api_port, wall_ns, orders.rate)
         await uplink.serving(caller, url, os.getpid())
         return await ended
 

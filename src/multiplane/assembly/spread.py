@@ -24,6 +24,7 @@ from multiplane.assembly.layout import (
     fault_script,
     ready_of,
     rules_of,
+    trust_of,
     twin_seed,
 )
 from multiplane.assembly.ready import Ready
@@ -38,9 +39,9 @@ from multiplane.runtime.channel_tls import TlsChannels
 from multiplane.runtime.doors import remote, serve
 from multiplane.runtime.entropy import next_boot_epoch
 from multiplane.runtime.faults import NoFaults
-from multiplane.runtime.pki import client_context, server_context
 from multiplane.runtime.session import Session
 from multiplane.runtime.store_sqlite import SqliteStore
+from multiplane.runtime.trust import Trust
 from multiplane.service.planes import KmeControl, ServiceControl
 
 START_S: Final = 30.0
@@ -70,6 +71,7 @@ class Spread:
         self._store = SqliteStore(ground.state.path / "store.sqlite", NoFaults())
         self._sites = {place.name: SiteProcess(place.name) for place in ground.world.sites}
         self._orders: dict[str, SiteOrders] = {}
+        self.trusts: list[Trust] = []
         self._closing = False
         self._complete = False
         self.centre: Centre
@@ -102,16 +104,18 @@ class Spread:
     async def _listen(self) -> int:
         ground = self._ground
         mine = ground.pki.controller
-        server = server_context(mine.certificate, mine.key, ground.pki.authority)
-        client = client_context(mine.certificate, mine.key, ground.pki.authority)
-        self._channels = TlsChannels(
+        trust = trust_of(ground.pki.authority, mine)
+        self.trusts.append(trust)
+        who = identify(ground.world.domain, trust)
+        self._channels = channels = TlsChannels(
             ground.timeline,
-            server,
-            client,
-            identify=lambda der: identify(ground.world.domain)(der)[0],
+            trust.server,
+            trust.client,
+            identify=lambda der: who(der)[0],
             resolve=_nobody,
             faults=NoFaults(),
         )
+        trust.on_change.append(lambda: channels.renew(trust.server, trust.client))
         self._channels.accept(self.centre.caller.principal, SERVICE, self._joined)
         return await self._channels.listen(HOST, 0)
 
@@ -146,6 +150,13 @@ class Spread:
                 policy=settings.pairing,
                 faults=fault_script(name),
             )
+
+    def hang_up(self) -> None:
+        """Let every site look at its certificates now."""
+        for site in self._sites.values():
+            if site.session is not None and site.process is not None:  # before, it has no handler yet
+                with contextlib.suppress(ProcessLookupError):
+                    site.process.send_signal(signal.SIGHUP)
 
     async def close(self) -> None:
         """Stop the sites, then the centre, then the store."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from multiplane.api.scenario import Scenario
 from multiplane.assembly.control import OPERATOR_DOOR, SCENARIO_DOOR, SOCKET_NAME
 from multiplane.assembly.desk import OperatorDesk
 from multiplane.assembly.embedded import Embedded
-from multiplane.assembly.layout import Ground, wall_ns
+from multiplane.assembly.layout import Ground, Layout, wall_ns
 from multiplane.assembly.ready import FILE_NAME, Ready, write
 from multiplane.assembly.settings import UpSettings
 from multiplane.assembly.spread import Spread
@@ -29,6 +31,7 @@ from multiplane.runtime.dispatcher import Dispatcher
 from multiplane.runtime.doors import serve, strict
 from multiplane.runtime.pki import ensure_pki
 from multiplane.runtime.session import Session
+from multiplane.runtime.trust import keep_looking, look_at_all
 from multiplane.twin.scenario import World, load_shipped, parse, shipped
 
 NOTE_TIME_S = 5.0
@@ -98,6 +101,8 @@ async def run_up(
             await _open_desk(stack, ground, layout, stopping.set)
             ready(layout.ready)
             tasks.spawn(_note_time(state, clock))
+            tasks.spawn(keep_looking(layout.trusts))
+            _heed_hang_up(stack, layout, tasks)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(settings.for_s):
                     await stopping.wait()
@@ -128,6 +133,20 @@ async def _open_desk(
 
     server = await serve_control(ground.state.path / SOCKET_NAME, accept, ground.world.domain)
     stack.push_async_callback(server.close)
+
+
+def _heed_hang_up(stack: contextlib.AsyncExitStack, layout: Layout, tasks: Tasks) -> None:
+    """On SIGHUP look at certificates now; with a terminal it means that the terminal is gone, and ends us."""
+    if sys.stdout.isatty():
+        return
+
+    def look() -> None:
+        layout.hang_up()
+        tasks.spawn(look_at_all(layout.trusts))
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, look)
+    stack.callback(loop.remove_signal_handler, signal.SIGHUP)
 
 
 async def _note_time(state: StateDirectory, clock: PacedClock) -> None:

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import Abort, Exit, TyperException
 
-from multiplane.cli import importing, inspection, keys, links, starting
+from multiplane.cli import importing, inspection, keys, links, pki, starting
 from multiplane.kernel.errors import MultiplaneError
 
 BAD_INPUT: Final = 2
@@ -74,6 +74,7 @@ importing.add_to(app)
 inspection.add_to(app)
 keys.add_to(app)
 links.add_to(app)
+pki.add_to(app)
 
 
 def main() -> None:

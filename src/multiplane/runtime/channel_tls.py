@@ -16,6 +16,7 @@ from multiplane.kernel.errors import Busy, Faulty, MultiplaneError, Refused
 from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Channel, Faults, Timeline
 from multiplane.runtime.channel_stream import LONGEST_FLUSH_S, StreamChannel
+from multiplane.runtime.tls_buffer import use_small_buffers
 
 MOST_STRANGERS: Final = 200
 LONGEST_DELAY_NS: Final = 60_000_000_000
@@ -100,10 +101,8 @@ class TlsChannels:
         hello_s: float = 5.0,
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        for context in (server_context, client_context):
-            if context.verify_mode is not ssl.CERT_REQUIRED:
-                found = context.verify_mode.name
-                raise Refused("channel.context", f"verify_mode: expected CERT_REQUIRED, got {found}")
+        _check_contexts(server_context, client_context)
+        use_small_buffers()
         self._timeline = timeline
         self._server_context = server_context
         self._client_context = client_context
@@ -116,6 +115,19 @@ class TlsChannels:
         self._strangers: dict[asyncio.Task[None], asyncio.Transport] = {}
         self._channels: set[TlsChannel] = set()
         self._server: asyncio.Server | None = None
+
+    def renew(self, server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> None:
+        """Shake hands by other contexts from now on; channels whose peer `identify` refuses now fail.
+
+        Raises: Refused(`channel.context`) as the constructor.
+        """
+        _check_contexts(server_context, client_context)
+        self._server_context, self._client_context = server_context, client_context
+        for channel in list(self._channels):
+            try:
+                channel.admit(self._identify)
+            except Refused as error:
+                channel.fail(error.reason)
 
     async def listen(self, host: str, port: int) -> int:
         """Take connections at `host`; port 0 picks a free one. The answer is the port."""
@@ -165,6 +177,11 @@ class TlsChannels:
             _abort(channel.transport)
             reason = f"peer: {peer} does not answer: {type(error).__name__}"
             raise Busy("channel.unreachable", reason) from None
+        except Refused as error:
+            _abort(channel.transport)
+            if error.code == "identity.revoked":  # it may come back with another certificate
+                raise Busy("channel.unreachable", error.reason) from None
+            raise
         except BaseException:
             _abort(channel.transport)
             raise
@@ -251,6 +268,13 @@ class _Arrival(asyncio.Protocol):
 def _abort(transport: asyncio.Transport | None) -> None:
     if transport is not None:
         transport.abort()
+
+
+def _check_contexts(*contexts: ssl.SSLContext) -> None:
+    for context in contexts:
+        if context.verify_mode is not ssl.CERT_REQUIRED:
+            found = context.verify_mode.name
+            raise Refused("channel.context", f"verify_mode: expected CERT_REQUIRED, got {found}")
 
 
 def _check_delay(delay_ns: int) -> None:

@@ -18,6 +18,7 @@ from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Faults
 from multiplane.runtime.http_accept import Listener
 from multiplane.runtime.http_connection import Answer, Connection, render
+from multiplane.runtime.http_fairness import Share, Shares
 from multiplane.runtime.http_limits import Limits, Statistics
 from multiplane.runtime.http_reading import Incoming
 from multiplane.runtime.http_routing import Router
@@ -25,7 +26,7 @@ from multiplane.runtime.http_routing import Router
 _LOG: Final = logging.getLogger(__name__)
 _USUAL: Final = Limits()
 _SHOWN_CHARACTERS: Final = 64
-_CODINGS: Final = ((b"content-encoding", b"identity"), (b"transfer-encoding", b"chunked"))
+_CODINGS: Final = ((b"content-encoding", b"identity", 415), (b"transfer-encoding", b"chunked", 501))
 
 Query = tuple[tuple[str, str], ...]
 
@@ -64,21 +65,15 @@ class HttpServer:
         faults: Faults,
         limits: Limits = _USUAL,
     ) -> None:
-        if tls_context.verify_mode != ssl.CERT_REQUIRED:
-            raise ValueError(
-                f"tls_context.verify_mode: expected CERT_REQUIRED, got {tls_context.verify_mode!r}"
-            )
-        if tls_context.minimum_version < ssl.TLSVersion.TLSv1_2:
-            raise ValueError(
-                f"tls_context.minimum_version: expected TLSv1_2 or later, got {tls_context.minimum_version!r}"
-            )
+        _check_context(tls_context)
         self.limits = limits
         self._router = Router(routes)
         self._identify = identify
         self._wall_ns = wall_ns
         self._faults = faults
         self._statistics = Statistics()
-        self._listener = Listener(self._connection, tls_context, limits, self._statistics)
+        self._shares = Shares(limits)
+        self._listener = Listener(self._connection, tls_context, limits, self._statistics, self._shares)
         self._stopping = False
         self._request_ids = itertools.count(1)
 
@@ -97,6 +92,20 @@ class HttpServer:
                 connection.cut()
             await self._listener.emptied(self.limits.linger_s)
 
+    def renew(self, tls_context: ssl.SSLContext) -> None:
+        """Shake hands by another context from now on, and ask again whom each open connection belongs to.
+
+        A connection whose certificate names nobody any more is answered 401, or closed when it is idle.
+
+        Raises: ValueError as the constructor.
+        """
+        _check_context(tls_context)
+        self._listener.tls_context = tls_context
+        for connection in list(self._listener.connections):
+            connection.identify()
+            if connection.refusal is not None and not connection.busy:
+                connection.close()
+
     def statistics(self) -> Statistics:
         """Requests by status, open and half-open connections, dropped ones."""
         return msgspec.structs.replace(self._statistics, requests=dict(self._statistics.requests))
@@ -112,6 +121,13 @@ class HttpServer:
             connection.caller, connection.not_after_ns = self._identify(certificate)
         except Refused as error:
             connection.refusal = error
+            return
+        if connection.share is None:
+            leaving = self._shares.join(connection, connection.caller.principal)
+            if leaving is not None:
+                self._statistics.crowded_out += 1
+                leaving.drop()
+                self.gone(leaving)
 
     def admitted(self, connection: Connection) -> None:
         self._listener.admitted(connection)
@@ -131,16 +147,16 @@ class HttpServer:
         started_ns = time.perf_counter_ns() if debug else 0
         request_id = next(self._request_ids)
         row: Route | None = None
+        begun: Share | None = None
         closes = False
         try:
             caller = self._caller(connection, request)
+            if connection.share is not None:
+                if not self._shares.begin(connection.share):
+                    await self._turn_of(connection, connection.share)
+                begun = connection.share
             row, params, query = self._find(request)
-            body = b""
-            if request.has_body:
-                self._check_head(request)
-                if not request.whole:
-                    await self._rest(connection, request)
-                body = self._body(request)
+            body = await self._body(connection, request) if request.has_body else b""
             reply = await row.handler(Request(caller=caller, params=params, query=query, body=body))
             if reply.status == 200:
                 self._faults.reach("answer.before")
@@ -151,19 +167,25 @@ class HttpServer:
         except Exception:
             _LOG.exception("request %d: internal fault", request_id)
             reply = failure(503, "internal fault", {"request_id": request_id})
+        finally:
+            if begun is not None:
+                self._shares.end(begun)
         if debug:
-            took_ms = (time.perf_counter_ns() - started_ns) / 1e6
-            who = connection.caller.principal if connection.caller else "-"
-            path = row.path if row else "-"
-            _LOG.debug(
-                "request %d: %s %s %s %d %.2f ms", request_id, who, request.verb, path, reply.status, took_ms
-            )
+            line = _line(connection.caller, request.verb, row, reply, started_ns)
+            _LOG.debug("request %d: %s", request_id, line)
         return render(
             reply,
+            request,
             keep_alive=request.keep_alive and request.whole and not (closes or self._stopping),
             unix_s=self._wall_ns() // 1_000_000_000,
-            bare=request.verb == "HEAD",
         )
+
+    async def _turn_of(self, connection: Connection, share: Share) -> None:
+        """Wait behind the other requests of the same caller."""
+        await self._shares.wait(share)
+        if connection.wire is None:  # nobody is left to answer
+            self._shares.end(share)
+            raise _Stop(failure(503, "client: expected it to stay for the answer"), closes=True)
 
     def _caller(self, connection: Connection, request: Incoming) -> Caller:
         if request.refusal is not None:
@@ -198,27 +220,42 @@ class HttpServer:
 
     def _check_head(self, request: Incoming) -> None:
         """Refuse a body that its head tells is not wanted, before it comes."""
-        for name, plain in _CODINGS:
+        for name, plain, status in _CODINGS:
             if request.fields.get(name, plain).lower() != plain:
                 field = name.decode().title()
                 detail = {"field": field, "expected": plain.decode()}
-                raise _Stop(failure(415, f"{field}: expected none but {plain.decode()}", detail))
+                raise _Stop(failure(status, f"{field}: expected none but {plain.decode()}", detail))
         if request.announced_byte > self.limits.body_byte:
             raise _too_large(self.limits.body_byte)
 
-    async def _rest(self, connection: Connection, request: Incoming) -> None:
+    async def _body(self, connection: Connection, request: Incoming) -> bytes:
+        self._check_head(request)
         try:
-            await connection.body(request)
+            if not request.whole:
+                await connection.body(request)
         except TimeoutError:
             reason = f"body: expected its end within {self.limits.body_s} s"
             raise _Stop(failure(408, reason), closes=True) from None
-
-    def _body(self, request: Incoming) -> bytes:
         if request.size_byte > self.limits.body_byte:
             raise _too_large(self.limits.body_byte)
         if request.spoilt:
             raise _Stop(failure(400, "body: expected as many bytes as announced"), closes=True)
         return b"".join(request.parts)
+
+
+def _line(caller: Caller | None, verb: str, row: Route | None, reply: Reply, started_ns: int) -> str:
+    """A request for the debug log; of what the client sent it shows nothing but the verb."""
+    took_ms = (time.perf_counter_ns() - started_ns) / 1e6
+    who, path = caller.principal if caller else "-", row.path if row else "-"
+    return f"{who} {verb} {path} {reply.status} {took_ms:.2f} ms"
+
+
+def _check_context(tls_context: ssl.SSLContext) -> None:
+    if tls_context.verify_mode != ssl.CERT_REQUIRED:
+        raise ValueError(f"tls_context.verify_mode: expected CERT_REQUIRED, got {tls_context.verify_mode!r}")
+    if tls_context.minimum_version < ssl.TLSVersion.TLSv1_2:
+        found = tls_context.minimum_version
+        raise ValueError(f"tls_context.minimum_version: expected TLSv1_2 or later, got {found!r}")
 
 
 def _too_large(most_byte: int) -> _Stop:

@@ -10,11 +10,14 @@ import asyncio
 import logging
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
 from multiplane.runtime.http_connection import Connection
+from multiplane.runtime.http_fairness import Shares
 from multiplane.runtime.http_limits import Limits, Statistics
+from multiplane.runtime.tls_buffer import use_small_buffers
 
 _LOG: Final = logging.getLogger(__name__)
 _BACKLOG: Final = 512
@@ -30,12 +33,14 @@ class Listener:
         tls_context: ssl.SSLContext,
         limits: Limits,
         statistics: Statistics,
+        shares: Shares,
     ) -> None:
         self._make = make
-        self._tls = tls_context
+        self.tls_context = tls_context
         self._limits = limits
         self._statistics = statistics
-        self._half_open: dict[Connection, None] = {}
+        self._shares = shares
+        self._half_open: dict[Connection, str] = {}
         self._socket: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._empty = asyncio.Event()
@@ -44,6 +49,7 @@ class Listener:
 
     def start(self, host: str, port: int) -> int:
         """Listen; port 0 takes a free one. Returns the port."""
+        use_small_buffers()
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.create_server((host, port), family=family, backlog=_BACKLOG)
         self._socket.setblocking(False)
@@ -74,6 +80,7 @@ class Listener:
 
     def gone(self, connection: Connection) -> None:
         connection.forget()
+        self._shares.leave(connection)
         self._half_open.pop(connection, None)
         self.connections.pop(connection, None)
         self._count()
@@ -90,36 +97,48 @@ class Listener:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                wire, _ = await loop.sock_accept(listening)
+                wire, address = await loop.sock_accept(listening)
             except OSError as error:  # out of file descriptors: they come back
                 _LOG.warning("cannot accept a connection: %s", error)
                 await asyncio.sleep(_RETRY_S)
                 continue
-            self._take(wire)
+            self._take(wire, address[0])
             # One connection per turn of the loop, so that a flood leaves room for handshakes and answers.
             await asyncio.sleep(0)
 
-    def _take(self, wire: socket.socket) -> None:
+    def _take(self, wire: socket.socket, address: str) -> None:
         full = len(self.connections) >= self._limits.connections
         if full or len(self._half_open) >= self._limits.half_open:
             self._statistics.dropped += 1
-            oldest = next(iter(self._half_open), None)
-            if oldest is None:
+            leaving = self._leaving(full=full)
+            if leaving is None:
                 wire.close()
                 return
-            oldest.drop()
-            self.gone(oldest)
+            leaving.drop()
+            self.gone(leaving)
         connection = self._make()
-        self.connections[connection] = self._half_open[connection] = None
+        self.connections[connection] = None
+        self._half_open[connection] = address
         self._count()
         connection.opening = asyncio.get_running_loop().create_task(self._shake_hands(connection, wire))
         connection.opening.add_done_callback(lambda task: self._shaken(task, connection, wire))
+
+    def _leaving(self, *, full: bool) -> Connection | None:
+        """Who goes for a newcomer: one of the caller or address that has most, None when none has two."""
+        addresses = Counter(self._half_open.values())
+        (address, count), *_ = addresses.most_common(1) or [("", 0)]
+        share = self._shares.largest()
+        if full and share is not None and len(share.connections) > max(count, 1):
+            idle = share.idle()
+            if idle is not None:
+                return idle
+        return next((one for one, found in self._half_open.items() if found == address), None)
 
     async def _shake_hands(self, connection: Connection, wire: socket.socket) -> None:
         await asyncio.get_running_loop().connect_accepted_socket(
             lambda: connection,
             wire,
-            ssl=self._tls,
+            ssl=self.tls_context,
             ssl_handshake_timeout=self._limits.handshake_s,
             ssl_shutdown_timeout=self._limits.linger_s,
         )

@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 from multiplane.api.wire.web import JSON_TYPE, Reply, failure
 from multiplane.kernel.errors import Refused
 from multiplane.kernel.nouns import Caller
+from multiplane.runtime.http_fairness import Share
 from multiplane.runtime.http_limits import Limits
 from multiplane.runtime.http_reading import Incoming, RequestReader
 
@@ -101,7 +102,8 @@ class Deadline:
 class Connection(asyncio.Protocol):
     """One client.
 
-    `caller` and `not_after_ns` come from its certificate; `refusal` says why there is no caller.
+    `caller` and `not_after_ns` come from its certificate; `refusal` says why there is no caller. `share` is
+    what the caller takes of the server.
     """
 
     __slots__ = (
@@ -123,6 +125,7 @@ class Connection(asyncio.Protocol):
         "not_after_ns",
         "opening",
         "refusal",
+        "share",
         "wire",
     )
 
@@ -142,6 +145,7 @@ class Connection(asyncio.Protocol):
         self.caller: Caller | None = None
         self.not_after_ns = 0
         self.refusal: Refused | None = None
+        self.share: Share | None = None
         self._deadline.set(host.limits.head_s)
 
     @property
@@ -182,14 +186,18 @@ class Connection(asyncio.Protocol):
         """Stop the deadline of a connection that is gone."""
         self._deadline.cancel()
 
+    def identify(self) -> None:
+        """Ask the host whom the certificate of this connection names; nothing before the handshake."""
+        if self.wire is not None:
+            self._host.identify(self, self.wire.get_extra_info("ssl_object").getpeercert(True))
+
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.wire = transport
         try:
-            certificate = transport.get_extra_info("ssl_object").getpeercert(True)
-            self._host.identify(self, certificate)
+            self.identify()
         except Exception as error:
             _LOG.error("cannot read the identity of a peer: %s", type(error).__name__)
             transport.abort()
@@ -311,12 +319,14 @@ class Connection(asyncio.Protocol):
         return answer.keep_alive and not self._last
 
     async def _linger(self, request: Incoming) -> None:
-        """Throw away some of a body nobody wants: closing on unread bytes can destroy the answer underway."""
-        limits = self._host.limits
-        most_byte = request.size_byte + limits.linger_byte
+        """Throw away some of what nobody wants: closing on unread bytes can destroy the answer underway."""
+        limits, reader = self._host.limits, self._reader
+        most_byte = request.size_byte + reader.unread_byte + limits.linger_byte
         with suppress(TimeoutError):
             async with asyncio.timeout(limits.linger_s):
-                while not (self._closing or request.whole or request.spoilt or request.size_byte > most_byte):
+                while not (self._closing or request.whole or request.spoilt):
+                    if request.size_byte + reader.unread_byte > most_byte:
+                        break
                     await self._wait(wants=True)
 
 
@@ -325,10 +335,14 @@ def _date_line(unix_s: int) -> str:
     return f"\r\nDate: {formatdate(unix_s, usegmt=True)}"
 
 
-def render(reply: Reply, *, keep_alive: bool, unix_s: int, bare: bool = False) -> Answer:
-    """A reply as bytes; `bare` leaves the body out (HEAD)."""
+def render(reply: Reply, request: Incoming, *, keep_alive: bool, unix_s: int) -> Answer:
+    """A reply as bytes; without the body to HEAD, with word that the connection stays to HTTP/1.0."""
     head = f"{_STATUS_LINE[reply.status]}{len(reply.body)}{_date_line(unix_s)}"
     for name, value in reply.headers:
         head += f"\r\n{name}: {value}"
-    head += "\r\n\r\n" if keep_alive else "\r\nConnection: close\r\n\r\n"
+    if not keep_alive:
+        head += "\r\nConnection: close\r\n\r\n"
+    else:
+        head += "\r\nConnection: keep-alive\r\n\r\n" if request.old else "\r\n\r\n"
+    bare = request.verb == "HEAD"
     return Answer(reply.status, head.encode("latin-1") + (b"" if bare else reply.body), keep_alive)

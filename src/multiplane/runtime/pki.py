@@ -126,11 +126,41 @@ def issue(
         hosts: DNS names and IP addresses.
         common_name: at most 64 characters; empty = none.
     """
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = [x509.NameAttribute(NameOID.COMMON_NAME, common_name)] if common_name else []
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)] if common_name else [])
     names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri) for uri in uris]
     names += [_host_name(host) for host in hosts]
-    builder = _builder(x509.Name(subject), authority.certificate.subject, key.public_key(), begin, end)
+    return _issue(authority, subject, names, ec.generate_private_key(ec.SECP256R1()), (begin, end))
+
+
+def reissue(
+    authority: Authority,
+    present: x509.Certificate,
+    key: ec.EllipticCurvePrivateKey,
+    begin: datetime,
+    end: datetime,
+) -> Issued:
+    """A certificate with the names of a present one, for a key that may be the same.
+
+    Args:
+        authority: who signs.
+        begin, end: validity, whole seconds.
+    """
+    try:
+        extension = present.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        names = list(extension.value)
+    except x509.ExtensionNotFound:
+        names = []
+    return _issue(authority, present.subject, names, key, (begin, end))
+
+
+def _issue(
+    authority: Authority,
+    subject: x509.Name,
+    names: list[x509.GeneralName],
+    key: ec.EllipticCurvePrivateKey,
+    life: tuple[datetime, datetime],
+) -> Issued:
+    builder = _builder(subject, authority.certificate.subject, key.public_key(), *life)
     builder = (
         builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(signs_certificates=False), critical=True)
@@ -142,7 +172,7 @@ def issue(
     )
     if names:
         # RFC 5280 §4.2.1.6: critical when the subject is empty, since it is then the only name.
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=not subject)
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=not list(subject))
     certificate = builder.sign(authority.key, hashes.SHA256())
     return Issued(_certificate_pem(certificate), _key_pem(key))
 
@@ -194,10 +224,10 @@ def _ensure_authority(folder: Path, domain: str, now: datetime) -> Authority:
     common_name = _authority_name(domain)
     if not certificate_path.exists() and not key_path.exists():
         made = create_authority(common_name, now - SKEW, now + AUTHORITY_LIFE)
-        _write(key_path, _key_pem(made.key), durable=True)
-        _write(certificate_path, _certificate_pem(made.certificate), durable=True)
+        write_private(key_path, _key_pem(made.key), durable=True)
+        write_private(certificate_path, _certificate_pem(made.certificate), durable=True)
         return made
-    found = _load(certificate_path, key_path)
+    found = load_pair(certificate_path, key_path)
     if found is None:
         raise Faulty(
             "pki.damaged",
@@ -212,7 +242,7 @@ def _ensure_authority(folder: Path, domain: str, now: datetime) -> Authority:
         return found
     # The same key and name: what it signed stays valid under the new certificate.
     renewed = _self_sign(common_name, found.key, now - SKEW, now + AUTHORITY_LIFE)
-    _write(certificate_path, _certificate_pem(renewed.certificate), durable=True)
+    write_private(certificate_path, _certificate_pem(renewed.certificate), durable=True)
     return renewed
 
 
@@ -222,7 +252,7 @@ def _ensure_leaf(
     credentials = Credentials(
         principal=principal, certificate=stem.with_suffix(".pem"), key=stem.with_suffix(".key")
     )
-    found = _load(credentials.certificate, credentials.key)
+    found = load_pair(credentials.certificate, credentials.key)
     if found is None or not _is_good(found.certificate, authority, principal, now):
         made = issue(
             authority,
@@ -232,8 +262,8 @@ def _ensure_leaf(
             hosts=hosts,
             common_name=stem.name,
         )
-        _write(credentials.key, made.key_pem)
-        _write(credentials.certificate, made.certificate_pem)
+        write_private(credentials.key, made.key_pem)
+        write_private(credentials.certificate, made.certificate_pem)
     return credentials
 
 
@@ -248,7 +278,7 @@ def _is_good(certificate: x509.Certificate, authority: Authority, principal: str
     return certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc - RENEW_BEFORE
 
 
-def _load(certificate_path: Path, key_path: Path) -> Authority | None:
+def load_pair(certificate_path: Path, key_path: Path) -> Authority | None:
     """The pair in two files; None when one is absent, unreadable, or they do not belong together."""
     try:
         certificate = x509.load_pem_x509_certificate(certificate_path.read_bytes())
@@ -336,8 +366,8 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
-def _write(path: Path, content: bytes, *, durable: bool = False) -> None:
-    """Put a private file in place at once. Only the authority is flushed: what it signs can be made again."""
+def write_private(path: Path, content: bytes, *, durable: bool = False) -> None:
+    """Put a file of mode 0600 in place at once; flushed when `durable`: what is signed can be made again."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     with contextlib.suppress(FileNotFoundError):
         draft.unlink()

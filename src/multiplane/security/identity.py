@@ -29,11 +29,14 @@ class Peer(Noun, frozen=True, kw_only=True):
         principal: URN or plain name, as the certificate spells it.
         not_before_ns: first instant of validity, Unix nanoseconds.
         not_after_ns: last instant of validity, Unix nanoseconds.
+        issuer, serial: who signed it (RFC 4514) under which number: by these a certificate is revoked.
     """
 
     principal: str
     not_before_ns: int
     not_after_ns: int
+    issuer: str = ""
+    serial: int = 0
 
 
 def peer_of(certificate_der: bytes) -> Peer:
@@ -56,6 +59,8 @@ def peer_of(certificate_der: bytes) -> Peer:
         principal=_only(classes),
         not_before_ns=int(certificate.not_valid_before_utc.timestamp()) * NS_PER_S,
         not_after_ns=int(certificate.not_valid_after_utc.timestamp()) * NS_PER_S,
+        issuer=certificate.issuer.rfc4514_string(),
+        serial=certificate.serial_number,
     )
 
 

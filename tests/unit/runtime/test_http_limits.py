@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.support.web import ALICE, Authority, Credential, Wire, connected, serving
+from tests.support.web import ALICE, BOB, Authority, Credential, Wire, connected, serving
 
 from multiplane.api.wire.web import Reply, Request, Route
 from multiplane.runtime.http_limits import Limits
@@ -37,7 +37,7 @@ def alice(authority: Authority) -> ssl.SSLContext:
 
 MALFORMED = {
     "garbage": (b"\x00\x01\x02\x03\r\n\r\n", 400),
-    "not http": (b"HELO kme\r\n\r\n", 400),
+    "not http": (b"HELO kme\r\n\r\n", 501),
     "no host": (b"GET / HTTP/1.1\r\n\r\n", 400),
     "two lengths": (b"POST / HTTP/1.1\r\nHost: k\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", 400),
     "length and chunks": (
@@ -50,7 +50,7 @@ MALFORMED = {
         f"POST {ENC} HTTP/1.1\r\nHost: k\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n".encode(),
         400,
     ),
-    "long target": (b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: k\r\n\r\n", 431),
+    "long target": (b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: k\r\n\r\n", 414),
     "long header": (b"GET / HTTP/1.1\r\nHost: k\r\nX: " + b"a" * 20_000 + b"\r\n\r\n", 431),
     "many headers": (
         b"GET / HTTP/1.1\r\nHost: k\r\n"
@@ -69,7 +69,7 @@ def test_malformed_requests_are_answered_with_json_and_closed(
     data, status = MALFORMED[name]
 
     async def main() -> None:
-        async with serving(kme) as served:
+        async with serving(kme, limits=Limits(linger_s=0.1)) as served:
             async with connected(served.port, alice) as wire:
                 await wire.send(data)
                 told = await wire.answer()
@@ -89,7 +89,10 @@ def test_malformed_requests_are_answered_with_json_and_closed(
 @pytest.mark.parametrize("after", [0, 1], ids=["first request", "later request"])
 def test_slow_request_head_is_answered_408(kme: Credential, alice: ssl.SSLContext, after: int) -> None:
     async def main() -> None:
-        async with serving(kme, limits=Limits(head_s=0.2)) as served, connected(served.port, alice) as wire:
+        async with (
+            serving(kme, limits=Limits(head_s=0.2, linger_s=0.05)) as served,
+            connected(served.port, alice) as wire,
+        ):
             for _ in range(after):
                 assert (await wire.ask("GET", STATUS)).status == 200
             await wire.send(b"GET / HTT")
@@ -275,22 +278,22 @@ def test_500_half_open_connections_leave_good_clients_alone(
     asyncio.run(main())
 
 
-def test_full_house_turns_newcomers_away_but_serves_those_inside(
-    kme: Credential, alice: ssl.SSLContext
+def test_full_house_of_different_callers_turns_newcomers_away_but_serves_those_inside(
+    kme: Credential, alice: ssl.SSLContext, authority: Authority
 ) -> None:
     async def main() -> None:
         limits = Limits(connections=2, half_open=2)
         async with (
             serving(kme, limits=limits) as served,
             connected(served.port, alice) as one,
-            connected(served.port, alice) as two,
+            connected(served.port, authority.application(BOB).client_context()) as two,
         ):
             for wire in (one, two):
-                assert (await wire.ask("GET", STATUS)).status == 200
+                assert (await wire.ask("GET", "/")).status == 404
             with pytest.raises((OSError, asyncio.IncompleteReadError)):
                 await connected(served.port, alice).__aenter__()
             for wire in (one, two):
-                assert (await wire.ask("GET", STATUS)).status == 200
+                assert (await wire.ask("GET", "/")).status == 404
             assert served.server.statistics().dropped == 1
 
     asyncio.run(main())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from multiplane.runtime.http_limits import Limits
 from multiplane.runtime.http_reading import Incoming, RequestReader
 
-LIMITS = Limits(header_byte=400, body_byte=50)
+LIMITS = Limits(header_byte=400, target_byte=300, body_byte=50)
 
 
 def read(*segments: bytes) -> tuple[RequestReader, list[Incoming]]:
@@ -74,8 +74,10 @@ def test_no_bytes_break_it_or_get_a_second_chance(data: bytes, cut: int) -> None
 REFUSED = {
     "no host": (b"GET / HTTP/1.1\r\n\r\n", 400),
     "two hosts": (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
-    "0.9": (b"GET /\r\n\r\n", 400),
-    "2.0": (b"GET / HTTP/2.0\r\nHost: k\r\n\r\n", 400),
+    "0.9": (b"GET /\r\n\r\n", 505),
+    "2.0": (b"GET / HTTP/2.0\r\nHost: k\r\n\r\n", 505),
+    "unknown method": (b"BREW / HTTP/1.1\r\nHost: k\r\n\r\n", 501),
+    "unmet expectation": (b"GET / HTTP/1.1\r\nHost: k\r\nExpect: rain\r\n\r\n", 417),
     "bare line feeds": (b"GET / HTTP/1.1\nHost: k\n\n", 400),
     "folded": (b"GET / HTTP/1.1\r\nHost: k\r\nX: a\r\n b\r\n\r\n", 400),
     "upgrade with a body": (
@@ -83,7 +85,7 @@ REFUSED = {
         400,
     ),
     "endless value": (b"GET / HTTP/1.1\r\nHost: k\r\nX: " + b"a" * 401, 431),
-    "long target": (b"GET /" + b"a" * 400 + b" HTTP/1.1\r\nHost: k\r\n\r\n", 431),
+    "long target": (b"GET /" + b"a" * 300 + b" HTTP/1.1\r\nHost: k\r\n\r\n", 414),
     "many fields": (b"GET / HTTP/1.1\r\nHost: k\r\n" + b"X: y\r\n" * 200 + b"\r\n", 431),
 }
 

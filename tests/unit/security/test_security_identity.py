@@ -52,7 +52,13 @@ def test_peer_of_a_key_manager() -> None:
     """Host names and addresses beside the URI do not disturb, nor do several common names."""
     hosts = [dns("localhost"), dns("kme.example"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     der = certificate([*hosts, uri(URN)], ["quijote", "kme"])
-    assert peer_of(der) == Peer(principal=URN, not_before_ns=START_NS, not_after_ns=START_NS + DAY_NS)
+    assert peer_of(der) == Peer(
+        principal=URN,
+        not_before_ns=START_NS,
+        not_after_ns=START_NS + DAY_NS,
+        issuer="CN=kme,CN=quijote",
+        serial=1,
+    )
 
 
 @pytest.mark.parametrize(
