@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from multiplane.api.device import QkdDevice
+from multiplane.api.operations import ListenerFigures
 from multiplane.api.service_fabric import FabricNode
 from multiplane.assembly.peers import Peers
 from multiplane.assembly.tasks import Tasks
@@ -19,6 +20,7 @@ from multiplane.kernel.ports import Bus, Channels, Entropy, Faults, Store, Timel
 from multiplane.kernel.quantity import NS_PER_S
 from multiplane.runtime.doors import Tap, strict
 from multiplane.runtime.http import HttpServer
+from multiplane.runtime.http_access import Access
 from multiplane.security.identity import peer_of
 from multiplane.security.policy import PairingPolicy
 from multiplane.security.sealing import Vault
@@ -53,6 +55,7 @@ class SiteParts:
     policy: PairingPolicy
     tap: Tap | None = None
     pid: int = 0
+    access_log: bool = False
 
 
 class Site:
@@ -111,7 +114,14 @@ class Site:
         Raises: Refused(`port.in_use`).
         """
         routes = etsi014.routes(self.kme, lambda retry_ns: retry_ns / NS_PER_S / rate)
-        server = HttpServer(routes, tls, identify(self.parts.domain), wall_ns, faults=self.parts.faults)
+        server = HttpServer(
+            routes,
+            tls,
+            identify(self.parts.domain),
+            wall_ns,
+            faults=self.parts.faults,
+            access=Access(self.parts.site, log=self.parts.access_log),
+        )
         try:
             bound = await server.start(HOST, port)
         except OSError as error:
@@ -123,10 +133,29 @@ class Site:
         self._http = server
         return f"https://{HOST}:{bound}"
 
-    async def close(self, grace_s: float = 2.0) -> None:
-        """Finish requests, leave exact accounts, end."""
+    def listeners(self) -> tuple[ListenerFigures, ...]:
+        """Figures of the server of its applications, if it is open."""
+        if self._http is None:
+            return ()
+        counts = self._http.statistics()
+        return (
+            ListenerFigures(
+                site=self.parts.site,
+                routes=self._http.access.figures(),
+                open_connections=counts.open_connections,
+                half_open=counts.half_open,
+                dropped=counts.dropped,
+                failed_handshakes=counts.failed_handshakes,
+            ),
+        )
+
+    async def drain(self, grace_s: float) -> None:
+        """Take no more requests and finish those under way, for `grace_s` at most; then cut."""
         if self._http is not None:
             await self._http.stop(grace_s)
+
+    async def close(self) -> None:
+        """Leave exact accounts, end. Requests must have been drained."""
         await self.kme.close()
         await self.agent.close()
         await self.tasks.close()

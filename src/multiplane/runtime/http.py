@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import ssl
-import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -17,6 +15,7 @@ from multiplane.kernel.errors import Busy, MultiplaneError, Refused
 from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Faults
 from multiplane.runtime.http_accept import Listener
+from multiplane.runtime.http_access import Access
 from multiplane.runtime.http_connection import Answer, Connection, render
 from multiplane.runtime.http_limits import Limits, Statistics
 from multiplane.runtime.http_reading import Incoming
@@ -50,6 +49,7 @@ class HttpServer:
         wall_ns: Unix wall time in nanoseconds; certificates are judged by it.
         faults: points `answer.before` (a 200 is about to be written) and `answer.after` (it has been).
         limits: what it takes from strangers.
+        access: counts and logs what is answered.
 
     Raises: ValueError when `tls_context` would let clients in without a certificate or with an old TLS.
     """
@@ -63,6 +63,7 @@ class HttpServer:
         *,
         faults: Faults,
         limits: Limits = _USUAL,
+        access: Access | None = None,
     ) -> None:
         if tls_context.verify_mode != ssl.CERT_REQUIRED:
             raise ValueError(
@@ -80,7 +81,7 @@ class HttpServer:
         self._statistics = Statistics()
         self._listener = Listener(self._connection, tls_context, limits, self._statistics)
         self._stopping = False
-        self._request_ids = itertools.count(1)
+        self.access = access or Access()
 
     async def start(self, host: str, port: int) -> int:
         """Listen on `host`; port 0 takes a free one. Returns the port."""
@@ -127,9 +128,7 @@ class HttpServer:
 
     async def answer(self, connection: Connection, request: Incoming) -> Answer:
         """What a request is answered; this never fails."""
-        debug = _LOG.isEnabledFor(logging.DEBUG)
-        started_ns = time.perf_counter_ns() if debug else 0
-        request_id = next(self._request_ids)
+        trace = self.access.begin()
         row: Route | None = None
         closes = False
         try:
@@ -149,17 +148,12 @@ class HttpServer:
         except MultiplaneError as error:
             reply = _of_error(error)
         except Exception:
-            _LOG.exception("request %d: internal fault", request_id)
-            reply = failure(503, "internal fault", {"request_id": request_id})
-        if debug:
-            took_ms = (time.perf_counter_ns() - started_ns) / 1e6
-            who = connection.caller.principal if connection.caller else "-"
-            path = row.path if row else "-"
-            _LOG.debug(
-                "request %d: %s %s %s %d %.2f ms", request_id, who, request.verb, path, reply.status, took_ms
-            )
+            _LOG.exception("request %s: internal fault", trace.request_id)
+            reply = failure(503, "internal fault")
+        reply = self.access.answered(trace, reply, caller=connection.caller, verb=request.verb, row=row)
         return render(
             reply,
+            trace.request_id,
             keep_alive=request.keep_alive and request.whole and not (closes or self._stopping),
             unix_s=self._wall_ns() // 1_000_000_000,
             bare=request.verb == "HEAD",

@@ -16,7 +16,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
-from multiplane.api.wire.web import JSON_TYPE, Reply, failure
+from multiplane.api.wire.web import Reply, failure
 from multiplane.kernel.errors import Refused
 from multiplane.kernel.nouns import Caller
 from multiplane.runtime.http_limits import Limits
@@ -25,8 +25,7 @@ from multiplane.runtime.http_reading import Incoming, RequestReader
 _LOG: Final = logging.getLogger(__name__)
 
 _STATUS_LINE: Final = {
-    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: {JSON_TYPE}\r\nContent-Length: "
-    for status in HTTPStatus
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: " for status in HTTPStatus
 }
 
 
@@ -325,9 +324,12 @@ def _date_line(unix_s: int) -> str:
     return f"\r\nDate: {formatdate(unix_s, usegmt=True)}"
 
 
-def render(reply: Reply, *, keep_alive: bool, unix_s: int, bare: bool = False) -> Answer:
+def render(reply: Reply, request_id: str, *, keep_alive: bool, unix_s: int, bare: bool = False) -> Answer:
     """A reply as bytes; `bare` leaves the body out (HEAD)."""
-    head = f"{_STATUS_LINE[reply.status]}{len(reply.body)}{_date_line(unix_s)}"
+    head = (
+        f"{_STATUS_LINE[reply.status]}{reply.media}\r\nContent-Length: {len(reply.body)}{_date_line(unix_s)}"
+        f"\r\nX-Request-Id: {request_id}"
+    )
     for name, value in reply.headers:
         head += f"\r\n{name}: {value}"
     head += "\r\n\r\n" if keep_alive else "\r\nConnection: close\r\n\r\n"

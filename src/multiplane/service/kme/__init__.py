@@ -49,6 +49,7 @@ class Kme:
         self.ports, self.entry, self.pid = ports, entry, pid
         self._near: dict[str, NearStock] = {}
         self._far: dict[str, FarStock] = {}
+        self._news = telemetry.News()
         self._closed = False
 
     async def start(self) -> None:
@@ -67,7 +68,7 @@ class Kme:
 
     def _store_failed(self) -> None:
         """No stock may go on from what it holds in memory: rows of one may have failed with another's."""
-        for stock in (*self._near.values(), *self._far.values()):
+        for stock in self._stocks():
             stock.poison()
 
     async def join(self) -> None:
@@ -96,13 +97,12 @@ class Kme:
         if self._closed:
             return
         now_ns = self.ports.timeline.now_ns()
-        stocks: list[NearStock | FarStock] = [*self._near.values(), *self._far.values()]
-        for stock in stocks:
+        for stock in self._stocks():
             with suppress(MultiplaneError):
                 stock.tick(now_ns)
         subject = f"{self.ports.caller.domain}.service.telemetry.{self.ports.site}.stock"
-        for sample in telemetry.stock_samples(self._ledgers(), now_ns):
-            with suppress(MultiplaneError):  # telemetry may be lost; the next tick says it all again
+        for sample in self._news.of(telemetry.stock_samples(self._ledgers(), now_ns), now_ns):
+            with suppress(MultiplaneError):  # telemetry may be lost; all is said again after a while
                 self.ports.bus.publish(subject, sample)
         self.ports.timeline.at_ns(now_ns + TICK_NS, self._tick)
 
@@ -231,6 +231,9 @@ class Kme:
 
     # --- KmeControl ----------------------------------------------------------------------------------------
 
+    def _stocks(self) -> list[NearStock | FarStock]:
+        return [*self._near.values(), *self._far.values()]
+
     def _ledgers(self) -> list[PoolLedger]:
         near = [stock.ledger() for _, stock in sorted(self._near.items()) if stock.pool.epoch]
         far = [stock.ledger() for _, stock in sorted(self._far.items())]
@@ -244,6 +247,7 @@ class Kme:
             urn=self.ports.owner,
             pid=self.pid,
             serving=not self._closed,
+            store_ok=not any(stock.poisoned for stock in self._stocks()),
             ledgers=tuple(self._ledgers()),
             counters=self.ports.counters.values(),
         )
@@ -251,5 +255,4 @@ class Kme:
     async def find_unit(self, caller: Caller, name: str) -> tuple[UnitRecord, ...]:
         """Units under a key id, a digest or an endpoint URN."""
         del caller
-        stocks: list[NearStock | FarStock] = [*self._near.values(), *self._far.values()]
-        return tuple(record for stock in stocks for record in stock.find(name))
+        return tuple(record for stock in self._stocks() for record in stock.find(name))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from multiplane.api.operator import PoolLedger, UnitRecord
+from multiplane.kernel import trace
 from multiplane.kernel.errors import Busy, MultiplaneError, Refused
 from multiplane.kernel.ports import Change
 from multiplane.kernel.quantity import NS_PER_S
@@ -257,6 +258,9 @@ class FarStock(Stock):
         if pool is None:
             raise not_found()
         places = self._places(pool, master, slave, key_ids)
+        unit = self.book.slot(places[-1][0].slot)
+        if unit is not None:
+            trace.note("unit", unit.digest)
         keys, changes = pool.take(places)
         taken = [_Taken(pool.epoch, place, key) for (place, _), key in zip(places, keys, strict=True)]
         try:
