@@ -59,7 +59,7 @@ class StockOutlook(Noun, frozen=True, kw_only=True):
     """How long the stock from one key manager to another lasts at its present use, as the controller sees it.
 
     Args:
-        owner: URN of the key manager that issues; `peer` is the site of the other.
+        owner, peer: sites of the key manager that issues and of the other.
         use_bit_per_s: key given out lately, refills not counted.
         lasts_s: seconds until it is empty if no key came any more; None while nobody uses it.
     """

@@ -97,7 +97,7 @@ async def run(orders: SiteOrders) -> int:
 
 
 def _heed_signals(end: Callable[[int], None], ending: Callable[[], bool]) -> None:
-    """SIGTERM stops with grace for the requests under way, again without; SIGINT is the parent's to handle."""
+    """SIGTERM stops with grace for requests under way, again without; SIGINT is the parent's to handle."""
     loop, me = asyncio.get_running_loop(), asyncio.current_task()
     assert me is not None
 

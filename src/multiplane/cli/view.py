@@ -106,9 +106,8 @@ def open_ledgers(report: NetworkReport) -> list[str]:
 
 def short_stocks(report: NetworkReport) -> list[str]:
     """A line for every stock that its present use would empty soon if no key came any more."""
-    names = {kme.urn: kme.name for kme in report.kmes}
     return [
-        f"stock {names.get(one.owner, one.owner)} to {one.peer} lasts {one.lasts_s:.0f} s "
+        f"stock {one.owner} to {one.peer} lasts {one.lasts_s:.0f} s "
         f"at {bits(one.use_bit_per_s)}/s"
         for one in report.outlooks
         if one.lasts_s is not None and one.lasts_s < SHORT_S

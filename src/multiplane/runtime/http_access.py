@@ -9,11 +9,10 @@ from bisect import bisect_left
 from collections import Counter
 from typing import Any, Final
 
-import msgspec
 import structlog
 
 from multiplane.api.operations import LATENCY_BOUNDS_S, RouteFigures
-from multiplane.api.wire.web import Failure, Reply, Route, named
+from multiplane.api.wire.web import Reply, Route, failure_of, named
 from multiplane.kernel.nouns import Caller
 from multiplane.kernel.trace import Trace, begin
 
@@ -99,7 +98,8 @@ class Access:
 
 def _refusal(reply: Reply) -> dict[str, Any]:
     """Code and pause that an error answer tells."""
-    first = next(iter(msgspec.json.decode(reply.body, type=Failure).details), {})
+    told = failure_of(reply)
+    first = next(iter(told.details), {}) if told is not None else {}
     found = {"code": first.get("code", "")}
     pause = dict(reply.headers).get("Retry-After")
     return found if pause is None else {**found, "retry_after_s": int(pause)}

@@ -15,7 +15,7 @@ from multiplane.api.service_connectivity import ClassicalPath, ServiceConnectivi
 from multiplane.api.service_fabric import FabricControl, Order, OrderState
 from multiplane.api.telemetry import Sample
 from multiplane.kernel.errors import Busy, MultiplaneError, Refused
-from multiplane.kernel.names import element_urn, link_id, site_of
+from multiplane.kernel.names import link_id, site_of
 from multiplane.kernel.nouns import Caller, Ends, ends
 from multiplane.kernel.ports import Bus
 from multiplane.service import control
@@ -84,8 +84,7 @@ class ServiceController:
 
     def _sampled(self, subject: str, sample: Sample) -> None:
         """A sample of the telemetry plane; one site cannot speak for another."""
-        owner = element_urn(self._caller.domain, subject.split(".")[-2])
-        if sample.subject.startswith(f"{owner}/"):
+        if sample.subject.split("/")[0] == subject.split(".")[-2]:
             self._view.note(sample)
 
     def outlooks(self, now_ns: int) -> tuple[StockOutlook, ...]:

@@ -1,8 +1,8 @@
 """The figures of a network as metrics, in the text format 0.0.4 of Prometheus. No counting happens here.
 
 Labels are bounded: sites, routes, statuses and the names of reasons come from the network and the code, never
-from a request. Series of single stocks and links are held to `POOLS_SHOWN` and `LINKS_SHOWN`, the first in order
-of name; sums over all are exact.
+from a request. Series of single stocks and links are held to `POOLS_SHOWN` and `LINKS_SHOWN`, the first in
+order of name; sums over all are exact.
 
 *Source*: Prometheus, "Exposition formats" and "Metric and label naming".
 """
@@ -194,11 +194,7 @@ def _stocks(figures: NetworkFigures) -> Iterator[Metric]:
             for account, amount_bit in _accounts(ledger)
         ],
     )
-    name_of = {kme.urn: kme.name for kme in kmes}
-    lasting = [
-        (name_of.get(one.owner, one.owner), one.peer, math.inf if one.lasts_s is None else one.lasts_s)
-        for one in outlooks
-    ]
+    lasting = [(one.owner, one.peer, math.inf if one.lasts_s is None else one.lasts_s) for one in outlooks]
     yield _gauge(
         "pool_lasts_seconds",
         f"Until a stock is empty at its present use without new key; the first {POOLS_SHOWN} stocks only.",

@@ -85,9 +85,19 @@ def failure(
     return Reply(status=status, body=body, headers=headers)
 
 
+def failure_of(reply: Reply) -> Failure | None:
+    """What an error answer says, None when a handler chose another form."""
+    try:
+        return msgspec.json.decode(reply.body, type=Failure)
+    except msgspec.DecodeError:
+        return None
+
+
 def named(reply: Reply, request_id: str) -> Reply:
     """An error answer whose first detail also tells the id of the request, as the log has it."""
-    shown = msgspec.json.decode(reply.body, type=Failure)
+    shown = failure_of(reply)
+    if shown is None:
+        return reply
     first, *others = shown.details or [{}]
     details = [{**first, "request_id": request_id}, *others]
     body = msgspec.json.encode(Failure(message=shown.message, details=details))
