@@ -28,7 +28,12 @@ def mark() -> bytes:
 @pytest.fixture(params=["one process", "per-node"])
 def marked(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Network]:
     spread = ("--spread", "per-node") if request.param == "per-node" else ()
-    env = {"MULTIPLANE_CANARY": "1", "MULTIPLANE_LOG_LEVEL": "debug"}
+    env = {
+        "MULTIPLANE_CANARY": "1",
+        "MULTIPLANE_LOG_LEVEL": "debug",
+        "MULTIPLANE_LOG": "json",
+        "MULTIPLANE_ACCESS_LOG": "1",
+    }
     with running("lab3", tmp_path, "--rate", "10", *spread, env=env) as network:
         yield network
 
@@ -103,6 +108,7 @@ def _commands(network: Network, book: Book) -> dict[str, bytes]:
         ("status", "--json"),
         ("messages",),
         ("messages", "--json"),
+        ("metrics",),
         ("topology", "show"),
         ("unit", "show", key_id),
         ("unit", "show", key_id, "--json"),

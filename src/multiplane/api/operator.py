@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import msgspec
+
 from multiplane.kernel.nouns import Caller, Noun
 
 
@@ -42,18 +44,36 @@ class UnitRecord(Noun, frozen=True, kw_only=True):
 
 
 class KmeReport(Noun, frozen=True, kw_only=True):
-    """State of one key manager."""
+    """State of one key manager; `store_ok` is False while a stock is read again after a failed commit."""
 
     name: str
     urn: str
     pid: int
     serving: bool
+    store_ok: bool = True
     ledgers: tuple[PoolLedger, ...]
     counters: dict[str, int]
 
 
+class StockOutlook(Noun, frozen=True, kw_only=True):
+    """How long the stock from one key manager to another lasts at its present use, as the controller sees it.
+
+    Args:
+        owner, peer: sites of the key manager that issues and of the other.
+        use_bit_per_s: key given out lately, refills not counted.
+        lasts_s: seconds until it is empty if no key came any more; None while nobody uses it.
+    """
+
+    owner: str
+    peer: str
+    stock_bit: int
+    use_bit_per_s: float
+    lasts_s: float | None
+    at_ns: int
+
+
 class LinkReport(Noun, frozen=True, kw_only=True):
-    """A link as fabric telemetry knows it."""
+    """A link as fabric telemetry knows it; `parcels` counts them by fate, both ends together."""
 
     a: str
     b: str
@@ -64,6 +84,7 @@ class LinkReport(Noun, frozen=True, kw_only=True):
     discarded_bit: int
     length_km: float
     loss_db: float
+    parcels: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class NetworkReport(Noun, frozen=True, kw_only=True):
@@ -77,6 +98,15 @@ class NetworkReport(Noun, frozen=True, kw_only=True):
     table_version: int
     kmes: tuple[KmeReport, ...]
     links: tuple[LinkReport, ...]
+    outlooks: tuple[StockOutlook, ...] = ()
+
+
+class Condition(Noun, frozen=True, kw_only=True):
+    """One thing that must hold, and why it does not."""
+
+    what: str
+    ok: bool
+    reason: str = ""
 
 
 class DoorMessage(Noun, frozen=True, kw_only=True):
@@ -103,6 +133,18 @@ class Operator(Protocol):
 
     async def messages(self, caller: Caller, after_seq: int) -> tuple[DoorMessage, ...]:
         """Calls between strata since `after_seq`, oldest first; the ring holds the last 10,000."""
+        ...
+
+    async def metrics(self, caller: Caller) -> str:
+        """All figures of the network in the text format of Prometheus."""
+        ...
+
+    async def health(self, caller: Caller) -> tuple[Condition, ...]:
+        """Whether the network is alive: its clock moves and keeps up."""
+        ...
+
+    async def readiness(self, caller: Caller) -> tuple[Condition, ...]:
+        """Whether it is fit to be given requests, one condition for each key manager that should serve."""
         ...
 
     async def stop(self, caller: Caller) -> None:

@@ -53,6 +53,7 @@ class Centre:
             self.caller,
             strict(FabricControl, self.fabric, self.tap),
             strict(ServiceConnectivity, self.connectivity.for_service, self.tap),
+            bus,
         )
         self.device = strict(QkdDevice, self.twin.qkd, self.tap)
         self.control = strict(ServiceControl, self.service, self.tap)

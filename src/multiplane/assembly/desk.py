@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Final
 
 import msgspec
 
-from multiplane.api.operator import DoorMessage, KmeReport, LinkReport, NetworkReport, UnitRecord
+from multiplane.api.operations import NetworkFigures, ProcessFigures
+from multiplane.api.operator import (
+    Condition,
+    DoorMessage,
+    KmeReport,
+    LinkReport,
+    NetworkReport,
+    UnitRecord,
+)
 from multiplane.assembly.centre import Centre
 from multiplane.kernel.errors import Busy, Faulty, MultiplaneError, Refused, Unknown
 from multiplane.kernel.names import link_id
 from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Clock
 from multiplane.service.planes import KmeControl
+from multiplane.standards.exposition import exposition
 
+PATIENCE_S: Final = 2.0
+MOST_BEHIND_S: Final = 2.0
 DARK: Final = LinkReport(
     a="",
     b="",
@@ -31,11 +42,28 @@ DARK: Final = LinkReport(
 """A link that the fabric knows nothing of."""
 
 
+def _fit(name: str, report: KmeReport | None) -> Condition:
+    """Whether the key manager at a site is fit to be given requests."""
+    if report is None:
+        reason = "does not answer"
+    elif not report.serving:
+        reason = "does not serve"
+    elif not report.store_ok:
+        reason = "reads a stock again after a failed commit"
+    else:
+        reason = ""
+    return Condition(what=f"key manager {name}", ok=not reason, reason=reason)
+
+
 class OperatorDesk:
     """Implements `api.operator.Operator`.
 
+    `stopping` is set when the network has been told to stop: it is not fit to be given requests any more.
+
     Args:
         kmes: the key managers that can be asked now, by site.
+        figures: those of every process that answers.
+        behind_s: wall seconds by which the clock's work is overdue.
         secret: whether keys are secret (False: they come from a seed).
         stop: shuts the network down.
     """
@@ -46,16 +74,20 @@ class OperatorDesk:
         clock: Clock,
         kmes: Callable[[], Mapping[str, KmeControl]],
         *,
+        figures: Callable[[], Awaitable[tuple[ProcessFigures, ...]]],
+        behind_s: Callable[[], float],
         secret: bool,
         stop: Callable[[], None],
     ) -> None:
         self._centre, self._clock, self._kmes = centre, clock, kmes
+        self._figures, self._behind_s = figures, behind_s
         self._secret, self._stop = secret, stop
+        self.stopping = False
 
     async def report(self, caller: Caller) -> NetworkReport:
         """Everything at once; key managers that do not answer are missing."""
         del caller
-        reports = await asyncio.gather(*(self._report_of(kme) for _, kme in sorted(self._kmes().items())))
+        reports = await self._reports()
         world = self._centre.world
         known = {link_id(link.a, link.b): link for link in self._centre.fabric.links()}
         links = []
@@ -74,13 +106,42 @@ class OperatorDesk:
             table_version=self._centre.fabric.table_version,
             kmes=tuple(report for report in reports if report is not None),
             links=tuple(links),
+            outlooks=self._centre.service.outlooks(self._clock.now_ns()),
         )
+
+    async def _reports(self) -> list[KmeReport | None]:
+        kmes = self._kmes()
+        return await asyncio.gather(*(self._report_of(kmes[site]) for site in sorted(kmes)))
 
     async def _report_of(self, kme: KmeControl) -> KmeReport | None:
         try:
-            return await kme.report(self._centre.caller)
-        except MultiplaneError:
+            async with asyncio.timeout(PATIENCE_S):
+                return await kme.report(self._centre.caller)
+        except (MultiplaneError, TimeoutError):
             return None
+
+    async def metrics(self, caller: Caller) -> str:
+        """The report and the figures of all processes; written out beside the event loop, which serves on."""
+        report, processes = await asyncio.gather(self.report(caller), self._figures())
+        return await asyncio.to_thread(exposition, NetworkFigures(report=report, processes=processes))
+
+    async def health(self, caller: Caller) -> tuple[Condition, ...]:
+        """Alive: the clock moves and its work is not overdue."""
+        del caller
+        behind_s = self._behind_s()
+        late = f"work is {behind_s:.1f} s overdue, at most {MOST_BEHIND_S:g} s are well"
+        ok = behind_s <= MOST_BEHIND_S
+        return (Condition(what="clock", ok=ok, reason="" if ok else late),)
+
+    async def readiness(self, caller: Caller) -> tuple[Condition, ...]:
+        """Each key manager with applications must serve, and its store must be sound."""
+        del caller
+        found = {report.name: report for report in await self._reports() if report is not None}
+        wanted = [place.name for place in self._centre.world.sites if place.saes]
+        running = Condition(
+            what="network", ok=not self.stopping, reason="told to stop" if self.stopping else ""
+        )
+        return (running, *(_fit(name, found.get(name)) for name in wanted))
 
     async def unit(self, caller: Caller, name: str) -> tuple[UnitRecord, ...]:
         """Ask every key manager for a unit; those that do not answer are missing."""

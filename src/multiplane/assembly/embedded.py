@@ -6,8 +6,11 @@ import asyncio
 import os
 from collections.abc import Mapping
 
+from multiplane.api.operations import ProcessFigures
 from multiplane.assembly.centre import Centre
+from multiplane.assembly.figures import process_figures
 from multiplane.assembly.layout import (
+    CENTRE,
     TWIN_OWNER,
     Ground,
     applications_by_site,
@@ -102,6 +105,7 @@ class Embedded:
                 policy=settings.pairing,
                 tap=self.centre.tap,
                 pid=os.getpid(),
+                access_log=settings.access_log,
             )
         )
 
@@ -130,8 +134,20 @@ class Embedded:
     def hang_up(self) -> None:
         """There is no other process."""
 
+    async def figures(self) -> tuple[ProcessFigures, ...]:
+        """Figures of the one process."""
+        listeners = [one for site in self._sites.values() for one in site.listeners()]
+        return (process_figures(CENTRE, self._ground.timeline, self._store, listeners),)
+
     async def close(self) -> None:
-        """Stop the sites, then the centre, then the store."""
+        """Finish requests, then stop the sites, the centre, the store."""
+        grace_s = self._ground.settings.grace_s
+        try:
+            await asyncio.gather(*(site.drain(grace_s) for site in self._sites.values()))
+        finally:  # told to stop a second time: no more grace, but accounts are left exact all the same
+            await self._end()
+
+    async def _end(self) -> None:
         for site in self._sites.values():
             await site.close()
         if hasattr(self, "centre"):

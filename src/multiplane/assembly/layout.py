@@ -30,6 +30,8 @@ FAULTS_ENVIRONMENT: Final = "MULTIPLANE_FAULTS"
 CANARY_ENVIRONMENT: Final = "MULTIPLANE_CANARY"
 TWIN_OWNER: Final = "twin"
 """Owner of the twin's rows in the store."""
+CENTRE: Final = "network"
+"""Name of the process that holds the centre, among the figures of all processes."""
 
 
 @dataclass(slots=True, kw_only=True)

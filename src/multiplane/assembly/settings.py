@@ -40,7 +40,7 @@ import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -49,6 +49,7 @@ from multiplane.security.policy import PairingPolicy
 from multiplane.service.planes import MeterPolicy, QuotaRule, RateRule
 
 FILE_NAME: Final = "multiplane.toml"
+LONGEST_GRACE_S: Final = 60.0
 
 
 class KeySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -92,6 +93,11 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
         for_s: stop after so many wall seconds; None = until told.
         port_base: first of the listening ports; None = free ones, remembered in `state`.
         seed: makes random numbers repeatable and NOT SECRET; None = entropy of the machine.
+        ops_port: port of metrics and probes; None = a free one, remembered in `state`.
+        grace_s: wall seconds that requests have to end when the network is told to stop, >= 0.
+        log: lines for people, or JSON.
+        log_level: the lowest level that is logged.
+        access_log: whether each request becomes a log event.
     """
 
     state: Path
@@ -101,6 +107,11 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
     for_s: float | None = None
     port_base: int | None = None
     seed: int | None = None
+    ops_port: int | None = None
+    grace_s: float = 5.0
+    log: Literal["human", "json"] = "human"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    access_log: bool = False
     keys: KeySettings = KeySettings()
     pairing: PairingPolicy = PairingPolicy()
     metering: MeterPolicy = MeterPolicy()
@@ -114,12 +125,18 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"port_base: expected 1024 to 65000, got {self.port_base}")
         if self.seed is not None and self.seed < 0:
             raise ValueError(f"seed: expected 0 or more, got {self.seed}")
+        if self.ops_port is not None and not 1024 <= self.ops_port <= 65_535:
+            raise ValueError(f"ops_port: expected 1024 to 65535, got {self.ops_port}")
+        if not 0 <= self.grace_s <= LONGEST_GRACE_S:
+            raise ValueError(f"grace_s: expected 0 to {LONGEST_GRACE_S:g}, got {self.grace_s}")
 
 
 # What each section may hold; lists of tables are written with a trailing [].
 _SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "": ("up", "keys", "pairing", "metering"),
-    "up": ("scenario", "spread", "rate", "for_s", "port_base", "seed"),
+    "up": tuple(
+        name for name in UpSettings.__struct_fields__ if name not in ("state", "keys", "pairing", "metering")
+    ),
     "keys": KeySettings.__struct_fields__,
     "pairing": PairingPolicy.__struct_fields__,
     "pairing.rules[]": ("master", "slave", "allow"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from multiplane.api.device import QkdDevice
+from multiplane.api.operations import ListenerFigures
 from multiplane.api.service_fabric import FabricNode
 from multiplane.assembly.peers import Peers
 from multiplane.assembly.tasks import Tasks
@@ -18,6 +19,7 @@ from multiplane.kernel.ports import Bus, Channels, Entropy, Faults, Store, Timel
 from multiplane.kernel.quantity import NS_PER_S
 from multiplane.runtime.doors import Tap, strict
 from multiplane.runtime.http import HttpServer
+from multiplane.runtime.http_access import Access
 from multiplane.runtime.trust import Trust
 from multiplane.security.identity import peer_of
 from multiplane.security.policy import PairingPolicy
@@ -58,6 +60,7 @@ class SiteParts:
     policy: PairingPolicy
     tap: Tap | None = None
     pid: int = 0
+    access_log: bool = False
 
 
 class Site:
@@ -129,8 +132,14 @@ class Site:
         Raises: Refused(`port.in_use`).
         """
         routes = etsi014.routes(self.kme, lambda retry_ns: retry_ns / NS_PER_S / rate)
-        who = identify(self.parts.domain, trust)
-        server = HttpServer(routes, trust.server, who, wall_ns, faults=self.parts.faults)
+        server = HttpServer(
+            routes,
+            trust.server,
+            identify(self.parts.domain, trust),
+            wall_ns,
+            faults=self.parts.faults,
+            access=Access(self.parts.site, log=self.parts.access_log),
+        )
         try:
             bound = await server.start(HOST, port)
         except OSError as error:
@@ -143,10 +152,29 @@ class Site:
         trust.on_change.append(lambda: server.renew(trust.server))
         return f"https://{HOST}:{bound}"
 
-    async def close(self, grace_s: float = 2.0) -> None:
-        """Finish requests, leave exact accounts, end."""
+    def listeners(self) -> tuple[ListenerFigures, ...]:
+        """Figures of the server of its applications, if it is open."""
+        if self._http is None:
+            return ()
+        counts = self._http.statistics()
+        return (
+            ListenerFigures(
+                site=self.parts.site,
+                routes=self._http.access.figures(),
+                open_connections=counts.open_connections,
+                half_open=counts.half_open,
+                dropped=counts.dropped,
+                failed_handshakes=counts.failed_handshakes,
+            ),
+        )
+
+    async def drain(self, grace_s: float) -> None:
+        """Take no more requests and finish those under way, for `grace_s` at most; then cut."""
         if self._http is not None:
             await self._http.stop(grace_s)
+
+    async def close(self) -> None:
+        """Leave exact accounts, end. Requests must have been drained."""
         if self.key_manager is not None:
             await self.key_manager.close()
         await self.agent.close()

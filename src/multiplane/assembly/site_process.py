@@ -14,11 +14,13 @@ from typing import Final
 import msgspec
 
 from multiplane.api.device import QkdDevice
+from multiplane.api.operations import ProcessFigures
+from multiplane.assembly.figures import process_figures
 from multiplane.assembly.layout import entropy_for, faults_of, trust_of, wall_ns
 from multiplane.assembly.site import HOST, Site, SiteParts, identify
 from multiplane.assembly.state import kek_of
 from multiplane.assembly.tasks import Tasks
-from multiplane.assembly.uplink import SERVICE, SiteOrders, Uplink, UplinkBus
+from multiplane.assembly.uplink import SERVICE, SiteOrders, SiteProbe, Uplink, UplinkBus
 from multiplane.fabric.planes import NodeControl
 from multiplane.kernel.errors import MultiplaneError
 from multiplane.kernel.names import controller_urn, element_urn
@@ -51,8 +53,7 @@ async def run(orders: SiteOrders) -> int:
         if not ended.done():
             ended.set_result(code)
 
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end, 0)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, lambda: None)  # the parent's to handle
+    _heed_signals(end, ended.done)
     timeline = Dispatcher(clock, lambda _: end(1))
     ticking = asyncio.ensure_future(timeline.run())
     async with contextlib.AsyncExitStack() as stack:
@@ -96,11 +97,38 @@ async def run(orders: SiteOrders) -> int:
         )
         serve(session, "node", NodeControl, site.agent)
         serve(session, "kme", KmeControl, site.kme)
+        serve(session, "probe", SiteProbe, _Probe(site, timeline, store))
         stack.push_async_callback(site.close)
+        stack.push_async_callback(site.drain, orders.grace_s)
         await site.start()
         url = await site.serve(trust, orders.api_port, wall_ns, orders.rate)
         await uplink.serving(caller, url, os.getpid())
         return await ended
+
+
+def _heed_signals(end: Callable[[int], None], ending: Callable[[], bool]) -> None:
+    """SIGTERM stops with grace for requests under way, again without; SIGINT is the parent's to handle."""
+    loop, me = asyncio.get_running_loop(), asyncio.current_task()
+    assert me is not None
+
+    def told_to_stop() -> None:
+        if ending():
+            me.cancel()
+        end(0)
+
+    loop.add_signal_handler(signal.SIGTERM, told_to_stop)
+    loop.add_signal_handler(signal.SIGINT, lambda: None)
+
+
+class _Probe:
+    """Implements `uplink.SiteProbe`."""
+
+    def __init__(self, site: Site, timeline: Dispatcher, store: SqliteStore) -> None:
+        self._site, self._timeline, self._store = site, timeline, store
+
+    async def figures(self, caller: Caller) -> ProcessFigures:
+        del caller
+        return process_figures(self._site.parts.site, self._timeline, self._store, self._site.listeners())
 
 
 def _site(
@@ -133,6 +161,7 @@ def _site(
             rules=orders.rules,
             policy=orders.policy,
             pid=os.getpid(),
+            access_log=orders.access_log,
         )
     )
 
@@ -148,9 +177,11 @@ def _book(orders: SiteOrders) -> Callable[[str], tuple[str, int]]:
 def main() -> int:
     """Read orders from standard input and run."""
     orders = msgspec.json.decode(sys.stdin.buffer.read(), type=SiteOrders)
-    set_up_logs(style="human")
+    set_up_logs(style=orders.log, level=orders.log_level)
     try:
         return asyncio.run(run(orders))
+    except asyncio.CancelledError:  # told twice to stop
+        return 0
     except MultiplaneError as error:
         print(f"{orders.site}: {error.reason}", file=sys.stderr)  # noqa: T201
         return 2

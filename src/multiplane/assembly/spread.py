@@ -16,8 +16,11 @@ from typing import Final
 import msgspec
 
 from multiplane.api.device import QkdDevice
+from multiplane.api.operations import ProcessFigures
 from multiplane.assembly.centre import Centre
+from multiplane.assembly.figures import process_figures
 from multiplane.assembly.layout import (
+    CENTRE,
     TWIN_OWNER,
     Ground,
     applications_by_site,
@@ -29,9 +32,9 @@ from multiplane.assembly.layout import (
 )
 from multiplane.assembly.ready import Ready
 from multiplane.assembly.site import HOST, identify
-from multiplane.assembly.uplink import SERVICE, SiteOrders, Uplink
+from multiplane.assembly.uplink import SERVICE, SiteOrders, SiteProbe, Uplink
 from multiplane.fabric.planes import NodeControl
-from multiplane.kernel.errors import Busy, Faulty, Refused
+from multiplane.kernel.errors import Busy, Faulty, MultiplaneError, Refused
 from multiplane.kernel.names import element_urn, site_of
 from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Channel
@@ -47,6 +50,8 @@ from multiplane.service.planes import KmeControl, ServiceControl
 START_S: Final = 30.0
 AGAIN_S: Final = (0.1, 5.0)
 STEADY_S: Final = 10.0
+END_S: Final = 5.0
+PROBE_S: Final = 2.0
 
 
 class SiteProcess:
@@ -58,6 +63,7 @@ class SiteProcess:
         self.session: Session | None = None
         self.node: NodeControl | None = None
         self.kme: KmeControl | None = None
+        self.probe: SiteProbe | None = None
         self.url = ""
         self.pid = 0
         self.serving = asyncio.Event()
@@ -149,6 +155,10 @@ class Spread:
                 rules=rules_of(settings),
                 policy=settings.pairing,
                 faults=fault_script(name),
+                grace_s=settings.grace_s,
+                log=settings.log,
+                log_level=settings.log_level,
+                access_log=settings.access_log,
             )
 
     def hang_up(self) -> None:
@@ -162,16 +172,18 @@ class Spread:
         """Stop the sites, then the centre, then the store."""
         self._closing = True
         running = [site.process for site in self._sites.values() if site.process is not None]
-        for process in running:
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGTERM)
-        for process in running:
-            try:
-                async with asyncio.timeout(10):
-                    await process.wait()
-            except TimeoutError:
-                process.kill()
-                await process.wait()
+        patience_s = self._ground.settings.grace_s + END_S
+        try:
+            await asyncio.gather(*(_end(process, patience_s) for process in running))
+        except (
+            asyncio.CancelledError
+        ):  # told to stop a second time: the sites are, too, and drop their requests
+            await asyncio.gather(*(_end(process, END_S) for process in running))
+            raise
+        finally:
+            await self._close_centre()
+
+    async def _close_centre(self) -> None:
         if hasattr(self, "_channels"):
             await self._channels.close()
         if hasattr(self, "centre"):
@@ -217,11 +229,12 @@ class Spread:
         site.session = session
         site.node = remote(NodeControl, session, "node")
         site.kme = remote(KmeControl, session, "kme")
+        site.probe = remote(SiteProbe, session, "probe")
         session.on_closed(lambda _: self._left(site, session))
 
     def _left(self, site: SiteProcess, session: Session) -> None:
         if site.session is session:
-            site.session = site.node = site.kme = None
+            site.session = site.node = site.kme = site.probe = None
             self.centre.twin.site_lost(site.name)
 
     # --- Uplink --------------------------------------------------------------------------------------------
@@ -253,13 +266,40 @@ class Spread:
     def _node(self, site: str) -> NodeControl | None:
         return self._sites[site].node
 
+    async def figures(self) -> tuple[ProcessFigures, ...]:
+        """Figures of the parent and of the sites that answer."""
+        mine = process_figures(CENTRE, self._ground.timeline, self._store, ())
+        probes = [site.probe for site in self._sites.values() if site.probe is not None]
+        theirs = await asyncio.gather(*(_asked(probe, self.centre.caller) for probe in probes))
+        return (mine, *(figures for figures in theirs if figures is not None))
+
     def kmes(self) -> Mapping[str, KmeControl]:
         """The key managers that are there, by site."""
         return {name: site.kme for name, site in self._sites.items() if site.kme is not None}
 
 
+async def _end(process: asyncio.subprocess.Process, patience_s: float) -> None:
+    """Tell a process to stop and wait for its end; kill it when it takes longer than `patience_s`."""
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGTERM)
+    try:
+        async with asyncio.timeout(patience_s):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
 def _told(code: int) -> str:
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+async def _asked(probe: SiteProbe, caller: Caller) -> ProcessFigures | None:
+    try:
+        async with asyncio.timeout(PROBE_S):
+            return await probe.figures(caller)
+    except (MultiplaneError, TimeoutError):
+        return None
 
 
 def _nobody(peer: str) -> tuple[str, int]:

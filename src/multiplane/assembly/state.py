@@ -82,7 +82,7 @@ class StateDirectory:
     def ports(self, names: Sequence[str], base: int | None) -> dict[str, int]:
         """A TCP port for each name: from `base` on, or as remembered, or free ones, which are remembered."""
         if base is not None:
-            self._network.ports = {name: base + place for place, name in enumerate(names)}
+            self._network.ports |= {name: base + place for place, name in enumerate(names)}
         fresh: list[tuple[str, socket.socket]] = []
         try:
             for name in names:

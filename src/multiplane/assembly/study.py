@@ -31,6 +31,7 @@ from multiplane.runtime.dispatcher import Dispatcher
 from multiplane.runtime.doors import strict
 from multiplane.runtime.entropy import SeededEntropy, next_boot_epoch
 from multiplane.runtime.faults import NoFaults
+from multiplane.runtime.logs import be_quiet
 from multiplane.runtime.store_memory import MemoryStore
 from multiplane.security.policy import PairingPolicy
 from multiplane.security.sealing import Vault, derive
@@ -142,6 +143,8 @@ def run_study(
     The same world, seed, store and workload give the same answer, whatever the machine. Without a `store`,
     rows live in memory, and `faults` reach its commits too; the first of them are the boot epochs.
     """
+
+    be_quiet()
 
     async def main(clock: JumpClock) -> T:
         rows = MemoryStore(faults or NoFaults()) if store is None else store

@@ -8,8 +8,10 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import msgspec
+import structlog
 
 from multiplane.api.operator import Operator
 from multiplane.api.scenario import Scenario
@@ -17,7 +19,8 @@ from multiplane.assembly.control import OPERATOR_DOOR, SCENARIO_DOOR, SOCKET_NAM
 from multiplane.assembly.desk import OperatorDesk
 from multiplane.assembly.embedded import Embedded
 from multiplane.assembly.layout import Ground, Layout, wall_ns
-from multiplane.assembly.ready import FILE_NAME, Ready, write
+from multiplane.assembly.operations import OperationsListener
+from multiplane.assembly.ready import Notice, Ready
 from multiplane.assembly.settings import UpSettings
 from multiplane.assembly.spread import Spread
 from multiplane.assembly.state import StateDirectory
@@ -29,11 +32,13 @@ from multiplane.runtime.clocks import PacedClock
 from multiplane.runtime.control_socket import serve_control
 from multiplane.runtime.dispatcher import Dispatcher
 from multiplane.runtime.doors import serve, strict
+from multiplane.runtime.logs import set_up_logs
 from multiplane.runtime.pki import ensure_pki
 from multiplane.runtime.session import Session
 from multiplane.runtime.trust import keep_looking, look_at_all
 from multiplane.twin.scenario import World, load_shipped, parse, shipped
 
+_log: Final = structlog.get_logger("multiplane.assembly.up")
 NOTE_TIME_S = 5.0
 
 
@@ -58,11 +63,15 @@ async def run_up(
 ) -> int:
     """Run a network until it is told to stop; 0 after a clean stop.
 
+    Cancelled once it stops with grace: not ready at once, no new requests, those under way end within
+    `settings.grace_s` at most, accounts exact. Cancelled again it drops requests; accounts are exact still.
+
     Args:
         on_event: told what happens, one line each.
         on_ready: told when every key manager serves, and again when a site has come back.
     """
     world = load_world(settings.scenario)
+    set_up_logs(style=settings.log, level=settings.log_level)
     state = StateDirectory(settings.state, world.name, msgspec.json.encode(world), spread=settings.spread)
     # In one process nobody has to prove who he is but key managers and applications.
     sites = {place.name: place.saes for place in world.sites if place.saes or settings.spread}
@@ -88,18 +97,12 @@ async def run_up(
         spawn=tasks.spawn,
     )
 
-    def ready(now: Ready) -> None:
-        write(state.path, now)
-        on_ready(now)
-
-    layout = Spread(ground, ready) if settings.spread else Embedded(ground)
+    notice = Notice(state.path, on_ready)
+    layout = Spread(ground, notice.tell) if settings.spread else Embedded(ground)
     ticking = asyncio.ensure_future(timeline.run())
     try:
         async with contextlib.AsyncExitStack() as stack:
-            stack.push_async_callback(layout.close)
-            await layout.start()
-            await _open_desk(stack, ground, layout, stopping.set)
-            ready(layout.ready)
+            await _bring_up(stack, ground, layout, notice, stopping.set)
             tasks.spawn(_note_time(state, clock))
             tasks.spawn(keep_looking(layout.trusts))
             _heed_hang_up(stack, layout, tasks)
@@ -107,23 +110,57 @@ async def run_up(
                 async with asyncio.timeout(settings.for_s):
                     await stopping.wait()
     finally:
-        (state.path / FILE_NAME).unlink(missing_ok=True)
+        notice.withdraw()
         state.remember_time(clock.now_ns())
         ticking.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await ticking
         await tasks.close()
+        _log.info("network.stopped", domain=world.domain)
     if failed:
         raise Faulty("network.failed", f"the dispatcher stopped: {type(failed[0]).__name__}")
     return 0
 
 
+async def _bring_up(
+    stack: contextlib.AsyncExitStack,
+    ground: Ground,
+    layout: Embedded | Spread,
+    notice: Notice,
+    stop: Callable[[], None],
+) -> None:
+    """Start all; what `stack` undoes begins with being no longer ready and ends with the probes."""
+    listener = OperationsListener(ground, layout.trusts)
+    stack.push_async_callback(listener.close)
+    stack.push_async_callback(layout.close)
+    await layout.start()
+    desk = await _open_desk(stack, ground, layout, stop)
+    notice.operations = await listener.start(desk)
+
+    def be_unready() -> None:
+        _log.info("network.stopping", domain=ground.world.domain)
+        desk.stopping = True
+        notice.withdraw()
+
+    stack.callback(be_unready)
+    notice.tell(layout.ready)
+    _log.info("network.ready", domain=ground.world.domain, operations=notice.operations.url)
+
+
 async def _open_desk(
     stack: contextlib.AsyncExitStack, ground: Ground, layout: Embedded | Spread, stop: Callable[[], None]
-) -> None:
+) -> OperatorDesk:
     """Serve the operator's door and the scenario's door on the control socket."""
     centre = layout.centre
-    desk = OperatorDesk(centre, ground.clock, layout.kmes, secret=ground.settings.seed is None, stop=stop)
+    desk = OperatorDesk(
+        centre,
+        ground.clock,
+        layout.kmes,
+        figures=layout.figures,
+        behind_s=ground.timeline.behind_s,
+        secret=ground.settings.seed is None,
+        stop=stop,
+    )
     scenario = strict(Scenario, centre.twin.scenario, centre.tap)
 
     def accept(channel: Channel) -> None:
@@ -133,6 +170,7 @@ async def _open_desk(
 
     server = await serve_control(ground.state.path / SOCKET_NAME, accept, ground.world.domain)
     stack.push_async_callback(server.close)
+    return desk
 
 
 def _heed_hang_up(stack: contextlib.AsyncExitStack, layout: Layout, tasks: Tasks) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import msgspec
 
+from multiplane.api.operations import ProcessFigures
 from multiplane.kernel.errors import MultiplaneError, Refused
 from multiplane.kernel.nouns import Caller, Secret
 from multiplane.kernel.ports import Subscription
@@ -27,6 +28,14 @@ class Uplink(Protocol):
 
     def publish(self, caller: Caller, subject: str, message: bytes) -> None:
         """A message for the bus, as it is encoded."""
+        ...
+
+
+class SiteProbe(Protocol):
+    """What the parent asks a site process."""
+
+    async def figures(self, caller: Caller) -> ProcessFigures:
+        """What the process did, and takes of the machine."""
         ...
 
 
@@ -58,6 +67,8 @@ class SiteOrders(msgspec.Struct, frozen=True, kw_only=True):
         channel_ports: of all sites, by name.
         epoch_ns, started_ns: the network's clock: its epoch and the monotonic time at which it began.
         faults: script of injected faults, empty in operation.
+        grace_s: seconds that requests have to end when the site is told to stop.
+        log, log_level, access_log: as in `assembly.settings`.
     """
 
     domain: str
@@ -79,3 +90,7 @@ class SiteOrders(msgspec.Struct, frozen=True, kw_only=True):
     rules: KeyRules
     policy: PairingPolicy
     faults: str
+    grace_s: float
+    log: Literal["human", "json"]
+    log_level: Literal["debug", "info", "warning", "error"]
+    access_log: bool

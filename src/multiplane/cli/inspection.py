@@ -21,6 +21,7 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(topology, name="topology")
     app.add_typer(unit, name="unit")
     app.command()(messages)
+    app.command()(metrics)
 
 
 def _print(what: RenderableType) -> None:
@@ -85,6 +86,18 @@ def unit_show(
         return
     for record in records:
         typer.echo("\n".join(view.unit_lines(record)))
+
+
+def metrics(state: StateOption = DEFAULT_STATE) -> None:
+    """All figures of the network in the text format of Prometheus, as /metrics serves them.
+
+    Examples:
+
+        multiplane metrics
+
+        multiplane metrics | grep refusals
+    """
+    typer.echo(ask(state, lambda doors: doors.operator.metrics(LOCAL_OPERATOR)), nl=False)
 
 
 def messages(

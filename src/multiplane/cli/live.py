@@ -47,6 +47,11 @@ def ready_lines(state: Path, ready: Ready) -> list[str]:
         f"addresses and certificates: {state / FILE_NAME}",
         "a first key:",
         curl_line(ready),
+        *(
+            [f"metrics and probes: {ready.operations.url}/metrics, /health, /ready"]
+            if ready.operations
+            else []
+        ),
     ]
 
 

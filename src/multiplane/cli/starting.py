@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import re
 import signal
-from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 
 import typer
 
@@ -15,7 +14,22 @@ from multiplane.assembly.settings import UpSettings, load
 from multiplane.assembly.up import run_up
 from multiplane.cli.live import open_board, watch
 from multiplane.cli.network import DEFAULT_STATE, StateOption
+from multiplane.cli.up_options import (
+    AccessLogOption,
+    ConfigOption,
+    ForOption,
+    GraceOption,
+    LogLevelOption,
+    LogOption,
+    OpsPortOption,
+    PortBaseOption,
+    RateOption,
+    ScenarioArgument,
+    SeedOption,
+    SpreadOption,
+)
 
+INTERRUPTIONS: Final = (signal.SIGINT, signal.SIGTERM)
 _UNIT_S: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -34,48 +48,21 @@ def duration_s(text: str) -> float:
 
 def up(
     *,
-    scenario: Annotated[
-        str | None,
-        typer.Argument(
-            envvar="MULTIPLANE_SCENARIO",
-            help="A scenario file, or one that ships: madqci (default), lab3, ring6, pair.",
-        ),
-    ] = None,
+    scenario: ScenarioArgument = None,
     state: StateOption = DEFAULT_STATE,
-    spread: Annotated[
-        str | None,
-        typer.Option(
-            envvar="MULTIPLANE_SPREAD",
-            metavar="per-node",
-            help="One process per site instead of one for all.",
-        ),
-    ] = None,
-    rate: Annotated[
-        float | None, typer.Option(envvar="MULTIPLANE_RATE", help="Simulated seconds per second (default 1).")
-    ] = None,
-    for_text: Annotated[
-        str | None,
-        typer.Option(
-            "--for", envvar="MULTIPLANE_FOR", metavar="DURATION", help="Stop after 90, 30s, 5m or 1h."
-        ),
-    ] = None,
-    port_base: Annotated[
-        int | None,
-        typer.Option(
-            envvar="MULTIPLANE_PORT_BASE", help="First listening port; by default free ones, kept in DIR."
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            envvar="MULTIPLANE_SEED", help="Repeatable random numbers for studies: keys are NOT SECRET."
-        ),
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="Settings file instead of DIR/multiplane.toml.", show_default=False)
-    ] = None,
+    spread: SpreadOption = None,
+    rate: RateOption = None,
+    for_text: ForOption = None,
+    port_base: PortBaseOption = None,
+    seed: SeedOption = None,
+    ops_port: OpsPortOption = None,
+    grace_text: GraceOption = None,
+    log: LogOption = None,
+    log_level: LogLevelOption = None,
+    access_log: AccessLogOption = False,
+    config: ConfigOption = None,
 ) -> None:
-    """Start a network in the foreground and show it; Ctrl-C stops it cleanly.
+    """Start a network in the foreground and show it; Ctrl-C stops it cleanly, twice without waiting.
 
     When every key manager serves it says so, writes DIR/ready.json and prints a curl line that fetches a key.
     The same DIR started again goes on where it stopped: same ports, same certificates, no key issued twice.
@@ -98,6 +85,11 @@ def up(
         "for_s": None if for_text is None else duration_s(for_text),
         "port_base": port_base,
         "seed": seed,
+        "ops_port": ops_port,
+        "grace_s": None if grace_text is None else duration_s(grace_text),
+        "log": log,
+        "log_level": log_level,
+        "access_log": access_log or None,
     }
     raise typer.Exit(asyncio.run(run(load(state, given, config))))
 
@@ -106,14 +98,25 @@ async def run(settings: UpSettings) -> int:
     """Run the network until it ends or somebody interrupts; the exit code, 0 for a clean stop."""
     running = asyncio.ensure_future(_run_and_show(settings))
     loop = asyncio.get_running_loop()
-    for interruption in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(interruption, running.cancel)
+    times = 0
+
+    def interrupted() -> None:
+        """First: stop with grace. Second: without. Third: the process ends where it stands."""
+        nonlocal times
+        times += 1
+        running.cancel()
+        if times == 2:
+            for interruption in INTERRUPTIONS:
+                loop.remove_signal_handler(interruption)
+
+    for interruption in INTERRUPTIONS:
+        loop.add_signal_handler(interruption, interrupted)
     try:
         return await running
     except asyncio.CancelledError:
         return 0
     finally:
-        for interruption in (signal.SIGINT, signal.SIGTERM):
+        for interruption in INTERRUPTIONS:
             loop.remove_signal_handler(interruption)
 
 

@@ -14,6 +14,7 @@ from multiplane.api.operator import DoorMessage, KmeReport, LinkReport, NetworkR
 from multiplane.api.scenario import WorldLink
 
 _STATE_STYLE: Final = {"up": "green", "faulted": "red", "dark": "dim"}
+SHORT_S: Final = 30.0
 SEEDED: Final = "keys are NOT SECRET (made from a seed)"
 
 
@@ -103,10 +104,20 @@ def open_ledgers(report: NetworkReport) -> list[str]:
     ]
 
 
+def short_stocks(report: NetworkReport) -> list[str]:
+    """A line for every stock that its present use would empty soon if no key came any more."""
+    return [
+        f"stock {one.owner} to {one.peer} lasts {one.lasts_s:.0f} s at {bits(one.use_bit_per_s)}/s"
+        for one in report.outlooks
+        if one.lasts_s is not None and one.lasts_s < SHORT_S
+    ]
+
+
 def status_view(report: NetworkReport) -> RenderableType:
     """The whole report on one screen."""
     faults = [Text(line, style="red") for line in open_ledgers(report)]
-    return Group(headline(report), "", link_table(report.links), "", kme_table(report.kmes), *faults)
+    short = [Text(line, style="yellow") for line in short_stocks(report)]
+    return Group(headline(report), "", link_table(report.links), "", kme_table(report.kmes), *short, *faults)
 
 
 def changes(before: NetworkReport, after: NetworkReport) -> list[str]:

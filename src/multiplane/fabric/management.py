@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
@@ -83,6 +84,9 @@ def link_record(
     a, b = link.split("--")[:2]
     states = [report.state for report in reports]
     up = len(states) == 2 and set(states) == {LinkState.UP.value}
+    parcels: Counter[str] = Counter()
+    for report in reports:
+        parcels.update(report.counters)
     return operator.LinkReport(
         a=a,
         b=b,
@@ -93,4 +97,5 @@ def link_record(
         discarded_bit=max((report.discarded_bit for report in reports), default=0),
         length_km=length_km,
         loss_db=loss_db,
+        parcels=dict(parcels),
     )

@@ -2,7 +2,7 @@
 
 Elements are `urn:qkd:<domain>:<site>:<role>`: role `kme` for the site itself (its key manager and its agent
 speak with one certificate), any other label for an application. Controllers are
-`urn:qkd:<domain>:controller`.
+`urn:qkd:<domain>:controller`, the operator is `urn:qkd:<domain>:operator`.
 """
 
 from __future__ import annotations
@@ -39,6 +39,11 @@ def element_urn(domain: str, site: str, role: str = "kme") -> str:
 def controller_urn(domain: str) -> str:
     """URN of the controllers of a domain."""
     return f"urn:{NID}:{domain}:controller"
+
+
+def operator_urn(domain: str) -> str:
+    """URN of whoever operates a domain."""
+    return f"urn:{NID}:{domain}:operator"
 
 
 def site_of(principal: str) -> str:

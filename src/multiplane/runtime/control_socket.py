@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from multiplane.kernel.errors import Refused
-from multiplane.kernel.names import NID, controller_urn
+from multiplane.kernel.names import controller_urn, operator_urn
 from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Channel
 from multiplane.runtime.channel_stream import LONGEST_FLUSH_S, StreamChannel
@@ -53,7 +53,7 @@ class _Served(StreamChannel):
 
     def __init__(self, server: ControlServer, accept: Callable[[Channel], None], domain: str) -> None:
         super().__init__()
-        self.peer = Caller(principal=f"urn:{NID}:{domain}:operator", domain=domain)
+        self.peer = Caller(principal=operator_urn(domain), domain=domain)
         self.greeting.set_result(b"")
         self._server = server
         self._accept = accept

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from multiplane.kernel.ports import Clock
-from multiplane.runtime.clocks import PS_PER_NS, JumpClock
+from multiplane.runtime.clocks import PS_PER_NS, PS_PER_S, JumpClock
 
 LONGEST_TURN_NS: Final = 3_000_000
 _PS_PER_US: Final = 1_000_000
@@ -84,6 +84,12 @@ class Dispatcher:
     def statistics(self) -> Lateness:
         """Lateness of all handlers so far."""
         return self._late.summary()
+
+    def behind_s(self) -> float:
+        """Wall seconds by which the earliest handler is overdue now; 0 while all is on time."""
+        if not self._heap or not math.isfinite(self._clock.rate):
+            return 0.0
+        return max(0, self.now_ps() - self._heap[0][0]) / (PS_PER_S * self._clock.rate)
 
     async def _sleep(self, due_ps: int | None) -> None:
         """Sleep until `due_ps` (None: until something is pushed) or until a push that is due earlier."""

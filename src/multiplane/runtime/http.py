@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import ssl
-import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -17,6 +15,7 @@ from multiplane.kernel.errors import Busy, MultiplaneError, Refused
 from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Faults
 from multiplane.runtime.http_accept import Listener
+from multiplane.runtime.http_access import Access
 from multiplane.runtime.http_connection import Answer, Connection, render
 from multiplane.runtime.http_fairness import Share, Shares
 from multiplane.runtime.http_limits import Limits, Statistics
@@ -51,6 +50,7 @@ class HttpServer:
         wall_ns: Unix wall time in nanoseconds; certificates are judged by it.
         faults: points `answer.before` (a 200 is about to be written) and `answer.after` (it has been).
         limits: what it takes from strangers.
+        access: counts and logs what is answered.
 
     Raises: ValueError when `tls_context` would let clients in without a certificate or with an old TLS.
     """
@@ -64,6 +64,7 @@ class HttpServer:
         *,
         faults: Faults,
         limits: Limits = _USUAL,
+        access: Access | None = None,
     ) -> None:
         _check_context(tls_context)
         self.limits = limits
@@ -75,7 +76,7 @@ class HttpServer:
         self._shares = Shares(limits)
         self._listener = Listener(self._connection, tls_context, limits, self._statistics, self._shares)
         self._stopping = False
-        self._request_ids = itertools.count(1)
+        self.access = access or Access()
 
     async def start(self, host: str, port: int) -> int:
         """Listen on `host`; port 0 takes a free one. Returns the port."""
@@ -143,9 +144,7 @@ class HttpServer:
 
     async def answer(self, connection: Connection, request: Incoming) -> Answer:
         """What a request is answered; this never fails."""
-        debug = _LOG.isEnabledFor(logging.DEBUG)
-        started_ns = time.perf_counter_ns() if debug else 0
-        request_id = next(self._request_ids)
+        trace = self.access.begin()
         row: Route | None = None
         begun: Share | None = None
         closes = False
@@ -165,17 +164,16 @@ class HttpServer:
         except MultiplaneError as error:
             reply = _of_error(error)
         except Exception:
-            _LOG.exception("request %d: internal fault", request_id)
-            reply = failure(503, "internal fault", {"request_id": request_id})
+            _LOG.exception("request %s: internal fault", trace.request_id)
+            reply = failure(503, "internal fault")
         finally:
             if begun is not None:
                 self._shares.end(begun)
-        if debug:
-            line = _line(connection.caller, request.verb, row, reply, started_ns)
-            _LOG.debug("request %d: %s", request_id, line)
+        reply = self.access.answered(trace, reply, caller=connection.caller, verb=request.verb, row=row)
         return render(
             reply,
             request,
+            trace.request_id,
             keep_alive=request.keep_alive and request.whole and not (closes or self._stopping),
             unix_s=self._wall_ns() // 1_000_000_000,
         )
@@ -241,13 +239,6 @@ class HttpServer:
         if request.spoilt:
             raise _Stop(failure(400, "body: expected as many bytes as announced"), closes=True)
         return b"".join(request.parts)
-
-
-def _line(caller: Caller | None, verb: str, row: Route | None, reply: Reply, started_ns: int) -> str:
-    """A request for the debug log; of what the client sent it shows nothing but the verb."""
-    took_ms = (time.perf_counter_ns() - started_ns) / 1e6
-    who, path = caller.principal if caller else "-", row.path if row else "-"
-    return f"{who} {verb} {path} {reply.status} {took_ms:.2f} ms"
 
 
 def _check_context(tls_context: ssl.SSLContext) -> None:

@@ -16,7 +16,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
-from multiplane.api.wire.web import JSON_TYPE, Reply, failure
+from multiplane.api.wire.web import Reply, failure
 from multiplane.kernel.errors import Refused
 from multiplane.kernel.nouns import Caller
 from multiplane.runtime.http_fairness import Share
@@ -26,8 +26,7 @@ from multiplane.runtime.http_reading import Incoming, RequestReader
 _LOG: Final = logging.getLogger(__name__)
 
 _STATUS_LINE: Final = {
-    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: {JSON_TYPE}\r\nContent-Length: "
-    for status in HTTPStatus
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: " for status in HTTPStatus
 }
 
 
@@ -335,9 +334,12 @@ def _date_line(unix_s: int) -> str:
     return f"\r\nDate: {formatdate(unix_s, usegmt=True)}"
 
 
-def render(reply: Reply, request: Incoming, *, keep_alive: bool, unix_s: int) -> Answer:
+def render(reply: Reply, request: Incoming, request_id: str, *, keep_alive: bool, unix_s: int) -> Answer:
     """A reply as bytes; without the body to HEAD, with word that the connection stays to HTTP/1.0."""
-    head = f"{_STATUS_LINE[reply.status]}{len(reply.body)}{_date_line(unix_s)}"
+    head = (
+        f"{_STATUS_LINE[reply.status]}{reply.media}\r\nContent-Length: {len(reply.body)}{_date_line(unix_s)}"
+        f"\r\nX-Request-Id: {request_id}"
+    )
     for name, value in reply.headers:
         head += f"\r\n{name}: {value}"
     if not keep_alive:

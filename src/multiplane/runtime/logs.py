@@ -18,6 +18,8 @@ from typing import Any, Final, Literal, TextIO
 import msgspec
 import structlog
 
+from multiplane.kernel import trace
+
 SECRET_FIELDS: Final = frozenset({"key", "secret", "pad", "payload", "kek"})
 HIDDEN: Final = "<hidden>"
 
@@ -38,6 +40,7 @@ def set_up_logs(
     stream = sys.stderr if path is None else _open(path)
     stamp: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        name_request,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -55,6 +58,22 @@ def set_up_logs(
     )
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     return stream
+
+
+def be_quiet() -> None:
+    """Until somebody sets logs up, write warnings and errors only."""
+    if not structlog.is_configured():
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("warning"))
+
+
+def name_request(
+    _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """The structlog processor that says for which request something happened."""
+    request_id = trace.request_id()
+    if request_id:
+        event.setdefault("request_id", request_id)
+    return event
 
 
 def redact(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

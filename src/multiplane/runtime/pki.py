@@ -1,4 +1,4 @@
-"""A development PKI made on the spot: one authority, one P-256 certificate per site, application, controller.
+"""A development PKI made on the spot: one authority, one P-256 certificate per site, application and office.
 
 For laptops and test beds. The authority's key lies beside everything else, so whoever reads the folder can
 be anybody; in operation, bring certificates of an authority of your own.
@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from multiplane.kernel.errors import Faulty, Refused
-from multiplane.kernel.names import controller_urn, element_urn, slug
+from multiplane.kernel.names import controller_urn, element_urn, operator_urn, slug
 
 LEAF_LIFE: Final = timedelta(days=365)
 AUTHORITY_LIFE: Final = timedelta(days=5 * 365)
@@ -46,6 +46,7 @@ class Pki(msgspec.Struct, frozen=True, kw_only=True):
 
     authority: Path
     controller: Credentials
+    operator: Credentials
     kmes: dict[str, Credentials]
     saes: dict[str, Credentials]
 
@@ -71,8 +72,8 @@ def ensure_pki(folder: Path, domain: str, sites: Mapping[str, Sequence[str]], wa
     """Make what is missing of a domain's PKI, renew what ends within 7 days, keep the rest.
 
     Args:
-        folder: gets `ca.pem`, `ca.key`, `controller.*`, `kme/<site>.*` and `sae/<alias>.*`; keys have
-            mode 0600, folders 0700.
+        folder: gets `ca.pem`, `ca.key`, `controller.*`, `operator.*`, `kme/<site>.*` and `sae/<alias>.*`;
+            keys have mode 0600, folders 0700.
         domain: label of the trust domain.
         sites: the aliases of the applications at each site; aliases are unique in the domain.
         wall_ns: now, Unix nanoseconds of the wall clock.
@@ -94,6 +95,7 @@ def ensure_pki(folder: Path, domain: str, sites: Mapping[str, Sequence[str]], wa
     return Pki(
         authority=folder / "ca.pem",
         controller=ensure(folder / "controller", controller_urn(domain), LOOPBACK),
+        operator=ensure(folder / "operator", operator_urn(domain), ()),
         kmes={site: ensure(folder / "kme" / site, element_urn(domain, site), LOOPBACK) for site in sites},
         saes={
             alias: ensure(folder / "sae" / alias, element_urn(domain, site, alias), ())

@@ -11,24 +11,31 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
+from multiplane.api.operator import StockOutlook
 from multiplane.api.service_connectivity import ClassicalPath, ServiceConnectivity
 from multiplane.api.service_fabric import FabricControl, Order, OrderState
+from multiplane.api.telemetry import Sample
 from multiplane.kernel.errors import Busy, MultiplaneError, Refused
 from multiplane.kernel.names import link_id, site_of
 from multiplane.kernel.nouns import Caller, Ends, ends
+from multiplane.kernel.ports import Bus
 from multiplane.service import control
 from multiplane.service.management import RegisterBook
 from multiplane.service.planes import KmeEntry, KmeListener, PairPhase, PairState, Register
+from multiplane.service.telemetry import StockView
 
 T = TypeVar("T")
 
 
 class ServiceController:
-    """Implements `ServiceControl`; hears the fabric and connectivity."""
+    """Implements `ServiceControl`; hears the fabric, connectivity, and the telemetry of its key managers."""
 
-    def __init__(self, caller: Caller, fabric: FabricControl, connectivity: ServiceConnectivity) -> None:
+    def __init__(
+        self, caller: Caller, fabric: FabricControl, connectivity: ServiceConnectivity, bus: Bus
+    ) -> None:
         self._caller = caller
-        self._fabric, self._connectivity = fabric, connectivity
+        self._fabric, self._connectivity, self._bus = fabric, connectivity, bus
+        self._view = StockView()
         self._book = RegisterBook()
         self._listeners: dict[str, KmeListener] = {}
         self._versions: dict[str, int] = {}
@@ -38,7 +45,8 @@ class ServiceController:
         self._pairs: dict[str, Ends] = {}
 
     async def start(self) -> None:
-        """Hear of orders and of classical paths."""
+        """Hear of stocks, of orders and of classical paths."""
+        self._bus.subscribe(f"{self._caller.domain}.service.telemetry.*.stock", Sample, self._sampled)
         await self._fabric.subscribe(self._caller, self)
         await self._connectivity.subscribe(self._caller, self)
 
@@ -83,6 +91,17 @@ class ServiceController:
             self._paths.pop(pair, None)
         # The fabric may have said more of the order meanwhile.
         return control.pair_state(peer_site, self._orders[order_id], self._paths.get(pair))
+
+    # --- what the key managers tell ------------------------------------------------------------------------
+
+    def _sampled(self, subject: str, sample: Sample) -> None:
+        """A sample of the telemetry plane; one site cannot speak for another."""
+        if sample.subject.split("/")[0] == subject.split(".")[-2]:
+            self._view.note(sample)
+
+    def outlooks(self, now_ns: int) -> tuple[StockOutlook, ...]:
+        """How long each stock of the domain lasts at its present use."""
+        return self._view.outlooks(now_ns)
 
     # --- what the strata below tell ------------------------------------------------------------------------
 

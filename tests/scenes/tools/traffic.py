@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from tests.scenes.tools.accounts import Book, Entry
 from tests.scenes.tools.client014 import Client014, Gone, Key, Said
 from tests.scenes.tools.network import Failed, Network
+from tests.scenes.tools.wire import MIDDLE
 
 LONGEST_WAIT_S = 2.0
 BATCH = 16
@@ -121,8 +122,9 @@ class Traffic:
             await client.connection()
             with self.book.open_request(self._saes[master].kme):
                 keys = await client.enc(self._spelling(slave), self.number)
-        except Gone:
+        except Gone as gone:
             self.book.counts["enc lost"] += 1
+            self.book.counts["enc cut short"] += MIDDLE in str(gone)
             await self._pause(0.05)
             return []
         except Said as said:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 ANSWER_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 10.0
+MIDDLE = " in the middle of an answer"
 
 
 class Violation(AssertionError):
@@ -123,7 +124,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.open = False
-        self._fail(Gone(f"connection lost: {exc or 'closed by the server'}", sent=True))
+        where = MIDDLE if self._buffer or self._head is not None else ""
+        self._fail(Gone(f"connection lost{where}: {exc or 'closed by the server'}", sent=True))
         if not self._closed.done():
             self._closed.set_result(None)
 

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from multiplane.api.device import LinkState
 from multiplane.api.operator import (
+    Condition,
     DoorMessage,
     KmeReport,
     LinkReport,
@@ -91,6 +92,15 @@ class FakeNetwork:
             )
             for seq in range(after_seq + 1, 4)
         )  # fmt: skip
+
+    async def metrics(self, caller: Caller) -> str:
+        return "# HELP multiplane_links Links of the network.\n"
+
+    async def health(self, caller: Caller) -> tuple[Condition, ...]:
+        return (Condition(what="clock", ok=True),)
+
+    async def readiness(self, caller: Caller) -> tuple[Condition, ...]:
+        return (Condition(what="network", ok=True),)
 
     async def stop(self, caller: Caller) -> None:
         raise AssertionError("no command stops a network")

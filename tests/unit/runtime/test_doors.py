@@ -72,6 +72,8 @@ def sample(hint: Any, listener: Callable[[type], object], salt: int = 0) -> Any:
         names = enumerate(hint.__struct_fields__)
         return hint(**{name: sample(fields[name], listener, index) for index, name in names})
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:
+        return sample(parts[0], listener, salt)
     if origin is tuple and parts[-1] is Ellipsis:
         return tuple(sample(parts[0], listener, index) for index in range(2))
     if origin is dict:

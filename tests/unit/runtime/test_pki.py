@@ -48,7 +48,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def all_of(pki: Pki) -> list[Credentials]:
-    return [pki.controller, *pki.kmes.values(), *pki.saes.values()]
+    return [pki.controller, pki.operator, *pki.kmes.values(), *pki.saes.values()]
 
 
 @pytest.fixture
@@ -62,6 +62,7 @@ class TestFiles:
         found = {str(c.certificate.relative_to(folder)): c.principal for c in all_of(pki)}
         assert found == {
             "controller.pem": "urn:qkd:madqci:controller",
+            "operator.pem": "urn:qkd:madqci:operator",
             "kme/quijote.pem": "urn:qkd:madqci:quijote:kme",
             "kme/norte.pem": "urn:qkd:madqci:norte:kme",
             "kme/sur.pem": "urn:qkd:madqci:sur:kme",

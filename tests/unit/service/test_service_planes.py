@@ -6,6 +6,7 @@ import pytest
 from tests.unit.service import kit
 
 from multiplane.api.north import KeyRequest
+from multiplane.api.operations import ProcessFigures
 from multiplane.api.operator import KmeReport, UnitRecord
 from multiplane.api.service_connectivity import ClassicalPath
 from multiplane.api.service_fabric import OrderPhase, OrderState
@@ -185,6 +186,11 @@ class Gone:
         raise Faulty("channel.closed", "gone")
 
 
+async def no_figures() -> tuple[ProcessFigures, ...]:
+    """A desk that nobody asks for figures."""
+    return ()
+
+
 def test_a_unit_is_found_though_a_key_manager_is_gone() -> None:
     async def workload(study: Study) -> None:
         (key,) = await kit.issue(study, "alice-1", "bob-1")
@@ -193,7 +199,15 @@ def test_a_unit_is_found_though_a_key_manager_is_gone() -> None:
             "bob": study.sites["bob"].kme,
             "relay": study.sites["relay"].kme,
         }
-        desk = OperatorDesk(study.centre, study.clock, lambda: kmes, secret=False, stop=lambda: None)
+        desk = OperatorDesk(
+            study.centre,
+            study.clock,
+            lambda: kmes,
+            figures=no_figures,
+            behind_s=study.timeline.behind_s,
+            secret=False,
+            stop=lambda: None,
+        )
         (record,) = await desk.unit(study.centre.caller, key.key_id)
         assert record.key_state == "waiting"
         assert len((await desk.report(study.centre.caller)).kmes) == 2

@@ -31,11 +31,12 @@ class Request(Secret, frozen=True, kw_only=True):
 
 
 class Reply(Secret, frozen=True, kw_only=True):
-    """The answer: status, JSON body, and headers beyond Content-Type and Content-Length."""
+    """The answer: status, body and its media type, and headers beyond Content-Type and Content-Length."""
 
     status: int
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
+    media: str = JSON_TYPE
 
 
 class Failure(Noun, frozen=True, kw_only=True):
@@ -82,6 +83,25 @@ def failure(
     shown = [dict(detail) for detail in details] or [{"status": status}]
     body = msgspec.json.encode(Failure(message=message, details=shown))
     return Reply(status=status, body=body, headers=headers)
+
+
+def failure_of(reply: Reply) -> Failure | None:
+    """What an error answer says, None when a handler chose another form."""
+    try:
+        return msgspec.json.decode(reply.body, type=Failure)
+    except msgspec.DecodeError:
+        return None
+
+
+def named(reply: Reply, request_id: str) -> Reply:
+    """An error answer whose first detail also tells the id of the request, as the log has it."""
+    shown = failure_of(reply)
+    if shown is None:
+        return reply
+    first, *others = shown.details or [{}]
+    details = [{**first, "request_id": request_id}, *others]
+    body = msgspec.json.encode(Failure(message=shown.message, details=details))
+    return msgspec.structs.replace(reply, body=body)
 
 
 def openapi(title: str, version: str, routes: Sequence[Route]) -> dict[str, Any]:

@@ -41,7 +41,6 @@ from multiplane.service.resource import inbound, metering, outbound
 from multiplane.service.resource.blocks import BLOCK_WORD, parse_label, words_of
 
 TICK_NS: Final = 1_000_000_000
-SAMPLE_ALL_TICKS: Final = 10
 
 
 class Kme:
@@ -57,10 +56,9 @@ class Kme:
         self._near: dict[str, NearStock] = {}
         self._far: dict[str, FarStock] = {}
         self._multicast = Multicast(ports, self.near)
+        self._news = telemetry.News()
         self._closed = False
         self._ticking = False
-        self._ticks = 0
-        self._sampled: dict[tuple[str, str], float] = {}
 
     async def start(self) -> None:
         """Read what is stored, enter the register, take this site's parcels."""
@@ -129,14 +127,9 @@ class Kme:
     def _sample(self, now_ns: int) -> None:
         """Publish what has changed, and now and then all of it: telemetry may be lost."""
         subject = f"{self.ports.caller.domain}.service.telemetry.{self.ports.site}.stock"
-        if self._ticks % SAMPLE_ALL_TICKS == 0:
-            self._sampled.clear()
-        self._ticks += 1
-        for sample in telemetry.stock_samples(self._ledgers(), now_ns):
-            if self._sampled.get((sample.subject, sample.name)) != sample.value:
-                self._sampled[sample.subject, sample.name] = sample.value
-                with suppress(MultiplaneError):
-                    self.ports.bus.publish(subject, sample)
+        for sample in self._news.of(telemetry.stock_samples(self._ledgers(), now_ns), now_ns):
+            with suppress(MultiplaneError):  # telemetry may be lost; all is said again after a while
+                self.ports.bus.publish(subject, sample)
 
     # --- North ---------------------------------------------------------------------------------------------
 
@@ -307,6 +300,7 @@ class Kme:
             urn=self.ports.owner,
             pid=self.pid,
             serving=not self._closed,
+            store_ok=not any(stock.poisoned for stock in self._stocks()),
             ledgers=tuple(self._ledgers()),
             counters=self.ports.counters.values(),
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from multiplane.api.operator import PoolLedger, UnitRecord
+from multiplane.kernel import trace
 from multiplane.kernel.errors import Busy, MultiplaneError, Refused
 from multiplane.kernel.ports import Change
 from multiplane.kernel.quantity import NS_PER_S
@@ -282,6 +283,10 @@ class FarStock(Stock):
         if pool is None:
             raise not_found()
         places, names = self._wanted(pool, master, slave, key_ids)
+        for place, _ in places.values():
+            unit = self.book.slot(place.slot)
+            if unit is not None:
+                trace.note("unit", unit.digest)
         keys, changes = pool.take(list(places.values()))
         held, more = self.copies.take(names, slave)
         taken: list[_Taken | TakenCopy] = [

@@ -8,8 +8,11 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
+import structlog
+
 from multiplane.api.operator import PoolLedger, UnitRecord
 from multiplane.api.service_fabric import Parcel
+from multiplane.kernel import trace
 from multiplane.kernel.errors import Busy, Faulty, MultiplaneError, Refused, Unknown
 from multiplane.kernel.quantity import NS_PER_S
 from multiplane.kernel.unit import Phase, endpoint_urn, lifecycle_urn, mint_nonce
@@ -37,6 +40,8 @@ from multiplane.service.resource.blocks import (
 )
 from multiplane.service.resource.outbound import OutboundPool
 from multiplane.service.resource.units import Unit, UnitBook
+
+_log: Final = structlog.get_logger("multiplane.service.kme")
 
 RETRY_NS: Final = 500_000_000
 LONGEST_S: Final = 3600.0
@@ -136,6 +141,7 @@ class NearStock(Stock):
         if unit is None or not self._usable(unit, valid_s):
             unit = await self._open_unit(master, slave, size_bit, valid_s)
         await self.lease(epoch, size_bit, number)
+        trace.note("unit", unit.digest)
         return self.pool.cut(unit.slot, size_bit, number)
 
     async def prepare(self, size_bit: int, number: int) -> int:
@@ -270,6 +276,7 @@ class NearStock(Stock):
         await self.commit(self.book.put(unit))
         far.unit_committed(self.ports.caller, UnitCommitted(epoch=epoch, slot=unit.slot, digest=unit.digest))
         self.ports.counters.add("unit.opened")
+        _log.info("unit.opened", owner=self.ports.owner, peer=self.peer, unit=unit.digest)
         return unit
 
     async def _propose(self, master: str, slave: str, size_bit: int) -> Unit:
@@ -428,6 +435,10 @@ class NearStock(Stock):
 
     def pair_changed(self, state: PairState) -> None:
         """The controller's word about the way to the peer."""
+        if self.state is None or self.state.phase is not state.phase:
+            _log.info(
+                "pair", owner=self.ports.owner, peer=self.peer, phase=state.phase.value, reason=state.reason
+            )
         self.state = state
         self.reason = state.reason or self.reason
         self.wake()

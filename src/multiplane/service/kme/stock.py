@@ -10,6 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Final
+
+import structlog
 
 from multiplane.kernel.errors import Busy, Faulty, MultiplaneError, Unknown
 from multiplane.kernel.ports import Change
@@ -17,6 +20,7 @@ from multiplane.kernel.quantity import NS_PER_S
 from multiplane.service.kme.ports import KmePorts
 
 RELOAD_PAUSE_S = 0.2
+_log: Final = structlog.get_logger("multiplane.service.kme")
 
 
 class Stock:
@@ -74,6 +78,7 @@ class Stock:
         """Serve nobody until the state has been read again."""
         self.ports.counters.add("store.poisoned")
         if not self.poisoned:
+            _log.warning("store.poisoned", owner=self.ports.owner, peer=self.peer, stock=type(self).__name__)
             self.poisoned = True
             self.ports.spawn(self._recover())
 
@@ -88,5 +93,6 @@ class Stock:
                 await asyncio.sleep(RELOAD_PAUSE_S)
                 continue
             self.poisoned = False
+            _log.info("store.recovered", owner=self.ports.owner, peer=self.peer, stock=type(self).__name__)
             self.reloaded()
             return

@@ -1,0 +1,87 @@
+"""Words of operations: figures of processes, listeners and stores, and what is fit to serve. Version 1.
+
+Counts run from the start of a process. Never key material, never key ids.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from multiplane.api.operator import NetworkReport
+from multiplane.kernel.nouns import Noun
+
+LATENCY_BOUNDS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+"""Upper bounds of the classes that latencies are counted in; one more class takes all that is longer."""
+
+
+class RouteFigures(Noun, frozen=True, kw_only=True):
+    """What one listener answered on one route.
+
+    Args:
+        route: last word of its path (`enc_keys`); `none` for requests that met no route.
+        answers: how many, by status.
+        within: how many took at most each of `LATENCY_BOUNDS_S` and more than the one before, then the rest.
+        latency_s: all of them together.
+    """
+
+    route: str
+    answers: dict[str, int]
+    within: tuple[int, ...]
+    latency_s: float
+
+
+class ListenerFigures(Noun, frozen=True, kw_only=True):
+    """One HTTPS listener: `open_connections` and `half_open` are of now."""
+
+    site: str
+    routes: tuple[RouteFigures, ...]
+    open_connections: int
+    half_open: int
+    dropped: int
+    failed_handshakes: int
+
+
+class StoreFigures(Noun, frozen=True, kw_only=True):
+    """One store file. Latencies are of the last few thousand commits, `waiting` and `wal_byte` of now."""
+
+    commits: int
+    failures: int
+    rows: int
+    waiting: int
+    wal_byte: int
+    latency_p50_s: float
+    latency_p99_s: float
+
+
+class DispatcherFigures(Noun, frozen=True, kw_only=True):
+    """The clock of a process at work: what is overdue now, and how late handlers ran since it started.
+
+    All are seconds of the network's own time but `behind_s`, which is wall time.
+    """
+
+    handlers: int
+    behind_s: float
+    late_p50_s: float
+    late_p99_s: float
+    late_max_s: float
+
+
+class ProcessFigures(Noun, frozen=True, kw_only=True):
+    """One process of the network; `name` is its site, or `network` for the one that holds the centre."""
+
+    name: str
+    pid: int
+    cpu_s: float
+    resident_byte: int
+    open_fds: int
+    threads: int
+    dispatcher: DispatcherFigures
+    store: StoreFigures
+    listeners: tuple[ListenerFigures, ...]
+
+
+class NetworkFigures(Noun, frozen=True, kw_only=True):
+    """All that is measured: the operator's report, and every process that answered."""
+
+    report: NetworkReport
+    processes: tuple[ProcessFigures, ...]

@@ -1,0 +1,75 @@
+"""The options of `multiplane up`: what each means, its variable, its help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ScenarioArgument = Annotated[
+    str | None,
+    typer.Argument(
+        envvar="MULTIPLANE_SCENARIO",
+        help="A scenario file, or one that ships: madqci (default), lab3, ring6, pair.",
+    ),
+]
+SpreadOption = Annotated[
+    str | None,
+    typer.Option(
+        envvar="MULTIPLANE_SPREAD",
+        metavar="per-node",
+        help="One process per site instead of one for all.",
+    ),
+]
+RateOption = Annotated[
+    float | None, typer.Option(envvar="MULTIPLANE_RATE", help="Simulated seconds per second (default 1).")
+]
+ForOption = Annotated[
+    str | None,
+    typer.Option("--for", envvar="MULTIPLANE_FOR", metavar="DURATION", help="Stop after 90, 30s, 5m or 1h."),
+]
+PortBaseOption = Annotated[
+    int | None,
+    typer.Option(
+        envvar="MULTIPLANE_PORT_BASE", help="First listening port; by default free ones, kept in DIR."
+    ),
+]
+SeedOption = Annotated[
+    int | None,
+    typer.Option(
+        envvar="MULTIPLANE_SEED", help="Repeatable random numbers for studies: keys are NOT SECRET."
+    ),
+]
+OpsPortOption = Annotated[
+    int | None,
+    typer.Option(
+        envvar="MULTIPLANE_OPS_PORT",
+        help="Port of metrics and probes; by default a free one, kept in DIR.",
+    ),
+]
+GraceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--grace",
+        envvar="MULTIPLANE_GRACE",
+        metavar="DURATION",
+        help="Time that requests have to end when told to stop (default 5s).",
+    ),
+]
+LogOption = Annotated[
+    str | None,
+    typer.Option(envvar="MULTIPLANE_LOG", metavar="human|json", help="Form of the log on stderr."),
+]
+LogLevelOption = Annotated[
+    str | None,
+    typer.Option(
+        envvar="MULTIPLANE_LOG_LEVEL", metavar="LEVEL", help="debug, info (default), warning or error."
+    ),
+]
+AccessLogOption = Annotated[
+    bool, typer.Option("--access-log", envvar="MULTIPLANE_ACCESS_LOG", help="Log every request.")
+]
+ConfigOption = Annotated[
+    Path | None, typer.Option(help="Settings file instead of DIR/multiplane.toml.", show_default=False)
+]

@@ -1,0 +1,330 @@
+"""The figures of a network as metrics, in the text format 0.0.4 of Prometheus. No counting happens here.
+
+Labels are bounded: sites, routes, statuses and the names of reasons come from the network and the code, never
+from a request. Series of single stocks and links are held to `POOLS_SHOWN` and `LINKS_SHOWN`, the first in
+order of name; sums over all are exact.
+
+*Source*: Prometheus, "Exposition formats" and "Metric and label naming".
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from multiplane.api.operations import LATENCY_BOUNDS_S, ListenerFigures, NetworkFigures, ProcessFigures
+from multiplane.api.operator import KmeReport, LinkReport, PoolLedger
+
+MEDIA: Final = "text/plain; version=0.0.4; charset=utf-8"
+POOLS_SHOWN: Final = 1_000
+LINKS_SHOWN: Final = 2_000
+REFUSALS: Final = ("issue", "collect")
+"""First words of the counters of a key manager that count refusals; the rest of the name is the reason."""
+
+Row = tuple[tuple[str, ...], float]
+
+
+def exposition(figures: NetworkFigures) -> str:
+    """All metrics of a network, each with its help and type."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Figures(figures))
+    return generate_latest(registry).decode()
+
+
+class _Figures(Collector):
+    def __init__(self, figures: NetworkFigures) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterator[Metric]:
+        report, processes = self._figures.report, self._figures.processes
+        yield from _network(self._figures)
+        yield from _listeners(processes)
+        yield from _key_managers(report.kmes)
+        yield from _stocks(self._figures)
+        yield from _links(report.links)
+        yield from _stores(processes)
+        yield from _processes(processes)
+
+
+def _gauge(name: str, text: str, labels: Iterable[str], rows: Iterable[Row]) -> Metric:
+    family = GaugeMetricFamily(f"multiplane_{name}", text, labels=tuple(labels))
+    for values, value in rows:
+        family.add_metric(values, value)
+    return family
+
+
+def _counter(name: str, text: str, labels: Iterable[str], rows: Iterable[Row]) -> Metric:
+    family = CounterMetricFamily(f"multiplane_{name}", text, labels=tuple(labels))
+    for values, value in rows:
+        family.add_metric(values, value)
+    return family
+
+
+def _network(figures: NetworkFigures) -> Iterator[Metric]:
+    report = figures.report
+    kmes, links = report.kmes, report.links
+    single: tuple[tuple[str, str, float], ...] = (
+        ("time_seconds", "The network's own Unix time.", report.at_ns / 1e9),
+        ("time_factor", "Simulated seconds per wall second in force.", report.rate),
+        ("secret", "1 when keys come from the machine's entropy, 0 from a seed.", report.secret),
+        ("forwarding_table_version", "Newest version of the forwarding tables.", report.table_version),
+        ("key_managers_serving", "Key managers that serve.", sum(kme.serving for kme in kmes)),
+        ("links", "Links of the network.", len(links)),
+        ("links_up", "Links that make key.", sum(link.state == "up" for link in links)),
+        ("processes", "Processes that gave their figures.", len(figures.processes)),
+    )
+    for name, text, value in single:
+        yield _gauge(name, text, (), [((), value)])
+
+
+def _listeners(processes: tuple[ProcessFigures, ...]) -> Iterator[Metric]:
+    listeners = [listener for process in processes for listener in process.listeners]
+    yield _counter(
+        "http_requests",
+        "Requests answered.",
+        ("site", "route", "status"),
+        [
+            ((listener.site, route.route, status), count)
+            for listener in listeners
+            for route in listener.routes
+            for status, count in route.answers.items()
+        ],
+    )
+    yield _latencies(listeners)
+    parts: tuple[tuple[str, str, Callable[[ListenerFigures], int]], ...] = (
+        (
+            "http_connections_open",
+            "Connections now, half-open ones among them.",
+            lambda x: x.open_connections,
+        ),
+        ("http_connections_half_open", "Connections that have sent no request yet.", lambda x: x.half_open),
+    )
+    for name, text, get in parts:
+        yield _gauge(name, text, ("site",), [((one.site,), get(one)) for one in listeners])
+    yield _counter(
+        "http_connections_dropped",
+        "Connections pushed out or turned away, and handshakes that failed.",
+        ("site", "why"),
+        [
+            row
+            for one in listeners
+            for row in (((one.site, "full"), one.dropped), ((one.site, "handshake"), one.failed_handshakes))
+        ],
+    )
+
+
+def _latencies(listeners: Iterable[ListenerFigures]) -> Metric:
+    family = HistogramMetricFamily(
+        "multiplane_http_request_duration_seconds",
+        "From the request's head to its answer.",
+        labels=("site", "route"),
+    )
+    bounds = [*map(str, LATENCY_BOUNDS_S), "+Inf"]
+    for listener in listeners:
+        for route in listener.routes:
+            total, buckets = 0, []
+            for bound, count in zip(bounds, route.within, strict=True):
+                total += count
+                buckets.append((bound, total))
+            family.add_metric((listener.site, route.route), buckets, sum_value=route.latency_s)
+    return family
+
+
+def _key_managers(kmes: tuple[KmeReport, ...]) -> Iterator[Metric]:
+    refusals: list[Row] = []
+    events: list[Row] = []
+    for kme in kmes:
+        for name, count in kme.counters.items():
+            what, _, reason = name.partition(".")
+            if what in REFUSALS:
+                refusals.append(((kme.name, what, reason), count))
+            elif name not in ("key.issued", "key.collected"):
+                events.append(((kme.name, name), count))
+    yield _gauge(
+        "serving", "1 while a key manager serves.", ("site",), [((k.name,), k.serving) for k in kmes]
+    )
+    yield _gauge(
+        "store_ok",
+        "0 while a stock is read again after a commit.",
+        ("site",),
+        [((k.name,), k.store_ok) for k in kmes],
+    )
+    for word in ("issued", "collected"):
+        rows = [((kme.name,), kme.counters.get(f"key.{word}", 0)) for kme in kmes]
+        yield _counter(f"keys_{word}", f"Keys {word}.", ("site",), rows)
+    yield _counter(
+        "refusals", "Key requests not granted, by reason.", ("site", "request", "reason"), refusals
+    )
+    yield _counter("events", "Other events that a key manager counts.", ("site", "event"), events)
+
+
+def _stocks(figures: NetworkFigures) -> Iterator[Metric]:
+    kmes, outlooks = figures.report.kmes, figures.report.outlooks
+    pools = [(kme.name, ledger) for kme in kmes for ledger in kme.ledgers]
+    sums: Counter[tuple[str, str, str]] = Counter()
+    for site, ledger in pools:
+        for account, amount_bit in _accounts(ledger):
+            sums[site, ledger.side, account] += amount_bit
+    yield _gauge(
+        "key_bits",
+        "Accounts of the key of a site: made = stock + delivered + burnt + expired.",
+        ("site", "side", "account"),
+        list(sums.items()),
+    )
+    yield _gauge("pools", "Stocks that key managers hold, both sides counted.", (), [((), len(pools))])
+    unclosed = sum(not ledger.closes for _, ledger in pools)
+    yield _gauge(
+        "ledgers_unclosed", "Stocks whose accounts disagree with what lies there.", (), [((), unclosed)]
+    )
+    shown = pools[:POOLS_SHOWN]
+    yield _gauge(
+        "pool_key_bits",
+        f"The same accounts of one stock; the first {POOLS_SHOWN} stocks only.",
+        ("site", "peer", "side", "account"),
+        [
+            ((site, ledger.peer, ledger.side, account), amount_bit)
+            for site, ledger in shown
+            for account, amount_bit in _accounts(ledger)
+        ],
+    )
+    lasting = [(one.owner, one.peer, math.inf if one.lasts_s is None else one.lasts_s) for one in outlooks]
+    yield _gauge(
+        "pool_lasts_seconds",
+        f"Until a stock is empty at its present use without new key; the first {POOLS_SHOWN} stocks only.",
+        ("site", "peer"),
+        [((site, peer), lasts_s) for site, peer, lasts_s in lasting[:POOLS_SHOWN]],
+    )
+    shortest: dict[str, float] = {}
+    for site, _, lasts_s in lasting:
+        shortest[site] = min(lasts_s, shortest.get(site, math.inf))
+    yield _gauge(
+        "stock_lasts_seconds",
+        "The shortest such time of a site, over all of its stocks.",
+        ("site",),
+        [((site,), lasts_s) for site, lasts_s in shortest.items()],
+    )
+
+
+def _accounts(ledger: PoolLedger) -> tuple[tuple[str, int], ...]:
+    return (
+        ("made", ledger.made_bit),
+        ("stock", ledger.stock_bit),
+        ("delivered", ledger.delivered_bit),
+        ("burnt", ledger.burnt_bit),
+        ("expired", ledger.expired_bit),
+    )
+
+
+def _links(links: tuple[LinkReport, ...]) -> Iterator[Metric]:
+    fates: Counter[str] = Counter()
+    for link in links:
+        fates.update(link.parcels)
+    yield _counter(
+        "relay_parcels",
+        "Parcels by what became of them, over all links.",
+        ("fate",),
+        [((fate,), count) for fate, count in sorted(fates.items())],
+    )
+    shown = links[:LINKS_SHOWN]
+    parts: tuple[tuple[str, str, Callable[[LinkReport], float]], ...] = (
+        ("link_up", "1 while a link makes key.", lambda link: link.state == "up"),
+        ("link_key_rate_bits_per_second", "Key rate of a link.", lambda link: link.rate_bit_per_s),
+        ("link_qber_ratio", "Quantum bit error ratio of a link.", lambda link: link.qber),
+        ("link_stock_bits", "Key that a link holds at the end that holds less.", lambda link: link.stock_bit),
+    )
+    for name, text, get in parts:
+        yield _gauge(name, text, ("link",), [((_name(link),), get(link)) for link in shown])
+    yield _counter(
+        "link_parcels_dropped",
+        "Parcels that a link lost, for whatever reason.",
+        ("link",),
+        [((_name(link),), _dropped(link)) for link in shown],
+    )
+
+
+def _name(link: LinkReport) -> str:
+    return f"{link.a}--{link.b}"
+
+
+def _dropped(link: LinkReport) -> int:
+    return sum(count for fate, count in link.parcels.items() if fate.startswith("dropped"))
+
+
+def _stores(processes: tuple[ProcessFigures, ...]) -> Iterator[Metric]:
+    label = ("process",)
+    counters: tuple[tuple[str, str, Callable[[ProcessFigures], float]], ...] = (
+        ("store_commits", "Commits answered as durable.", lambda one: one.store.commits),
+        ("store_commit_failures", "Commits answered as failed.", lambda one: one.store.failures),
+        ("store_rows_written", "Rows made durable.", lambda one: one.store.rows),
+    )
+    for name, text, get in counters:
+        yield _counter(name, text, label, [((one.name,), get(one)) for one in processes])
+    yield _gauge(
+        "store_commits_waiting",
+        "Commits in the queue now.",
+        label,
+        [((p.name,), p.store.waiting) for p in processes],
+    )
+    yield _gauge(
+        "store_log_bytes",
+        "Size of the write-ahead log.",
+        label,
+        [((one.name,), one.store.wal_byte) for one in processes],
+    )
+    yield _gauge(
+        "store_commit_duration_seconds",
+        "From a commit's call to its answer, over the last few thousand.",
+        ("process", "quantile"),
+        [
+            row
+            for one in processes
+            for row in (
+                ((one.name, "0.5"), one.store.latency_p50_s),
+                ((one.name, "0.99"), one.store.latency_p99_s),
+            )
+        ],
+    )
+
+
+def _processes(processes: tuple[ProcessFigures, ...]) -> Iterator[Metric]:
+    label = ("process",)
+    yield _counter("process_cpu_seconds", "Processor time.", label, [((p.name,), p.cpu_s) for p in processes])
+    gauges: tuple[tuple[str, str, Callable[[ProcessFigures], float]], ...] = (
+        ("process_resident_memory_bytes", "Resident memory.", lambda one: one.resident_byte),
+        ("process_open_fds", "Open file descriptors.", lambda one: one.open_fds),
+        ("process_threads", "Threads.", lambda one: one.threads),
+        (
+            "dispatcher_behind_seconds",
+            "Wall time by which work is overdue now.",
+            lambda o: o.dispatcher.behind_s,
+        ),
+    )
+    for name, text, get in gauges:
+        yield _gauge(name, text, label, [((one.name,), get(one)) for one in processes])
+    yield _counter(
+        "dispatcher_handlers",
+        "Handlers that the dispatcher has run.",
+        label,
+        [((one.name,), one.dispatcher.handlers) for one in processes],
+    )
+    yield _gauge(
+        "dispatcher_lateness_seconds",
+        "How late handlers ran, in network time, since the start.",
+        ("process", "quantile"),
+        [
+            row
+            for one in processes
+            for row in (
+                ((one.name, "0.5"), one.dispatcher.late_p50_s),
+                ((one.name, "0.99"), one.dispatcher.late_p99_s),
+                ((one.name, "1"), one.dispatcher.late_max_s),
+            )
+        ],
+    )
