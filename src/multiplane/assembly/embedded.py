@@ -15,12 +15,13 @@ from multiplane.assembly.layout import (
     faults_of,
     ready_of,
     rules_of,
+    tell_put_back,
     twin_seed,
     wall_ns,
 )
 from multiplane.assembly.ready import Ready
 from multiplane.assembly.site import Site, SiteParts
-from multiplane.assembly.state import kek_of
+from multiplane.assembly.state import NETWORK, STORE_FILE
 from multiplane.fabric.planes import NodeControl
 from multiplane.kernel.names import element_urn
 from multiplane.runtime.channel_local import LocalChannels
@@ -38,7 +39,9 @@ class Embedded:
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
         self._faults = faults_of(fault_script(None))
-        self._store = SqliteStore(ground.state.path / "store.sqlite", self._faults)
+        state = ground.state
+        self._store = SqliteStore(state.path / STORE_FILE, self._faults, witness=state.witness(NETWORK))
+        tell_put_back(ground, self._store.put_back)
         self._sites: dict[str, Site] = {}
         self.centre: Centre
         self.ready: Ready
@@ -76,7 +79,7 @@ class Embedded:
                 bus=ground.bus,
                 store=self._store,
                 entropy=entropy_for(owner, boot, settings.seed),
-                vault=Vault(derive(kek_of(ground.state.path), owner)),
+                vault=Vault(derive(ground.kek, owner)),
                 faults=self._faults,
                 device=self.centre.device,
                 control=self.centre.control,

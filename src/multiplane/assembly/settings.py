@@ -77,6 +77,7 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
         for_s: stop after so many wall seconds; None = until told.
         port_base: first of the listening ports; None = free ones, remembered in `state`.
         seed: makes random numbers repeatable and NOT SECRET; None = entropy of the machine.
+        kek_command: prints the key-encryption key of the stores; None = none is run (see assembly/kek.py).
     """
 
     state: Path
@@ -86,6 +87,7 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
     for_s: float | None = None
     port_base: int | None = None
     seed: int | None = None
+    kek_command: str | None = None
     keys: KeySettings = KeySettings()
     pairing: PairingPolicy = PairingPolicy()
 
@@ -103,7 +105,7 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
 # What each section may hold; lists of tables are written with a trailing [].
 _SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "": ("up", "keys", "pairing"),
-    "up": ("scenario", "spread", "rate", "for_s", "port_base", "seed"),
+    "up": ("scenario", "spread", "rate", "for_s", "port_base", "seed", "kek_command"),
     "keys": KeySettings.__struct_fields__,
     "pairing": PairingPolicy.__struct_fields__,
     "pairing.rules[]": ("master", "slave", "allow"),

@@ -7,19 +7,19 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
-
 from multiplane.api.operator import Operator
 from multiplane.api.scenario import Scenario
 from multiplane.assembly.control import OPERATOR_DOOR, SCENARIO_DOOR, SOCKET_NAME
 from multiplane.assembly.desk import OperatorDesk
 from multiplane.assembly.embedded import Embedded
+from multiplane.assembly.kek import kek_check, kek_of
 from multiplane.assembly.layout import Ground, wall_ns
 from multiplane.assembly.ready import FILE_NAME, Ready, write
 from multiplane.assembly.settings import UpSettings
 from multiplane.assembly.spread import Spread
-from multiplane.assembly.state import StateDirectory
+from multiplane.assembly.state import StateDirectory, other_kek
 from multiplane.assembly.tasks import Tasks
+from multiplane.assembly.world_digest import world_digest
 from multiplane.kernel.errors import Faulty, Refused
 from multiplane.kernel.ports import Channel
 from multiplane.runtime.bus_memory import MemoryBus
@@ -60,7 +60,9 @@ async def run_up(
         on_ready: told when every key manager serves, and again when a site has come back.
     """
     world = load_world(settings.scenario)
-    state = StateDirectory(settings.state, world.name, msgspec.json.encode(world), spread=settings.spread)
+    state = StateDirectory(settings.state, world.name, world_digest(world), spread=settings.spread)
+    kek = kek_of(state.path, settings.kek_command)
+    state.check_kek(kek_check(kek))
     sites = {place.name: list(place.saes) for place in world.sites}
     pki = ensure_pki(state.path / "pki", world.domain, sites, wall_ns())
     clock = PacedClock(max(wall_ns(), state.latest_ns), settings.rate)
@@ -77,6 +79,7 @@ async def run_up(
         world=world,
         state=state,
         pki=pki,
+        kek=kek,
         clock=clock,
         timeline=timeline,
         bus=MemoryBus(),
@@ -93,7 +96,11 @@ async def run_up(
     try:
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(layout.close)
-            await layout.start()
+            try:
+                await layout.start()
+            except Faulty as error:
+                raise other_kek(state.path) if error.code == "seal.broken" else error from None
+            state.remember_kek(kek_check(kek))
             await _open_desk(stack, ground, layout, stopping.set)
             ready(layout.ready)
             tasks.spawn(_note_time(state, clock))

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import Abort, Exit, TyperException
 
-from multiplane.cli import inspection, keys, links, starting
+from multiplane.cli import inspection, keys, links, starting, upkeep
 from multiplane.kernel.errors import MultiplaneError
 
 BAD_INPUT: Final = 2
@@ -17,7 +17,10 @@ REFUSED: Final = 1
 INTERRUPTED: Final = 130
 
 # Codes that blame what was typed or written rather than the state of the network.
-_INPUT_CODES: Final = ("settings.", "scenario.", "input.", "state.")
+_INPUT_CODES: Final = (
+    *("settings.", "scenario.", "input.", "state.", "backup."),
+    *("store.", "pki.", "port.", "host.", "control.already", "control.path", "control.not_a"),
+)
 
 
 class OneLineErrors(TyperGroup):
@@ -73,6 +76,7 @@ starting.add_to(app)
 inspection.add_to(app)
 keys.add_to(app)
 links.add_to(app)
+upkeep.add_to(app)
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from multiplane.assembly.settings import UpSettings, load
 from multiplane.assembly.up import run_up
 from multiplane.cli.live import open_board, watch
 from multiplane.cli.network import DEFAULT_STATE, StateOption
+from multiplane.cli.upkeep import KekCommandOption
 
 _UNIT_S: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -71,6 +72,7 @@ def up(
             envvar="MULTIPLANE_SEED", help="Repeatable random numbers for studies: keys are NOT SECRET."
         ),
     ] = None,
+    kek_command: KekCommandOption = None,
     config: Annotated[
         Path | None, typer.Option(help="Settings file instead of DIR/multiplane.toml.", show_default=False)
     ] = None,
@@ -98,6 +100,7 @@ def up(
         "for_s": None if for_text is None else duration_s(for_text),
         "port_base": port_base,
         "seed": seed,
+        "kek_command": kek_command,
     }
     raise typer.Exit(asyncio.run(run(load(state, given, config))))
 

@@ -37,6 +37,9 @@ KNOWN_POINTS: Final = frozenset(
         "reconcile.after",
         "answer.before",
         "answer.after",
+        "fabric.pad_spent",
+        "migrate.before",
+        "migrate.after",
     }
 )
 SLOWEST_S: Final = 3600.0

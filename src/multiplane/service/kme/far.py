@@ -77,6 +77,16 @@ class FarStock(Stock):
         self.book = UnitBook.load(units.FAR_KIND, self.peer, self.pool.epoch, rows)
         self._boot = 0  # parcels on their way may be copies of blocks used up: wait for the next hello
 
+    def forget(self) -> list[Change]:
+        """The rows come from a backup: burn all keys, they may have been delivered. The rows to commit.
+
+        Under a secret that the near side does not know the epoch is known to nobody; it will begin another.
+        """
+        if self.pool is None:
+            return []
+        epoch = self.pool.epoch
+        return [*self.pool.renew(epoch, self.ports.entropy.take(32)), *self.book.renew(epoch)]
+
     async def restore(self) -> None:
         """Put keys back whose commit was reported failed but has lasted."""
         while self._unanswered:
