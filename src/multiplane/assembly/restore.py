@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -41,11 +42,15 @@ UNPACKED: Final = "restoring.d"
 MOST_MANIFEST_BYTE: Final = 1 << 20
 MOST_SEAL_BYTE: Final = 1 << 10
 _CHUNK_BYTE: Final = 1 << 20
+# All that the reader of archives is known to say about one that is none, or not one of ours.
+_BROKEN: Final = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 _NAME: Final = re.compile(
     rf"{re.escape(NETWORK_FILE)}|(?:{SITES_FOLDER}/[a-z0-9-]{{1,63}}/)?{re.escape(STORE_FILE)}"
     rf"|{re.escape(PKI)}|{re.escape(settings.FILE_NAME)}|{keks.FILE_NAME}"
 )
-_PKI_NAME: Final = re.compile(r"(?:(?:kme|sae)/)?[a-z0-9-]{1,63}\.[a-z]{1,8}")
+_PKI  # All that the reader of archives is known to say about one that is none, or not one of ours.
+_BROKEN: Final = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
+_NAME: Final = re.compile(r"(?:(?:kme|sae)/)?[a-z0-9-]{1,63}\.[a-z]{1,8}")
 
 
 def restore(
@@ -71,8 +76,8 @@ def restore(
     try:
         with zipfile.ZipFile(archive) as opened:
             return _restore(opened, archive, state, site=site, replace=replace, kek_command=kek_command)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-        raise _damaged(archive, str(error)) from error
+    except _BROKEN as error:
+        raise _damaged(archive, f"{type(error).__name__}: {error}") from error
     except OSError as error:
         where = error.filename or archive
         reason = f"{where}: {error.strerror or error}: check the file, its owner and the free space"
