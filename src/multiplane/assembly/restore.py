@@ -48,9 +48,7 @@ _NAME: Final = re.compile(
     rf"{re.escape(NETWORK_FILE)}|(?:{SITES_FOLDER}/[a-z0-9-]{{1,63}}/)?{re.escape(STORE_FILE)}"
     rf"|{re.escape(PKI)}|{re.escape(settings.FILE_NAME)}|{keks.FILE_NAME}"
 )
-_PKI  # All that the reader of archives is known to say about one that is none, or not one of ours.
-_BROKEN: Final = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
-_NAME: Final = re.compile(r"(?:(?:kme|sae)/)?[a-z0-9-]{1,63}\.[a-z]{1,8}")
+_PKI_NAME: Final = re.compile(r"(?:(?:kme|sae)/)?[a-z0-9-]{1,63}\.[a-z]{1,8}")
 
 
 def restore(

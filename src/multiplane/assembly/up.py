@@ -9,6 +9,7 @@ from pathlib import Path
 
 from multiplane.api.operator import Operator
 from multiplane.api.scenario import Scenario
+from multiplane.assembly import host
 from multiplane.assembly.control import OPERATOR_DOOR, SCENARIO_DOOR, SOCKET_NAME
 from multiplane.assembly.desk import OperatorDesk
 from multiplane.assembly.embedded import Embedded
@@ -64,6 +65,7 @@ async def run_up(
     kek = kek_of(state.path, settings.kek_command)
     state.check_kek(kek_check(kek))
     sites = {place.name: list(place.saes) for place in world.sites}
+    host.require(world, state.path, spread=settings.spread)
     pki = ensure_pki(state.path / "pki", world.domain, sites, wall_ns())
     clock = PacedClock(max(wall_ns(), state.latest_ns), settings.rate)
     tasks, stopping = Tasks(), asyncio.Event()
@@ -96,11 +98,7 @@ async def run_up(
     try:
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(layout.close)
-            try:
-                await layout.start()
-            except Faulty as error:
-                raise other_kek(state.path) if error.code == "seal.broken" else error from None
-            state.remember_kek(kek_check(kek))
+            await _start(layout, state, kek)
             await _open_desk(stack, ground, layout, stopping.set)
             ready(layout.ready)
             tasks.spawn(_note_time(state, clock))
@@ -117,6 +115,15 @@ async def run_up(
     if failed:
         raise Faulty("network.failed", f"the dispatcher stopped: {type(failed[0]).__name__}")
     return 0
+
+
+async def _start(layout: Embedded | Spread, state: StateDirectory, kek: bytes) -> None:
+    """Bring all up; once every store has opened, its key-encryption key is the one of the directory."""
+    try:
+        await layout.start()
+    except Faulty as error:
+        raise other_kek(state.path) if error.code == "seal.broken" else error from None
+    state.remember_kek(kek_check(kek))
 
 
 async def _open_desk(

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import re
 import signal
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -14,8 +13,7 @@ import typer
 from multiplane.assembly.settings import UpSettings, load
 from multiplane.assembly.up import run_up
 from multiplane.cli.live import open_board, watch
-from multiplane.cli.network import DEFAULT_STATE, StateOption
-from multiplane.cli.upkeep import KekCommandOption
+from multiplane.cli.network import DEFAULT_STATE, ConfigOption, KekCommandOption, StateOption
 
 _UNIT_S: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -73,9 +71,7 @@ def up(
         ),
     ] = None,
     kek_command: KekCommandOption = None,
-    config: Annotated[
-        Path | None, typer.Option(help="Settings file instead of DIR/multiplane.toml.", show_default=False)
-    ] = None,
+    config: ConfigOption = None,
 ) -> None:
     """Start a network in the foreground and show it; Ctrl-C stops it cleanly.
 

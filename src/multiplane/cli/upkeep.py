@@ -1,34 +1,72 @@
-"""Commands that look after a state directory: state backup, state restore."""
+"""Commands that look after a network: doctor, state backup, state restore."""
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from multiplane.assembly.backup import Manifest, backup
+from multiplane.assembly.doctor import diagnose
+from multiplane.assembly.findings import Grade
 from multiplane.assembly.restore import restore
-from multiplane.cli.network import DEFAULT_STATE, JsonOption, StateOption, print_json
+from multiplane.cli.network import (
+    DEFAULT_STATE,
+    ConfigOption,
+    JsonOption,
+    KekCommandOption,
+    StateOption,
+    print_json,
+)
+from multiplane.cli.view import finding_lines
 
 state_group = typer.Typer(
     no_args_is_help=True, help="Back a state directory up, and restore it without issuing any key again."
 )
-KekCommandOption = Annotated[
-    str | None,
-    typer.Option(
-        "--kek-command",
-        envvar="MULTIPLANE_KEK_COMMAND",
-        metavar="COMMAND",
-        help="Prints the key-encryption key as 64 hexadecimal digits; by default DIR/kek is read.",
-    ),
-]
 SHOWN_BYTE: Final = 1024
 
 
 def add_to(app: typer.Typer) -> None:
     """Hang the commands of this module on the application."""
+    app.command()(doctor)
     app.add_typer(state_group, name="state")
+
+
+def doctor(
+    *,
+    scenario: Annotated[
+        str | None,
+        typer.Argument(
+            envvar="MULTIPLANE_SCENARIO",
+            help="What is to run; by default what the settings or the directory say.",
+        ),
+    ] = None,
+    state: StateOption = DEFAULT_STATE,
+    config: ConfigOption = None,
+    kek_command: KekCommandOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Look at everything a network stands on, and say what to do about what is wrong. Changes nothing.
+
+    Machine, settings, state directory, clocks, certificates, stores, ledgers; while the network runs or not.
+    Exit code 1 when something fails; warnings alone are 0.
+
+    Examples:
+
+        multiplane doctor
+
+        multiplane doctor my-network.toml --state ./mine --json
+    """
+    findings = asyncio.run(diagnose(state.absolute(), scenario, {"kek_command": kek_command}, config))
+    if as_json:
+        print_json(findings)
+    else:
+        for line in finding_lines(findings):
+            typer.echo(line)
+    if any(finding.verdict is Grade.FAIL for finding in findings):
+        raise typer.Exit(1)
 
 
 @state_group.command("backup")

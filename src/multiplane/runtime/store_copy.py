@@ -13,7 +13,7 @@ import msgspec
 from multiplane.kernel.errors import Faulty
 from multiplane.runtime.faults import NoFaults
 from multiplane.runtime.store_life import TOKEN_BYTE, set_token
-from multiplane.runtime.store_sqlite import MIGRATIONS, SqliteStore
+from multiplane.runtime.store_sqlite import MIGRATIONS, SqliteStore, held
 
 PATIENCE_S = 5.0
 
@@ -53,15 +53,17 @@ def copy_store(source: Path, target: Path) -> None:
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection that cannot write, beside a process that does. Raises: Faulty(`store.damaged`)."""
+    log = path.with_name(path.name + "-wal")
+    # A file at rest is read as it lies: else SQLite would leave an empty log beside it.
+    how = "mode=ro" if held(path) or log.exists() else "immutable=1"
     try:
         reader = sqlite3.connect(
-            path.absolute().as_uri() + "?mode=rw", uri=True, timeout=PATIENCE_S, isolation_level=None
+            f"{path.absolute().as_uri()}?{how}", uri=True, timeout=PATIENCE_S, isolation_level=None
         )
     except sqlite3.Error as error:
         raise Faulty("store.damaged", f"path: {path} cannot be opened as a store: {error}") from error
     with contextlib.closing(reader):
         try:
-            reader.execute("PRAGMA query_only = ON")
             yield reader
         except sqlite3.DatabaseError as error:
             raise Faulty("store.damaged", f"path: {path} cannot be read as a store: {error}") from error

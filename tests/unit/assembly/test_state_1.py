@@ -1,4 +1,4 @@
-"""A state directory of the first version, as it was written: it is its scenario's still, and its rows open."""
+"""A state directory of the first version, as it was written: of its scenario still; its rows open."""
 
 from __future__ import annotations
 
