@@ -52,7 +52,7 @@ app = typer.Typer(
     name="multiplane",
     cls=OneLineErrors,
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="""A quantum network on your machine: a real topology as a living network, and keys from it.
@@ -69,8 +69,12 @@ app = typer.Typer(
 
         multiplane unit show KEY_ID
 
+    When something is wrong:
+
+        multiplane doctor
+
     Every command finds the network by --state DIR, or MULTIPLANE_STATE, or ./multiplane-state.
-    Exit codes: 0 done, 1 the network refused or does not run, 2 the input is wrong.""",
+    Exit codes: 0 done, 1 the network refused or does not run, 2 the input, or what a command needs, is wrong.""",
 )
 starting.add_to(app)
 inspection.add_to(app)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 from collections.abc import Awaitable, Callable
@@ -77,21 +78,18 @@ def read_ready(state: Path) -> Ready:
 def check_listening(state: Path, ready: Ready) -> None:
     """Refuse at once where a network has ended without taking its ready.json away.
 
-    Raises: Refused(`control.not_running`).
+    Raises: Refused(`control.not_running`) when nothing listens at any key manager's address.
     """
     for kme in ready.kmes.values():
         host, _, port = kme.url.removeprefix("https://").partition(":")
-        try:
+        with contextlib.suppress(ConnectionRefusedError):
             socket.create_connection((host, int(port)), CONNECT_S).close()
-        except ConnectionRefusedError as error:
-            reason = (
-                f"nothing listens at {kme.url}, which {state / FILE_NAME} names: "
-                f"start the network with `multiplane up --state {state}`"
-            )
-            raise Refused("control.not_running", reason) from error
-        except (OSError, ValueError):
-            continue
-        return
+            return
+    raise Refused(
+        "control.not_running",
+        f"nothing listens where {state / FILE_NAME} says: "
+        f"start the network with `multiplane up --state {state}`",
+    )
 
 
 def print_json(value: Any) -> None:

@@ -72,7 +72,7 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
 def examine(path: Path) -> StoreFacts:
     """Schema and soundness of a store file; it may be in use. Raises: Faulty(`store.damaged`)."""
     with reading(path) as reader:
-        found = str(reader.execute("PRAGMA integrity_check(1)").fetchone()[0])
+        found = " ".join(str(reader.execute("PRAGMA integrity_check(1)").fetchone()[0]).split())
         return StoreFacts(
             schema=reader.execute("PRAGMA user_version").fetchone()[0],
             known_schema=len(MIGRATIONS),
