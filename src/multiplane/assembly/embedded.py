@@ -19,13 +19,14 @@ from multiplane.assembly.layout import (
     faults_of,
     ready_of,
     rules_of,
+    tell_put_back,
     trust_of,
     twin_seed,
     wall_ns,
 )
 from multiplane.assembly.ready import Ready
 from multiplane.assembly.site import Site, SiteParts
-from multiplane.assembly.state import kek_of
+from multiplane.assembly.state import NETWORK, STORE_FILE
 from multiplane.fabric.planes import NodeControl
 from multiplane.kernel.names import element_urn
 from multiplane.runtime.channel_local import LocalChannels
@@ -43,7 +44,9 @@ class Embedded:
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
         self._faults = faults_of(fault_script(None))
-        self._store = SqliteStore(ground.state.path / "store.sqlite", self._faults)
+        state = ground.state
+        self._store = SqliteStore(state.path / STORE_FILE, self._faults, witness=state.witness(NETWORK))
+        tell_put_back(ground, self._store.put_back)
         self._sites: dict[str, Site] = {}
         self._controls: dict[str, NodeControl] = {}
         self.trusts: list[Trust] = []
@@ -64,9 +67,8 @@ class Embedded:
         )
         await self.centre.start()
         channels = LocalChannels(ground.timeline)
-        kek = kek_of(ground.state.path)
         for (name, serves), site_boot in zip(applications.items(), boots, strict=True):
-            self._sites[name] = self._site(name, serves, site_boot, channels, kek)
+            self._sites[name] = self._site(name, serves, site_boot, channels)
         for name, site in self._sites.items():
             await site.start()
             self.centre.fabric.node_joined(name)
@@ -82,7 +84,6 @@ class Embedded:
         applications: tuple[Application, ...],
         boot: int,
         channels: LocalChannels,
-        kek: bytes,
     ) -> Site:
         ground, settings = self._ground, self._ground.settings
         owner = element_urn(ground.world.domain, name)
@@ -97,7 +98,7 @@ class Embedded:
                 bus=ground.bus,
                 store=self._store,
                 entropy=entropy_for(owner, boot, settings.seed),
-                vault=Vault(derive(kek, owner)),
+                vault=Vault(derive(ground.kek, owner)),
                 faults=self._faults,
                 device=self.centre.device,
                 control=self.centre.control,

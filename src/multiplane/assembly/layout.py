@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -42,6 +42,7 @@ class Ground:
     world: World
     state: StateDirectory
     pki: Pki
+    kek: bytes = field(repr=False)
     clock: PacedClock
     timeline: Dispatcher
     bus: MemoryBus
@@ -63,6 +64,12 @@ class Layout(Protocol):
     def hang_up(self) -> None:
         """Pass SIGHUP on to other processes of this network."""
         ...
+
+
+def tell_put_back(ground: Ground, put_back: bool) -> None:
+    """Say that a store was put back from a copy, if it was."""
+    if put_back:
+        ground.say("the store was put back from a copy: its stock is burnt, new keys are made")
 
 
 def applications_by_site(world: World) -> dict[str, tuple[Application, ...]]:

@@ -98,6 +98,7 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
         log: lines for people, or JSON.
         log_level: the lowest level that is logged.
         access_log: whether each request becomes a log event.
+        kek_command: prints the key-encryption key of the stores; None = none is run (see assembly/kek.py).
     """
 
     state: Path
@@ -112,6 +113,7 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
     log: Literal["human", "json"] = "human"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     access_log: bool = False
+    kek_command: str | None = None
     keys: KeySettings = KeySettings()
     pairing: PairingPolicy = PairingPolicy()
     metering: MeterPolicy = MeterPolicy()

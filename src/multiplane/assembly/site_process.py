@@ -16,11 +16,20 @@ import msgspec
 from multiplane.api.device import QkdDevice
 from multiplane.api.operations import ProcessFigures
 from multiplane.assembly.figures import process_figures
+from multiplane.assembly.kek import kek_of
 from multiplane.assembly.layout import entropy_for, faults_of, trust_of, wall_ns
 from multiplane.assembly.site import HOST, Site, SiteParts, identify
-from multiplane.assembly.state import kek_of
+from multiplane.assembly.state import STORE_FILE, other_kek
 from multiplane.assembly.tasks import Tasks
-from multiplane.assembly.uplink import SERVICE, SiteOrders, SiteProbe, Uplink, UplinkBus
+from multiplane.assembly.uplink import (
+    REFUSED,
+    SERVICE,
+    Refusal,
+    SiteOrders,
+    SiteProbe,
+    Uplink,
+    UplinkBus,
+)
 from multiplane.fabric.planes import NodeControl
 from multiplane.kernel.errors import MultiplaneError
 from multiplane.kernel.names import controller_urn, element_urn
@@ -60,7 +69,7 @@ async def run(orders: SiteOrders) -> int:
         stack.push_async_callback(tasks.close)
         stack.callback(ticking.cancel)
         faults = faults_of(orders.faults)
-        store = SqliteStore(Path(orders.folder) / "store.sqlite", faults)
+        store = SqliteStore(Path(orders.folder) / STORE_FILE, faults, witness=Path(orders.witness))
         stack.callback(store.close)
         boot = await next_boot_epoch(store, caller.principal)
         trust = trust_of(
@@ -154,7 +163,7 @@ def _site(
             bus=UplinkBus(remote(Uplink, session, "uplink"), caller),
             store=store,
             entropy=entropy_for(caller.principal, boot, orders.seed),
-            vault=Vault(derive(kek_of(Path(orders.state)), caller.principal)),
+            vault=Vault(derive(kek_of(Path(orders.state), orders.kek_command, make=False), caller.principal)),
             faults=faults,
             device=remote(QkdDevice, session, "device"),
             control=remote(ServiceControl, session, "service"),
@@ -183,8 +192,9 @@ def main() -> int:
     except asyncio.CancelledError:  # told twice to stop
         return 0
     except MultiplaneError as error:
-        print(f"{orders.site}: {error.reason}", file=sys.stderr)  # noqa: T201
-        return 2
+        told = other_kek(Path(orders.state)) if error.code == "seal.broken" else error
+        sys.stdout.buffer.write(msgspec.json.encode(Refusal(code=told.code, reason=told.reason)))
+        return REFUSED
 
 
 if __name__ == "__main__":

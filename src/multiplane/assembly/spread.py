@@ -11,7 +11,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -27,12 +27,14 @@ from multiplane.assembly.layout import (
     fault_script,
     ready_of,
     rules_of,
+    tell_put_back,
     trust_of,
     twin_seed,
 )
 from multiplane.assembly.ready import Ready
 from multiplane.assembly.site import HOST, identify
-from multiplane.assembly.uplink import SERVICE, SiteOrders, SiteProbe, Uplink
+from multiplane.assembly.state import NETWORK, STORE_FILE
+from multiplane.assembly.uplink import REFUSED, SERVICE, Refusal, SiteOrders, SiteProbe, Uplink
 from multiplane.fabric.planes import NodeControl
 from multiplane.kernel.errors import Busy, Faulty, MultiplaneError, Refused
 from multiplane.kernel.names import element_urn, site_of
@@ -74,12 +76,15 @@ class Spread:
 
     def __init__(self, ground: Ground, ready_again: Callable[[Ready], None]) -> None:
         self._ground, self._ready_again = ground, ready_again
-        self._store = SqliteStore(ground.state.path / "store.sqlite", NoFaults())
+        state = ground.state
+        self._store = SqliteStore(state.path / STORE_FILE, NoFaults(), witness=state.witness(NETWORK))
+        tell_put_back(ground, self._store.put_back)
         self._sites = {place.name: SiteProcess(place.name) for place in ground.world.sites}
         self._orders: dict[str, SiteOrders] = {}
         self.trusts: list[Trust] = []
         self._closing = False
         self._complete = False
+        self._refused: asyncio.Future[Refusal] = asyncio.get_running_loop().create_future()
         self.centre: Centre
         self.ready: Ready
 
@@ -98,14 +103,22 @@ class Spread:
         self._write_orders(port)
         for site in self._sites.values():
             ground.spawn(self._supervise(site))
-        try:
-            async with asyncio.timeout(START_S):
-                await asyncio.gather(*(site.serving.wait() for site in self._sites.values()))
-        except TimeoutError:
-            missing = [name for name, site in self._sites.items() if not site.serving.is_set()]
-            raise Faulty("network.start", f"sites {missing}: expected to serve within {START_S} s") from None
+        await self._all_serve()
         self._complete = True
         self.ready = self._ready_now()
+
+    async def _all_serve(self) -> None:
+        serving = asyncio.gather(*(site.serving.wait() for site in self._sites.values()))
+        either: tuple[asyncio.Future[Any], ...] = (serving, self._refused)
+        await asyncio.wait(either, timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            return
+        serving.cancel()
+        if self._refused.done():
+            refusal = self._refused.result()
+            raise Refused(refusal.code, refusal.reason)
+        missing = [name for name, site in self._sites.items() if not site.serving.is_set()]
+        raise Faulty("network.start", f"sites {missing}: expected to serve within {START_S} s")
 
     async def _listen(self) -> int:
         ground = self._ground
@@ -141,6 +154,8 @@ class Spread:
                 applications=applications[name],
                 state=str(ground.state.path),
                 folder=str(ground.state.site_folder(name)),
+                witness=str(ground.state.witness(name)),
+                kek_command=settings.kek_command,
                 authority=str(ground.pki.authority),
                 certificate=str(mine.certificate),
                 key=str(mine.key),
@@ -204,12 +219,14 @@ class Spread:
                 "multiplane.assembly.site_process",
                 site.name,
                 stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
             )
-            assert site.process.stdin is not None
-            site.process.stdin.write(msgspec.json.encode(orders))
-            site.process.stdin.close()
-            code = await site.process.wait()
+            said, _ = await site.process.communicate(msgspec.json.encode(orders))
+            code = site.process.returncode or 0
             if self._closing:
+                return
+            if code == REFUSED and not self._complete and not self._refused.done():
+                self._refused.set_result(_refusal(site.name, said))
                 return
             self._ground.say(f"{site.name}: its process ended ({_told(code)}), starting it again")
             orders = msgspec.structs.replace(orders, faults="")
@@ -288,6 +305,15 @@ async def _end(process: asyncio.subprocess.Process, patience_s: float) -> None:
     except TimeoutError:
         process.kill()
         await process.wait()
+
+
+def _refusal(site: str, said: bytes) -> Refusal:
+    """What a site said before it ended; whatever it was, it did not start."""
+    try:
+        refusal = msgspec.json.decode(said, type=Refusal)
+    except msgspec.DecodeError:
+        return Refusal(code="network.site", reason=f"{site}: its process did not start")
+    return msgspec.structs.replace(refusal, reason=f"{site}: {refusal.reason}")
 
 
 def _told(code: int) -> str:

@@ -1,7 +1,8 @@
 """The state directory: everything of a network that outlives a run.
 
 DIR/network.json   which scenario and layout the directory belongs to, and the ports it was given
-DIR/kek            key-encryption key of the stores (a file beside the data protects nothing: see docs)
+DIR/kek            key-encryption key of the stores (see assembly/kek.py)
+DIR/lives/         one witness for each store: it tells when a store was put back from a copy
 DIR/pki/           development certificates
 DIR/store.sqlite   sealed stock, units, boot epochs; with --spread one more for each site in DIR/sites/
 DIR/ready.json, DIR/control.sock   while a network runs
@@ -9,9 +10,6 @@ DIR/ready.json, DIR/control.sock   while a network runs
 
 from __future__ import annotations
 
-import hashlib
-import os
-import secrets
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,53 +19,115 @@ import msgspec
 
 from multiplane.kernel.errors import Refused
 
-KEK_ENVIRONMENT: Final = "MULTIPLANE_KEK"
+NETWORK_FILE: Final = "network.json"
+STORE_FILE: Final = "store.sqlite"
+SITES_FOLDER: Final = "sites"
+RESTORING_FILE: Final = "restoring"
+"""Stands in a directory as long as a restore is under way there."""
+VERSION: Final = 2
+"""Of `network.json`; the first had no such field. Stores have a number of their own."""
+LIVES_FOLDER: Final = "lives"
+NETWORK: Final = "network"
+"""Name of the store that is not a site's."""
 LAYOUT: Final = {False: "one process", True: "per node"}
 
 
-class _Network(msgspec.Struct, kw_only=True):
+class NetworkFile(msgspec.Struct, kw_only=True):
+    """`network.json`. `kek_check` is told by the key-encryption key and tells nothing of it."""
+
     scenario: str
     digest: str
     layout: str
     latest_ns: int = 0
     ports: dict[str, int] = msgspec.field(default_factory=dict)
+    version: int = 1
+    kek_check: str = ""
+
+
+def read_network(path: Path) -> NetworkFile | None:
+    """The `network.json` of a state directory, None when there is none yet.
+
+    Raises: Refused(`state.unusable`, `state.newer`).
+    """
+    file = path / NETWORK_FILE
+    try:
+        network = msgspec.json.decode(file.read_bytes(), type=NetworkFile)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        reason = f"{file}: expected what a network wrote there: {error}: restore it or name another --state"
+        raise Refused("state.unusable", reason) from error
+    if network.version > VERSION:
+        raise Refused(
+            "state.newer",
+            f"{path}: has version {network.version}, this multiplane knows up to {VERSION}: "
+            "use the newer one that wrote it",
+        )
+    return network
+
+
+def write_network(path: Path, network: NetworkFile) -> None:
+    """Put `network.json` in place at once. Raises: Refused(`state.unusable`)."""
+    file = path / NETWORK_FILE
+    draft = file.with_suffix(".tmp")
+    try:
+        draft.write_bytes(msgspec.json.format(msgspec.json.encode(network), indent=2) + b"\n")
+        draft.replace(file)
+    except OSError as error:
+        raise _unusable(path, error) from error
 
 
 class StateDirectory:
     """One directory, claimed for one scenario in one layout.
 
-    Raises: Refused(`state.other_scenario`, `state.other_layout`, `state.unusable`).
+    Raises: Refused(`state.other_scenario`, `state.other_layout`, `state.unusable`, `state.newer`,
+        `state.half_restored`).
     """
 
-    def __init__(self, path: Path, scenario: str, world: bytes, *, spread: bool) -> None:
+    def __init__(self, path: Path, scenario: str, digest: str, *, spread: bool) -> None:
         self.path = path
-        self._file = path / "network.json"
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            found = self._file.read_bytes() if self._file.exists() else None
-            network = msgspec.json.decode(found, type=_Network) if found else None
-        except (OSError, msgspec.DecodeError) as error:
-            raise Refused("state.unusable", f"{path}: expected a state directory: {error}") from error
-        digest = hashlib.sha256(world).hexdigest()
+        except OSError as error:
+            raise _unusable(path, error) from error
+        if (path / RESTORING_FILE).exists():
+            reason = f"{path}: a restore began here and did not end: run `multiplane state restore` again"
+            raise Refused("state.half_restored", reason)
+        network = read_network(path)
         if network is None:
-            network = _Network(scenario=scenario, digest=digest, layout=LAYOUT[spread])
+            network = NetworkFile(scenario=scenario, digest=digest, layout=LAYOUT[spread])
         if network.digest != digest:
             raise Refused(
                 "state.other_scenario",
-                f"{path}: belongs to scenario {network.scenario!r}, not {scenario!r}: name another --state",
+                f"{path}: belongs to scenario {network.scenario!r}, not {scenario!r}, or to another form of "
+                "it: name another --state",
             )
         if network.layout != LAYOUT[spread]:
             raise Refused(
                 "state.other_layout",
-                f"{path}: made in layout {network.layout!r}, not {LAYOUT[spread]!r}: name another --state",
+                f"{path}: made in layout {network.layout!r}, not {LAYOUT[spread]!r}: name another --state, "
+                f"or start {'without' if spread else 'with'} --spread per-node",
             )
+        network.version = VERSION
         self._network = network
         self._write()
 
     def _write(self) -> None:
-        draft = self._file.with_suffix(".tmp")
-        draft.write_bytes(msgspec.json.format(msgspec.json.encode(self._network), indent=2) + b"\n")
-        draft.replace(self._file)
+        write_network(self.path, self._network)
+
+    def check_kek(self, check: str) -> None:
+        """Refuse another key-encryption key than this directory's. Raises: Refused(`state.other_kek`)."""
+        if self._network.kek_check not in ("", check):
+            raise other_kek(self.path)
+
+    def remember_kek(self, check: str) -> None:
+        """The stores have opened under this key-encryption key."""
+        self._network.kek_check = check
+        self._write()
+
+    def witness(self, name: str) -> Path:
+        """What tells whether the store of a site (or "network") was put back from a copy."""
+        return self.path / LIVES_FOLDER / name
 
     @property
     def latest_ns(self) -> int:
@@ -99,35 +159,23 @@ class StateDirectory:
 
     def site_folder(self, site: str) -> Path:
         """Where a site that runs as a process of its own keeps its store."""
-        folder = self.path / "sites" / site
+        folder = self.path / SITES_FOLDER / site
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
 
 
-def kek_of(state: Path) -> bytes:
-    """The key-encryption key, 32 bytes: from the environment, else from DIR/kek (made at first use).
+def other_kek(path: Path) -> Refused:
+    """The stores were sealed under another key-encryption key."""
+    return Refused(
+        "state.other_kek",
+        f"{path}: its stores were sealed under another key-encryption key: give the one it was made with "
+        f"(DIR/kek, MULTIPLANE_KEK or --kek-command), or name another --state",
+    )
 
-    Raises: Refused(`state.kek`).
-    """
-    given = os.environ.get(KEK_ENVIRONMENT)
-    path = state / "kek"
-    if given is None and not path.exists():
-        draft = path.with_suffix(".tmp")
-        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "w") as file:
-            file.write(secrets.token_hex(32) + "\n")
-            file.flush()
-            os.fsync(file.fileno())  # rows sealed under a key that did not last are lost
-        draft.replace(path)
-        folder = os.open(state, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
-    text = given if given is not None else path.read_text()
-    try:
-        kek = bytes.fromhex(text.strip())
-    except ValueError:
-        kek = b""
-    if len(kek) != 32:
-        where = KEK_ENVIRONMENT if given is not None else str(path)
-        raise Refused("state.kek", f"{where}: expected 64 hexadecimal digits")
-    return kek
+
+def _unusable(path: Path, error: OSError) -> Refused:
+    why = error.strerror or str(error)
+    return Refused(
+        "state.unusable",
+        f"{path}: cannot be written ({why}): free space, make it yours, or name another --state",
+    )

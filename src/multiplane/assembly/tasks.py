@@ -20,7 +20,7 @@ class Tasks:
         self._closed = False
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Run `work`; after `close` nothing begins any more."""
+        """Run `work`; after `close` nothing begins any more, and `work` is closed unrun."""
         if self._closed:
             work.close()
             return

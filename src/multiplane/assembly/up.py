@@ -10,21 +10,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import msgspec
 import structlog
 
 from multiplane.api.operator import Operator
 from multiplane.api.scenario import Scenario
+from multiplane.assembly import host
 from multiplane.assembly.control import OPERATOR_DOOR, SCENARIO_DOOR, SOCKET_NAME
 from multiplane.assembly.desk import OperatorDesk
 from multiplane.assembly.embedded import Embedded
+from multiplane.assembly.kek import kek_check, kek_of
 from multiplane.assembly.layout import Ground, Layout, wall_ns
 from multiplane.assembly.operations import OperationsListener
 from multiplane.assembly.ready import Notice, Ready
 from multiplane.assembly.settings import UpSettings
 from multiplane.assembly.spread import Spread
-from multiplane.assembly.state import StateDirectory
+from multiplane.assembly.state import StateDirectory, other_kek
 from multiplane.assembly.tasks import Tasks
+from multiplane.assembly.world_digest import world_digest
 from multiplane.kernel.errors import Faulty, Refused
 from multiplane.kernel.ports import Channel
 from multiplane.runtime.bus_memory import MemoryBus
@@ -72,9 +74,12 @@ async def run_up(
     """
     world = load_world(settings.scenario)
     set_up_logs(style=settings.log, level=settings.log_level)
-    state = StateDirectory(settings.state, world.name, msgspec.json.encode(world), spread=settings.spread)
+    state = StateDirectory(settings.state, world.name, world_digest(world), spread=settings.spread)
+    kek = kek_of(state.path, settings.kek_command)
+    state.check_kek(kek_check(kek))
     # In one process nobody has to prove who he is but key managers and applications.
     sites = {place.name: place.saes for place in world.sites if place.saes or settings.spread}
+    host.require(world, state.path, spread=settings.spread)
     pki = ensure_pki(state.path / "pki", world.domain, sites, wall_ns())
     clock = PacedClock(max(wall_ns(), state.latest_ns), settings.rate)
     tasks, stopping = Tasks(), asyncio.Event()
@@ -90,6 +95,7 @@ async def run_up(
         world=world,
         state=state,
         pki=pki,
+        kek=kek,
         clock=clock,
         timeline=timeline,
         bus=MemoryBus(),
@@ -133,7 +139,7 @@ async def _bring_up(
     listener = OperationsListener(ground, layout.trusts)
     stack.push_async_callback(listener.close)
     stack.push_async_callback(layout.close)
-    await layout.start()
+    await _start(layout, ground)
     desk = await _open_desk(stack, ground, layout, stop)
     notice.operations = await listener.start(desk)
 
@@ -145,6 +151,15 @@ async def _bring_up(
     stack.callback(be_unready)
     notice.tell(layout.ready)
     _log.info("network.ready", domain=ground.world.domain, operations=notice.operations.url)
+
+
+async def _start(layout: Embedded | Spread, ground: Ground) -> None:
+    """Bring all up; once every store has opened, its key-encryption key is the one of the directory."""
+    try:
+        await layout.start()
+    except Faulty as error:
+        raise other_kek(ground.state.path) if error.code == "seal.broken" else error from None
+    ground.state.remember_kek(kek_check(ground.kek))
 
 
 async def _open_desk(

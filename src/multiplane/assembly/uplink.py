@@ -16,6 +16,8 @@ from multiplane.security.policy import PairingPolicy
 from multiplane.service.planes import Application, KeyRules
 
 SERVICE = "site"
+REFUSED = 2
+"""Exit code of a site process that cannot start; it says why on its standard output."""
 T = TypeVar("T", bound=msgspec.Struct)
 
 
@@ -58,11 +60,20 @@ class UplinkBus:
         raise Refused("bus.publish_only", f"pattern {pattern!r}: a site process only publishes")
 
 
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a site process cannot start, as it says on its standard output before it ends."""
+
+    code: str
+    reason: str
+
+
 class SiteOrders(msgspec.Struct, frozen=True, kw_only=True):
     """All that a site process needs to know, given on its standard input. No secrets: paths only.
 
     Args:
         state, folder: the network's state directory, and where this site keeps its store.
+        witness: the file that tells whether the store was put back from a copy.
+        kek_command: prints the key-encryption key; None = it comes from the environment or a file.
         parent_port, channel_port, api_port: on loopback.
         channel_ports: of all sites, by name.
         epoch_ns, started_ns: the network's clock: its epoch and the monotonic time at which it began.
@@ -76,6 +87,7 @@ class SiteOrders(msgspec.Struct, frozen=True, kw_only=True):
     applications: tuple[Application, ...]
     state: str
     folder: str
+    witness: str
     authority: str
     certificate: str
     key: str
@@ -94,3 +106,4 @@ class SiteOrders(msgspec.Struct, frozen=True, kw_only=True):
     log: Literal["human", "json"]
     log_level: Literal["debug", "info", "warning", "error"]
     access_log: bool
+    kek_command: str | None = None

@@ -10,7 +10,14 @@ import msgspec
 import typer
 
 from multiplane.assembly.ready import Ready
-from multiplane.cli.network import DEFAULT_STATE, JsonOption, StateOption, print_json, read_ready
+from multiplane.cli.network import (
+    DEFAULT_STATE,
+    JsonOption,
+    StateOption,
+    check_listening,
+    print_json,
+    read_ready,
+)
 from multiplane.kernel.errors import Faulty, Refused
 from multiplane.kernel.nouns import Noun
 from multiplane.sdk.client import KeyClient
@@ -104,6 +111,7 @@ def get(
         multiplane key get quijote quevedo --number 3 --size 512 --show
     """
     ready = read_ready(state)
+    check_listening(state, ready)
     master, slave = find_application(ready, master), find_application(ready, slave)
     shared = asyncio.run(share(ready, master=master, slave=slave, number=number, size_bit=size, show=show))
     if as_json:

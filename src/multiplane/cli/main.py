@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import Abort, Exit, TyperException
 
-from multiplane.cli import importing, inspection, keys, links, pki, starting
+from multiplane.cli import importing, inspection, keys, links, pki, starting, upkeep
 from multiplane.kernel.errors import MultiplaneError
 
 BAD_INPUT: Final = 2
@@ -17,7 +17,10 @@ REFUSED: Final = 1
 INTERRUPTED: Final = 130
 
 # Codes that blame what was typed or written rather than the state of the network.
-_INPUT_CODES: Final = ("settings.", "scenario.", "input.", "state.")
+_INPUT_CODES: Final = (
+    *("settings.", "scenario.", "input.", "state.", "backup."),
+    *("store.", "pki.", "port.", "host.", "control.already", "control.path", "control.not_a"),
+)
 
 
 class OneLineErrors(TyperGroup):
@@ -49,7 +52,7 @@ app = typer.Typer(
     name="multiplane",
     cls=OneLineErrors,
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="""A quantum network on your machine: a real topology as a living network, and keys from it.
@@ -66,8 +69,12 @@ app = typer.Typer(
 
         multiplane unit show KEY_ID
 
+    When something is wrong:
+
+        multiplane doctor
+
     Every command finds the network by --state DIR, or MULTIPLANE_STATE, or ./multiplane-state.
-    Exit codes: 0 done, 1 the network refused or does not run, 2 the input is wrong.""",
+    Exit codes: 0 done, 1 the network refused or does not run, 2 the input, or what a command needs, is wrong.""",
 )
 starting.add_to(app)
 importing.add_to(app)
@@ -75,6 +82,7 @@ inspection.add_to(app)
 keys.add_to(app)
 links.add_to(app)
 pki.add_to(app)
+upkeep.add_to(app)
 
 
 def main() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
@@ -26,9 +28,24 @@ StateOption = Annotated[
         show_default=True,
     ),
 ]
+CONNECT_S: Final = 2.0
 DEFAULT_STATE: Final = Path("multiplane-state")
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text.")]
+
+ConfigOption = Annotated[
+    Path | None, typer.Option(help="Settings file instead of DIR/multiplane.toml.", show_default=False)
+]
+
+KekCommandOption = Annotated[
+    str | None,
+    typer.Option(
+        "--kek-command",
+        envvar="MULTIPLANE_KEK_COMMAND",
+        metavar="COMMAND",
+        help="Prints the key-encryption key as 64 hexadecimal digits; by default DIR/kek is read.",
+    ),
+]
 
 
 def ask(state: Path, question: Callable[[Control], Awaitable[T]]) -> T:
@@ -56,6 +73,23 @@ def read_ready(state: Path) -> Ready:
         ) from error
     except msgspec.DecodeError as error:
         raise Faulty("ready.damaged", f"{path}: {error}") from error
+
+
+def check_listening(state: Path, ready: Ready) -> None:
+    """Refuse at once where a network has ended without taking its ready.json away.
+
+    Raises: Refused(`control.not_running`) when nothing listens at any key manager's address.
+    """
+    for kme in ready.kmes.values():
+        host, _, port = kme.url.removeprefix("https://").partition(":")
+        with contextlib.suppress(ConnectionRefusedError):
+            socket.create_connection((host, int(port)), CONNECT_S).close()
+            return
+    raise Refused(
+        "control.not_running",
+        f"nothing listens where {state / FILE_NAME} says: "
+        f"start the network with `multiplane up --state {state}`",
+    )
 
 
 def print_json(value: Any) -> None:

@@ -13,10 +13,9 @@ import typer
 from multiplane.assembly.settings import UpSettings, load
 from multiplane.assembly.up import run_up
 from multiplane.cli.live import open_board, watch
-from multiplane.cli.network import DEFAULT_STATE, StateOption
+from multiplane.cli.network import DEFAULT_STATE, ConfigOption, KekCommandOption, StateOption
 from multiplane.cli.up_options import (
     AccessLogOption,
-    ConfigOption,
     ForOption,
     GraceOption,
     LogLevelOption,
@@ -60,6 +59,7 @@ def up(
     log: LogOption = None,
     log_level: LogLevelOption = None,
     access_log: AccessLogOption = False,
+    kek_command: KekCommandOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Start a network in the foreground and show it; Ctrl-C stops it cleanly, twice without waiting.
@@ -90,6 +90,7 @@ def up(
         "log": log,
         "log_level": log_level,
         "access_log": access_log or None,
+        "kek_command": kek_command,
     }
     raise typer.Exit(asyncio.run(run(load(state, given, config))))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -69,7 +68,4 @@ LogLevelOption = Annotated[
 ]
 AccessLogOption = Annotated[
     bool, typer.Option("--access-log", envvar="MULTIPLANE_ACCESS_LOG", help="Log every request.")
-]
-ConfigOption = Annotated[
-    Path | None, typer.Option(help="Settings file instead of DIR/multiplane.toml.", show_default=False)
 ]

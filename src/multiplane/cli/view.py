@@ -12,6 +12,7 @@ from rich.text import Text
 
 from multiplane.api.operator import DoorMessage, KmeReport, LinkReport, NetworkReport, UnitRecord
 from multiplane.api.scenario import WorldLink
+from multiplane.assembly.findings import Finding
 
 _STATE_STYLE: Final = {"up": "green", "faulted": "red", "dark": "dim"}
 SHORT_S: Final = 30.0
@@ -172,3 +173,15 @@ def message_line(message: DoorMessage) -> str:
     about = f" {message.subject}" if message.subject else ""
     caller = f"{message.caller} " if message.caller else ""
     return f"{message.seq:>6} {when} {caller}-> {message.door}.{message.method}{about}: {message.outcome}"
+
+
+def finding_lines(findings: Sequence[Finding]) -> list[str]:
+    """What the doctor found, in columns; what to do stands below what is wrong."""
+    width = max((len(finding.check) for finding in findings), default=0)
+    lines = []
+    for finding in findings:
+        lines.append(f"{finding.verdict.value:<4}  {finding.check:<{width}}  {finding.found}")
+        if finding.remedy:
+            lines.append(f"{'':<4}  {'':<{width}}  -> {finding.remedy}")
+    worst = [sum(f.verdict.value == grade for f in findings) for grade in ("fail", "warn")]
+    return [*lines, f"{len(findings)} checks: {worst[0]} fail, {worst[1]} warn"]

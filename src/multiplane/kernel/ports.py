@@ -6,13 +6,19 @@ Drivers live in `runtime`; each port has one contract test that runs against eve
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
 from multiplane.kernel.nouns import Caller
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+PUT_BACK_KIND: Final = "put-back"
+"""Kind of the rows that say: this owner's rows come from a backup, and what they hold was used since. The
+owner makes amends and deletes the row in one commit; key `boot`: its boot epoch, `stock`: its stock."""
+PUT_BACK_BOOT: Final = "boot"
+PUT_BACK_STOCK: Final = "stock"
 
 
 class Clock(Protocol):

@@ -10,10 +10,11 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 
 from multiplane.kernel.errors import Faulty
-from multiplane.kernel.ports import Entropy, Put, Store
+from multiplane.kernel.ports import PUT_BACK_BOOT, PUT_BACK_KIND, Change, Delete, Entropy, Put, Store
 
 MARK_BYTE: Final = 8
 STRIDE_BYTE: Final = 16
+LEAP_BYTE: Final = 4
 MARK: Final = bytes.fromhex("c0ffee5eac0de511")
 """The mark of canary tests."""
 
@@ -85,7 +86,8 @@ class MarkedEntropy:
 async def next_boot_epoch(store: Store, owner: str) -> int:
     """The number of this start of `owner`: 1, 2, ... and durable before it is returned.
 
-    Call it once per start, before the first random byte is drawn.
+    Call it once per start, before the first random byte is drawn. After a restore it lies far ahead, at
+    random: the numbers that were used since the backup are not known.
 
     Raises: Faulty(`store.commit_failed`), after which the epoch must not be used;
         Faulty(`entropy.epoch_damaged`) when the stored row is not an epoch.
@@ -95,5 +97,9 @@ async def next_boot_epoch(store: Store, owner: str) -> int:
     if len(last) != 8:
         raise Faulty("entropy.epoch_damaged", f"boot epoch of {owner}: expected 8 bytes, got {len(last)}")
     epoch = int.from_bytes(last, "big") + 1
-    await store.commit(owner, (Put("boot", "epoch", epoch.to_bytes(8, "big")),))
+    amends: list[Change] = []
+    if PUT_BACK_BOOT in dict(store.scan(owner, PUT_BACK_KIND)):
+        epoch += int.from_bytes(os.urandom(LEAP_BYTE), "big")
+        amends = [Delete(PUT_BACK_KIND, PUT_BACK_BOOT)]
+    await store.commit(owner, (Put("boot", "epoch", epoch.to_bytes(8, "big")), *amends))
     return epoch

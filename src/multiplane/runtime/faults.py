@@ -41,6 +41,9 @@ KNOWN_POINTS: Final = frozenset(
         "copies.after",
         "answer.before",
         "answer.after",
+        "fabric.pad_spent",
+        "migrate.before",
+        "migrate.after",
     }
 )
 SLOWEST_S: Final = 3600.0

@@ -80,6 +80,7 @@ def ensure_pki(folder: Path, domain: str, sites: Mapping[str, Sequence[str]], wa
 
     Raises:
         Refused(`pki.name`): a domain, site or alias is no label, or an alias stands twice or is `kme`.
+        Refused(`pki.clock`): the authority is not valid yet, by the clock of this machine.
         Refused(`pki.other_domain`): the folder holds the authority of another domain.
         Faulty(`pki.damaged`): the authority's files are incomplete or do not belong together.
     """
@@ -239,6 +240,13 @@ def _ensure_authority(folder: Path, domain: str, now: datetime) -> Authority:
     if found.certificate.subject != _name(common_name):
         raise Refused(
             "pki.other_domain", f"domain: {folder} holds the authority of another one, not {domain!r}"
+        )
+    begin = found.certificate.not_valid_before_utc
+    if now < begin:
+        raise Refused(
+            "pki.clock",
+            f"{certificate_path}: begins at {begin:%Y-%m-%d %H:%M} UTC, the clock of this machine says "
+            f"{now:%Y-%m-%d %H:%M}: set the clock",
         )
     if found.certificate.not_valid_after_utc - now > RENEW_BEFORE:
         return found

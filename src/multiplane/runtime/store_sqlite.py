@@ -29,6 +29,7 @@ import msgspec
 
 from multiplane.kernel.errors import Busy, Faulty, Refused
 from multiplane.kernel.ports import Change, Faults, Put
+from multiplane.runtime.store_life import Life
 
 QUEUE_LIMIT: Final = 10_000
 WAL_LIMIT_BYTE: Final = 32 << 20
@@ -49,6 +50,8 @@ MIGRATIONS: Final = (
         UNIQUE (owner, kind, key)
     ) STRICT
     """,
+    # A version that does not know of files put back must not open one: see store_life.
+    "CREATE TABLE life (token TEXT NOT NULL) STRICT",
 )
 
 _UPSERT: Final = (
@@ -100,6 +103,9 @@ class SqliteStore:
         path: the file; made with mode 0600 when absent, its folder with 0700.
         faults: reached at `commit.before` and `commit.after`, on the thread that writes.
         inline: commit on the caller's stack, without a thread (jump clock).
+        witness: a file elsewhere that tells whether `path` was put back from a copy; None = nobody looks.
+
+    `put_back` says that it was, and that its owners are marked so (`kernel.ports.PUT_BACK_KIND`).
 
     Raises:
         Refused(`store.in_use`): another process, or another store of this one, has the file.
@@ -109,8 +115,11 @@ class SqliteStore:
         Faulty(`store.path`): the folder cannot be written.
     """
 
-    def __init__(self, path: Path, faults: Faults, *, inline: bool = False) -> None:
-        self._file = _File(path, faults)
+    def __init__(
+        self, path: Path, faults: Faults, *, inline: bool = False, witness: Path | None = None
+    ) -> None:
+        self._file = _File(path, faults, witness)
+        self.put_back = self._file.put_back
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._closed = False
         # An owner's era ends with a failed commit; what was queued in an era that has ended fails unwritten.
@@ -262,17 +271,23 @@ class SqliteStore:
 class _File:
     """The file, its lock, one connection that writes and one that reads."""
 
-    def __init__(self, path: Path, faults: Faults) -> None:
+    def __init__(self, path: Path, faults: Faults, witness: Path | None) -> None:
         self._faults = faults
+        self.put_back = False
+        self._life: Life | None = None
+        self._turned = True
         self._wal = path.with_name(path.name + "-wal")
         self._dirty_since_s: float | None = None
         self._written_s = 0.0
         self._retry_s = 0.0
         with contextlib.ExitStack() as undo:
-            self._lock = _claim(path)
+            self._lock = claim(path)
             undo.callback(os.close, self._lock)
-            self._writer = _open(path)
+            self._writer = _open(path, faults)
             undo.callback(self._writer.close)
+            if witness is not None:
+                self._life = Life(self._writer, witness)
+                self.put_back = self._life.begin()
             self._cursor = self._writer.cursor()
             self._reader = _connect(path, READER_PATIENCE_S)
             self._reader.execute("PRAGMA query_only = ON")
@@ -300,6 +315,7 @@ class _File:
 
     def _transact(self, puts: list[tuple[str, str, str, bytes]], deletes: list[tuple[str, str, str]]) -> None:
         self._mark_dirty()
+        self._turned = False
         try:
             self._cursor.execute("BEGIN IMMEDIATE")
             if puts:
@@ -336,6 +352,9 @@ class _File:
 
     def checkpoint(self) -> None:
         """Move the log into the database and cut it to nothing; tried again later while a reader holds it."""
+        if self._life is not None and not self._turned:
+            self._turned = True
+            self._life.turn()
         try:
             busy, _, _ = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except sqlite3.Error:
@@ -352,8 +371,13 @@ class _File:
         os.close(self._lock)
 
 
-def _claim(path: Path) -> int:
-    """Take the lock beside the file. (Not on it: closing any descriptor of it drops SQLite's own locks.)"""
+def claim(path: Path) -> int:
+    """Take the lock beside the file: a descriptor that holds it until it is closed.
+
+    (Not on the file: closing any descriptor of that drops SQLite's own locks.)
+
+    Raises: Refused(`store.in_use`), Faulty(`store.path`).
+    """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
@@ -367,11 +391,26 @@ def _claim(path: Path) -> int:
     return lock
 
 
+def held(path: Path) -> bool:
+    """Whether a process has a store open; nothing is made."""
+    try:
+        lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
 def _connect(path: Path, patience_s: float) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=patience_s, isolation_level=None, check_same_thread=False)
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def _open(path: Path, faults: Faults) -> sqlite3.Connection:
     """The writing connection, on a file that is private, sound, durable and of this version's schema."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     path.chmod(0o600)
@@ -379,7 +418,7 @@ def _open(path: Path) -> sqlite3.Connection:
     try:
         _check_version(writer, path)
         _make_durable(writer, path)
-        _migrate(writer)
+        _migrate(writer, faults)
         found = writer.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
             raise Faulty("store.damaged", f"path: {path} fails its integrity check: {found}")
@@ -416,13 +455,18 @@ def _make_durable(writer: sqlite3.Connection, path: Path) -> None:
             raise Faulty("store.not_durable", f"{name} of {path}: expected {expected!r}, got {found!r}")
 
 
-def _migrate(writer: sqlite3.Connection) -> None:
+def _migrate(writer: sqlite3.Connection, faults: Faults) -> None:
+    """Bring the file to this version's schema, in one transaction or not at all."""
     version = writer.execute("PRAGMA user_version").fetchone()[0]
-    for number, statement in enumerate(MIGRATIONS[version:], start=version + 1):
-        writer.execute("BEGIN IMMEDIATE")
+    if version == len(MIGRATIONS):
+        return
+    writer.execute("BEGIN IMMEDIATE")
+    for statement in MIGRATIONS[version:]:
         writer.execute(statement)
-        writer.execute(f"PRAGMA user_version = {number}")
-        writer.execute("COMMIT")
+    writer.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+    faults.reach("migrate.before")
+    writer.execute("COMMIT")
+    faults.reach("migrate.after")
 
 
 def _quantile(ordered: Sequence[int], fraction: float) -> int:

@@ -37,15 +37,15 @@ class KeyClient:
     Every method raises Refused (400; 401 with code `http.unauthorised`), Busy (503; `retry_after_ns` in wall
     nanoseconds), Faulty, or Unknown when the connection broke after the request was sent: its keys may be
     gone. `retry_for_s` waits out Busy for so long before raising it.
+
+    Raises: Refused(`client.credentials`) when a file is missing or is not what it should be.
     """
 
     def __init__(
         self, url: str, ca: str | Path, cert: str | Path, key: str | Path, *, timeout_s: float = 30.0
     ) -> None:
         self._base = url.rstrip("/") + "/api/v1/keys/"
-        self._tls = ssl.create_default_context(cafile=ca)
-        self._tls.minimum_version = ssl.TLSVersion.TLSv1_2
-        self._tls.load_cert_chain(cert, key)
+        self._tls = _context(Path(ca), Path(cert), Path(key))
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._session: aiohttp.ClientSession | None = None
 
@@ -110,8 +110,20 @@ class KeyClient:
                 if response.status != 200:
                     raise _error(response.status, response.headers.get("Retry-After", ""), body)
                 return body
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise _untrusted(self._base, error.certificate_error) from error
+        except aiohttp.ClientConnectorSSLError as error:
+            raise _no_tls(self._base, error.os_error) from error
         except aiohttp.ClientConnectorError as error:
-            raise Busy("http.unreachable", f"url: cannot connect, {type(error).__name__}") from error
+            why = error.strerror or type(error.os_error).__name__
+            reason = (
+                f"url: {_where(self._base)} does not answer ({why}): start that key manager or check the port"
+            )
+            raise Busy("http.unreachable", reason) from error
+        except aiohttp.ClientOSError as error:
+            if isinstance(error, ssl.SSLError) or isinstance(error.__cause__, ssl.SSLError):
+                raise _no_tls(self._base, error) from error
+            raise Unknown("http.lost", f"answer: none came, {type(error).__name__}") from error
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Unknown("http.lost", f"answer: none came, {type(error).__name__}") from error
 
@@ -148,6 +160,56 @@ class SyncKeyClient:
     def dec_keys(self, master: str, ids: Sequence[str], *, retry_for_s: float = 0.0) -> tuple[Key, ...]:
         """As `KeyClient.dec_keys`."""
         return self._runner.run(self._client.dec_keys(master, ids, retry_for_s=retry_for_s))
+
+
+def _context(ca: Path, cert: Path, key: Path) -> ssl.SSLContext:
+    """TLS as the application. Raises: Refused(`client.credentials`)."""
+    for path in (ca, cert, key):
+        try:
+            path.read_bytes()
+        except OSError as error:
+            reason = f"{path}: cannot be read ({error.strerror}): name the files of ready.json"
+            raise Refused("client.credentials", reason) from error
+    try:
+        context = ssl.create_default_context(cafile=ca)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+    except ssl.SSLError as error:
+        reason = f"ca {ca}: holds no certificate in PEM: name the authority's ca.pem"
+        raise Refused("client.credentials", reason) from error
+    try:
+        context.load_cert_chain(cert, key)
+    except ssl.SSLError as error:
+        reason = f"cert {cert}: it and the key {key} are no pair in PEM: name two files that belong together"
+        raise Refused("client.credentials", reason) from error
+    return context
+
+
+def _where(base: str) -> str:
+    """Host and port of a key manager, for messages."""
+    return URL(base).authority
+
+
+def _untrusted(base: str, error: Exception) -> Refused:
+    """The key manager showed a certificate that we do not take."""
+    why = getattr(error, "verify_message", "") or type(error).__name__
+    late = "not yet valid" in why or "expired" in why
+    remedy = (
+        "set the clock of this machine, or let the network renew its certificates"
+        if late
+        else "take the ca.pem of the network that runs there, or check the address"
+    )
+    return Refused("http.certificate", f"certificate of {_where(base)}: not accepted ({why}): {remedy}")
+
+
+def _no_tls(base: str, error: BaseException) -> Refused:
+    """The handshake failed: no TLS there, or our own certificate was turned away."""
+    reason = str(getattr(error, "reason", "") or error)
+    if any(word in reason.upper() for word in ("ALERT", "UNKNOWN_CA", "UNKNOWN CA")):
+        what = reason.rsplit("]", maxsplit=1)[-1].split("(", maxsplit=1)[0].strip().lower().replace("_", " ")
+        remedy = "use one that the authority of that network signed and that is valid now"
+        return Refused("http.certificate", f"certificate: {_where(base)} turned ours away ({what}): {remedy}")
+    remedy = "check the port: key managers speak https only"
+    return Refused("http.no_tls", f"url: what answers at {_where(base)} speaks no TLS: {remedy}")
 
 
 def _quoted(name: str) -> str:

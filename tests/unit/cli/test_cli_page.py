@@ -37,6 +37,17 @@ def test_a_command_is_on_the_page_with_its_options(name: str) -> None:
             assert parameter.envvar in PAGE
 
 
+@pytest.mark.parametrize("name", sorted(commands(typer.main.get_command(app))))
+def test_the_help_of_a_command_says_what_it_does_with_an_example(name: str) -> None:
+    command = commands(typer.main.get_command(app))[name]
+    first, _, rest = command.help.partition("\n")
+    assert first.endswith((".", ":")), first
+    assert re.search(r"Examples?:", rest), "expected examples"
+    assert re.search(rf"^ *multiplane {name}\b", rest, re.MULTILINE)
+    for parameter in command.params:
+        assert getattr(parameter, "help", "") or parameter.name == "help", parameter.name
+
+
 def test_the_settings_file_of_the_page_is_read_and_complete(tmp_path: Path) -> None:
     found = re.search(r"```toml\n(.*?)```", PAGE, re.DOTALL)
     assert found

@@ -51,6 +51,7 @@ def client(monkeypatch: pytest.MonkeyPatch, ready_file: Path, tmp_path: Path) ->
     """A fresh table in place of the SDK's client."""
     FakeClient.table, FakeClient.opened, FakeClient.harm = {}, [], staticmethod(lambda key: key)
     monkeypatch.setattr(keys, "KeyClient", FakeClient)
+    monkeypatch.setattr(keys, "check_listening", lambda state, ready: None)
     monkeypatch.setenv("MULTIPLANE_STATE", str(tmp_path))
     return FakeClient
 

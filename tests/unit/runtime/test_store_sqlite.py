@@ -314,10 +314,10 @@ def test_a_newer_file_is_refused_untouched_and_its_lock_let_go(path: Path) -> No
     SqliteStore(path, NoFaults()).close()
     set_version(path, 99)
     before = path.read_bytes()
-    with pytest.raises(Faulty, match=r"store\.newer_schema.*schema 99.*up to 1"):
+    with pytest.raises(Faulty, match=r"store\.newer_schema.*schema 99.*up to 2"):
         SqliteStore(path, NoFaults())
     assert path.read_bytes() == before
-    set_version(path, 1)
+    set_version(path, 2)
     SqliteStore(path, NoFaults()).close()
 
 
@@ -336,7 +336,7 @@ def test_an_older_file_is_migrated_and_keeps_its_rows(path: Path, monkeypatch: p
     for _ in range(2):
         store = SqliteStore(path, NoFaults())
         assert store.scan("a", "k") == [("1", b"kept")]
-        assert store._file._writer.execute("PRAGMA user_version").fetchone() == (3,)
+        assert store._file._writer.execute("PRAGMA user_version").fetchone() == (4,)
         store.close()
 
 

@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from multiplane.kernel.ports import Change, Delete
 from multiplane.security import keyid
+from multiplane.service.planes import StockAnswer
 from multiplane.service.resource import inbound, outbound
 from multiplane.service.resource.blocks import BLOCK_BYTE, Sealer, fingerprint
 from multiplane.service.resource.inbound import InboundPool
@@ -163,8 +164,11 @@ class TwoSides(RuleBasedStateMachine):
     def hello(self) -> None:
         assert fingerprint(self.far.secret) == fingerprint(self.near.secret)
         self.far_boot = self.boot
+        far_head = self.far.head
         live, next_sequence, changes = self.far.agree(self.near.head, self.near.live())
         self.far_disk.commit(changes)
+        answer = StockAnswer(epoch=1, head=far_head, known=True, live=live, next_sequence=next_sequence)
+        assert not self.near.outdated_by(answer), "a false alarm burns good stock"
         arrived, changes = self.near.agree(live, next_sequence)
         self.near_disk.commit(changes)
         for sequence in arrived:

@@ -11,9 +11,10 @@ from typing import Final
 from multiplane.api.north import Key, KeyRequest, KeyStatus
 from multiplane.api.operator import KmeReport, PoolLedger, UnitRecord
 from multiplane.api.service_fabric import Parcel
-from multiplane.kernel.errors import MultiplaneError, Refused
+from multiplane.kernel.errors import Busy, MultiplaneError, Refused
 from multiplane.kernel.names import site_of
 from multiplane.kernel.nouns import Caller
+from multiplane.kernel.ports import PUT_BACK_KIND, PUT_BACK_STOCK, Delete
 from multiplane.service import control, telemetry
 from multiplane.service.kme import copies
 from multiplane.service.kme.far import FarStock, not_found
@@ -59,6 +60,7 @@ class Kme:
         self._news = telemetry.News()
         self._closed = False
         self._ticking = False
+        self._sound = False
 
     async def start(self) -> None:
         """Read what is stored, enter the register, take this site's parcels."""
@@ -68,12 +70,24 @@ class Kme:
         for peer, _ in store.scan(owner, inbound.POOL_KIND):
             self._far[peer] = FarStock(self.ports, peer)
         self.ports.meter.load(store.scan(owner, metering.METER_KIND))
+        await self._make_amends()
+        self._sound = True
         store.watch(owner, self._store_failed)
         await self.ports.fabric.subscribe(self.ports.caller, self)
         await self.join()
         for near in self._near.values():
             near.wake()
         self._tick_soon()
+
+    async def _make_amends(self) -> None:
+        """Rows that were put back from a backup: whatever they hold was used since. All or nothing."""
+        store, owner = self.ports.store, self.ports.owner
+        if PUT_BACK_STOCK not in dict(store.scan(owner, PUT_BACK_KIND)):
+            return
+        stocks: list[NearStock | FarStock] = [*self._near.values(), *self._far.values()]
+        changes = [change for stock in stocks for change in stock.forget()]
+        await store.commit(owner, [*changes, Delete(PUT_BACK_KIND, PUT_BACK_STOCK)])
+        self.ports.counters.add("stock.put_back", len(stocks))
 
     def _store_failed(self) -> None:
         """No stock may go on from what it holds in memory: rows of one may have failed with another's."""
@@ -229,6 +243,8 @@ class Kme:
 
     async def hello(self, caller: Caller, hello: StockHello, listener: StockListener) -> StockAnswer:
         """The near side of the stock from the caller's site introduces itself."""
+        if not self._sound:
+            raise Busy("kme.starting", f"{self.ports.site}: reads its state", retry_after_ns=TICK_NS)
         return await self._far_stock(site_of(caller.principal)).hello(hello, listener)
 
     async def open_unit(self, caller: Caller, proposal: OpenUnit) -> UnitAccepted:

@@ -83,6 +83,17 @@ class FarStock(Stock):
         self.copies.load(*(store.scan(owner, kind) for kind in kinds))
         self._boot = 0  # parcels on their way may be copies of blocks used up: wait for the next hello
 
+    def forget(self) -> list[Change]:
+        """The rows come from a backup: burn all keys, they may have been delivered. The rows to commit.
+
+        Under a secret that the near side does not know the epoch is known to nobody; it will begin another.
+        """
+        if self.pool is None:
+            return []
+        epoch = self.pool.epoch
+        secret = self.ports.entropy.take(32)
+        return [*self.pool.renew(epoch, secret), *self.book.renew(epoch), *self.copies.renew(epoch)]
+
     async def restore(self) -> None:
         """Put keys back whose commit was reported failed but has lasted."""
         while self._unanswered:

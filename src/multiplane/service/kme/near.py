@@ -14,6 +14,7 @@ from multiplane.api.operator import PoolLedger, UnitRecord
 from multiplane.api.service_fabric import Parcel
 from multiplane.kernel import trace
 from multiplane.kernel.errors import Busy, Faulty, MultiplaneError, Refused, Unknown
+from multiplane.kernel.ports import Change
 from multiplane.kernel.quantity import NS_PER_S
 from multiplane.kernel.unit import Phase, endpoint_urn, lifecycle_urn, mint_nonce
 from multiplane.security import keyid
@@ -93,6 +94,12 @@ class NearStock(Stock):
         self.pool.skip_to(self._spent.get(self.pool.epoch, 0))
         rows = store.scan(owner, units.NEAR_KIND)
         self.book = UnitBook.load(units.NEAR_KIND, self.peer, self.pool.epoch, rows)
+
+    def forget(self) -> list[Change]:
+        """The rows come from a backup: begin a new epoch, in which nothing was issued. The rows to commit."""
+        self._note_spent()
+        epoch = self.pool.epoch + 1
+        return [*self.pool.renew(epoch, self.ports.entropy.take(32)), *self.book.renew(epoch)]
 
     def _note_spent(self) -> None:
         """Blocks under these numbers may be on their way still, though nothing at rest tells of them."""
@@ -365,9 +372,7 @@ class NearStock(Stock):
                 raise
             if self.poisoned or self.pool is not pool or pool.epoch != epoch or self._reached is not far:
                 raise Busy("stock.changed", "the stock changed while both sides spoke of it")
-            behind = answer.known and answer.head > pool.head
-            unknown = not answer.known and (answer.epoch >= pool.epoch or pool.known)
-            if not behind and not unknown:
+            if not pool.outdated_by(answer):
                 break
             await self._renew(max(answer.epoch, pool.epoch) + 1)
         pool.known = answer.known

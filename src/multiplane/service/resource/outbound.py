@@ -17,6 +17,7 @@ import msgspec
 from multiplane.api.operator import PoolLedger
 from multiplane.kernel.ports import Change, Delete, Put
 from multiplane.security import keyid
+from multiplane.service.planes import StockAnswer
 from multiplane.service.resource.blocks import (
     BLOCK_BIT,
     BLOCK_WORD,
@@ -288,6 +289,17 @@ class OutboundPool:
     def live(self) -> tuple[int, ...]:
         """Blocks that are usable, being stored or on their way, in order."""
         return tuple(sorted({*self._ready, *self._storing, *self._pending}))
+
+    @property
+    def acknowledged(self) -> int:
+        """The far side has stored, durably, the block before this number: it can never know less."""
+        return max(self._head, max(self._ready, default=-1) + 1)
+
+    def outdated_by(self, answer: StockAnswer) -> bool:
+        """Whether one side has gone back in time, or lost its rows: only a new epoch is safe then."""
+        if not answer.known:
+            return answer.epoch >= self.epoch or self.known
+        return answer.head > self._head or answer.next_sequence < self.acknowledged
 
     def agree(self, far_live: Iterable[int], far_next: int) -> tuple[list[int], list[Change]]:
         """Hold what the far side holds: pending blocks that have arrived, and the rows to commit.

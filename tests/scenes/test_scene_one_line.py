@@ -1,0 +1,251 @@
+"""What commonly goes wrong, as a user meets it: one line `multiplane: what is wrong: what to do`, no traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.scenes.tools.network import Network, command, run_cli, running
+
+from multiplane.runtime.pki import Issued, create_authority, issue
+
+pytestmark = [pytest.mark.scene, pytest.mark.timeout(120)]
+
+ROOT = Path(__file__).parents[2]
+
+
+def told(done: subprocess.CompletedProcess[str], code: int, *words: str) -> str:
+    """The only line on stderr; it says what is wrong and what to do."""
+    assert done.returncode == code, done
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("multiplane: ")
+    assert lines[0].count(": ") >= 2, lines[0]
+    for word in words:
+        assert word in lines[0], lines[0]
+    return lines[0]
+
+
+def up(state: Path, *options: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """`up` that should not start."""
+    return run_cli("up", "pair", "--state", str(state), "--for", "5", *options, env=env, cwd=state.parent)
+
+
+# --- starting --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a network that stopped leaves behind."""
+    folder = tmp_path_factory.mktemp("left")
+    with running("pair", folder, "--rate", "10") as network:
+        assert network.cli("key", "get", "alice-1", "bob-1").returncode == 0
+    return folder / "state"
+
+
+@pytest.fixture
+def state(left: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(left, tmp_path / "state"))
+
+
+def test_another_sealing_key(state: Path) -> None:
+    told(up(state, env={"MULTIPLANE_KEK": "ab" * 32}), 2, "key-encryption key", "give the one")
+    told(up(state, "--kek-command", "false"), 2, "'false' ended with 1")
+    (state / "kek").write_text("ab" * 31)
+    told(up(state), 2, "64 hexadecimal digits")
+
+
+def test_another_sealing_key_for_what_the_first_version_left(tmp_path: Path) -> None:
+    state = Path(shutil.copytree(ROOT / "tests/fixtures/state-1", tmp_path / "state"))
+    (state / "kek").write_text("ab" * 32)
+    told(up(state), 2, "key-encryption key", "give the one")
+
+
+def test_another_layout_and_a_newer_directory(state: Path) -> None:
+    told(up(state, "--spread", "per-node"), 2, "one process", "name another --state")
+    network = json.loads((state / "network.json").read_text())
+    (state / "network.json").write_text(json.dumps({**network, "version": 77}))
+    told(up(state), 2, "77", "use the newer one")
+
+
+def test_a_clock_before_the_certificates(state: Path) -> None:
+    now = datetime.now(UTC)
+    future = create_authority("pair development CA", now + timedelta(days=400), now + timedelta(days=900))
+    made = _pem(future)
+    (state / "pki/ca.pem").write_bytes(made[0])
+    (state / "pki/ca.key").write_bytes(made[1])
+    told(up(state), 2, "begins at", "set the clock")
+
+
+def _pem(authority: Any) -> tuple[bytes, bytes]:
+    from cryptography.hazmat.primitives import serialization
+
+    return (
+        authority.certificate.public_bytes(serialization.Encoding.PEM),
+        authority.key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        ),
+    )
+
+
+def test_half_an_authority(state: Path) -> None:
+    (state / "pki/ca.key").unlink()
+    told(up(state), 2, "put them back")
+
+
+def test_a_place_that_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    told(up(tmp_path / "file"), 2, "name another --state")
+    told(up(tmp_path / "file" / "state"), 2, "name another --state")
+
+
+def test_a_damaged_store(state: Path) -> None:
+    (state / "store.sqlite").write_bytes(b"nothing of the kind" * 100)
+    told(up(state), 2, "store.sqlite")
+
+
+def test_too_few_descriptors(tmp_path: Path) -> None:
+    line = " ".join([*command(), "up", "pair", "--state", str(tmp_path / "state"), "--for", "2"])
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -n 128; exec {line}"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    told(done, 2, "file descriptors", "ulimit -n")
+
+
+def test_a_taken_port_with_a_process_for_each_site(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = up(tmp_path / "state", "--spread", "per-node", "--port-base", str(port))
+    told(done, 2, str(port), "--port-base")
+
+
+def test_another_process_holds_the_state(tmp_path: Path) -> None:
+    with running("pair", tmp_path) as network:
+        told(up(network.state), 2, "another process", "--state")
+        doctor = json.loads(network.cli("doctor", "--json").stdout)
+        assert {one["verdict"] for one in doctor} == {"ok"}, doctor
+
+
+def test_an_old_python(tmp_path: Path) -> None:
+    old = tmp_path / "python3"
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "Python 3.9.2"\nexit 1\n')
+    old.chmod(0o755)
+    done = subprocess.run(
+        ["make", "-f", str(ROOT / "Makefile"), ".venv/.made", f"PYTHON={old}"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False,
+        env={k: v for k, v in os.environ.items() if not k.startswith("MAKE")},
+    )  # fmt: skip
+    assert done.returncode == 2
+    first = done.stderr.splitlines()[0]
+    assert "multiplane needs Python 3.11 to 3.13" in first
+    assert "make PYTHON=python3.12" in first
+
+
+# --- using -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    """One that serves."""
+    with running("pair", tmp_path_factory.mktemp("serves"), "--rate", "10") as network:
+        yield network
+
+
+@pytest.fixture
+def key_get(network: Network, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`key get` of a user whose ready.json says something else."""
+
+    def get(change: Callable[[dict[str, Any]], object]) -> subprocess.CompletedProcess[str]:
+        ready = network.ready()
+        change(ready)
+        (tmp_path / "ready.json").write_text(json.dumps(ready))
+        return run_cli("key", "get", "alice-1", "bob-1", "--state", str(tmp_path), cwd=tmp_path)
+
+    return get
+
+
+def stranger(tmp_path: Path, begin_days: int = -1) -> Issued:
+    """A certificate of another network's authority, files beside it."""
+    now = datetime.now(UTC)
+    authority = create_authority("another", now - timedelta(days=5), now + timedelta(days=9))
+    made = issue(
+        authority, begin=now + timedelta(days=begin_days), end=now + timedelta(days=8),
+        uris=["urn:qkd:pair:alice:alice-1"],
+    )  # fmt: skip
+    (tmp_path / "s.pem").write_bytes(made.certificate_pem)
+    (tmp_path / "s.key").write_bytes(made.key_pem)
+    (tmp_path / "s-ca.pem").write_bytes(_pem(authority)[0])
+    return made
+
+
+def test_a_certificate_of_another_network(key_get: Any, tmp_path: Path) -> None:
+    stranger(tmp_path)
+    mine = {"cert": str(tmp_path / "s.pem"), "key": str(tmp_path / "s.key")}
+    told(key_get(lambda ready: ready["saes"]["alice-1"].update(mine)), 1, "certificate", "signed")
+
+
+def test_the_certificate_of_the_key_manager_for_the_application(key_get: Any, network: Network) -> None:
+    pki = network.state / "pki/kme"
+    mine = {"cert": str(pki / "alice.pem"), "key": str(pki / "alice.key")}
+    told(key_get(lambda ready: ready["saes"]["alice-1"].update(mine)), 1)
+
+
+def test_the_authority_of_another_network(key_get: Any, tmp_path: Path) -> None:
+    stranger(tmp_path)
+    done = key_get(lambda ready: ready.update(ca=str(tmp_path / "s-ca.pem")))
+    told(done, 1, "not accepted", "take the ca.pem")
+
+
+def test_a_certificate_file_that_is_missing_or_does_not_fit(key_get: Any, network: Network) -> None:
+    told(key_get(lambda ready: ready["saes"]["alice-1"].update(cert="/no/such.pem")), 1, "/no/such.pem")
+    other = network.saes["bob-1"].key
+    told(key_get(lambda ready: ready["saes"]["alice-1"].update(key=other)), 1, "belong together")
+
+
+def test_a_key_manager_that_is_not_there(key_get: Any) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"https://127.0.0.1:{free.getsockname()[1]}"
+    done = key_get(lambda ready: [kme.update(url=url) for kme in ready["kmes"].values()])
+    told(done, 1, "nothing listens", "multiplane up")
+
+
+def test_a_port_that_speaks_no_tls(key_get: Any) -> None:
+    with socket.socket() as plain:
+        plain.bind(("127.0.0.1", 0))
+        plain.listen()
+        threading.Thread(target=_speak_http, args=(plain,), daemon=True).start()
+        url = f"https://127.0.0.1:{plain.getsockname()[1]}"
+        told(key_get(lambda ready: ready["kmes"]["alice"].update(url=url)), 1, "no TLS", "https only")
+
+
+def _speak_http(plain: socket.socket) -> None:
+    try:
+        for _ in range(4):
+            peer, _ = plain.accept()
+            peer.recv(100)
+            peer.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+            peer.close()
+    except OSError:
+        pass
+
+
+def test_no_network_at_all(tmp_path: Path) -> None:
+    for arguments in (["key", "get", "a", "b"], ["status"], ["messages"], ["link", "cut", "a", "b"]):
+        told(run_cli(*arguments, "--state", str(tmp_path / "none"), cwd=tmp_path), 1, "multiplane up")
+    done = run_cli("state", "backup", "--out", "b.zip", "--state", str(tmp_path / "none"), cwd=tmp_path)
+    told(done, 2, "holds no network", "name the --state")
