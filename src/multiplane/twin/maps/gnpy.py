@@ -177,8 +177,8 @@ def _ways(
 ) -> tuple[list[_Way], int]:
     """The ways from a site to the next ones, and how many steps it took to find them.
 
-    An element is passed once for each start. Where a way forks, the branch that leads back to the start is the
-    other direction of the way out and no loop.
+    An element is passed once for each start. Where a way forks, the branch that leads back to the start is
+    the other direction of the way out and no loop.
     """
     found: list[_Way] = []
     steps = 0
