@@ -7,10 +7,10 @@ from pathlib import Path
 
 from multiplane.kernel.errors import Refused
 from multiplane.twin.maps.options import Options
-from multiplane.twin.maps.planning import Divided, ImportReport, SpanReport, plan
+from multiplane.twin.maps.planning import ImportReport, SpanReport, plan
 from multiplane.twin.maps.reading import MAX_BYTES, read
 
-__all__ = ["Divided", "ImportReport", "Options", "SpanReport", "import_map"]
+__all__ = ["ImportReport", "Options", "SpanReport", "import_map"]
 
 
 def import_map(file: Path, out: Path, options: Options, *, force: bool = False) -> ImportReport:

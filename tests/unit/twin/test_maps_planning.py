@@ -222,6 +222,17 @@ def test_unplaced_sites_are_refused_or_dropped_where_lengths_need_them() -> None
     assert remarks(made, "unplaced") == ["lost: left out with 1 links: it has no position"]
 
 
+def test_graphml_without_positions_needs_lengths() -> None:
+    bare = "".join(line for line in GRAPHML.splitlines(keepends=True) if 'for="node"' not in line)
+    bare = bare.replace('<data key="k1">', '<data key="x">').replace('<data key="k2">', '<data key="y">')
+    assert "edge 0 - 2: '0' has no position and the map states no length (2 such sites)" in refusal(bare)
+    assert planned(bare, drop_unplaced=True).world.spans == ()
+    told = bare.replace('<edge source="0" target="2"/>', "")
+    assert [span.length_km for span in planned(told, max_span_km=200.0).world.spans] == [62.5, 102.18]
+    nothing = qnet(nodes=nodes(("a",), ("b",)), links=links(("a", "b", None)))
+    assert "sites: none is left" in refusal(nothing, drop_unplaced=True)
+
+
 PLANE = nodes(("a", 100.0, 300.0), ("b", 130.0, 340.0))
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.unit.twin.maps_samples import GRAPHML, element, encoded, fibre, gnpy, links, nodes, qnet
 
 from multiplane.kernel.errors import Refused
+from multiplane.twin.maps import gnpy as gnpy_reader
 from multiplane.twin.maps import reading
 from multiplane.twin.maps.options import Options
 from multiplane.twin.maps.planning import plan
@@ -188,6 +189,11 @@ def test_gnpy_attenuation_by_frequency_takes_that_near_the_signal() -> None:
 )
 def test_gnpy_faults_name_the_element(elements: list[Any], begins: str) -> None:
     assert refusal(encoded(gnpy(elements=elements, connections=[]))).startswith(f"map.file: {begins}")
+
+
+def test_gnpy_maps_without_end_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gnpy_reader, "_MAX_STEPS", 8)
+    assert "connections: too many ways between the sites" in refusal(encoded(gnpy()))
 
 
 def test_gnpy_connections_lead_to_elements() -> None:

@@ -32,6 +32,7 @@ _ENDS: Final = ("Roadm", "Transceiver")
 _KM_PER_UNIT: Final = {"km": 1.0, "m": 1e-3}
 _SIGNAL_HZ: Final = 193.4e12
 _MAX_LOSS_COEF: Final = 100.0
+_MAX_STEPS: Final = 2_000_000
 _FUSED_LOSS_DB: Final = 1.0
 """Of a fused node that does not say, as in GNPy."""
 
@@ -71,9 +72,14 @@ def read(document: dict[str, Any], source: str) -> Map:
     if len(sites) > MAX_PLACES:
         raise top.wrong("elements", f"got {len(sites)} sites, expected at most {MAX_PLACES}")
     pieces = {uid: _piece(items[uid], kind) for uid, kind in kinds.items() if kind not in _ENDS}
-    ways = [way for site in sites for way in _ways(site, sites, onward, pieces)]
-    if len(ways) > 2 * MAX_CABLES:
-        raise top.wrong("connections", f"got {len(ways)} ways, expected at most {2 * MAX_CABLES}")
+    ways: list[_Way] = []
+    steps = 0
+    for site in sites:
+        found, walked = _ways(site, sites, onward, pieces)
+        ways += found
+        steps += walked
+        if len(ways) > 2 * MAX_CABLES or steps > _MAX_STEPS:
+            raise top.wrong("connections", "too many ways between the sites, expected a smaller map")
     places = tuple(_place(items[uid], kinds[uid]) for uid in sites)
     titles = {place.key: place.title for place in places}
     return Map(
@@ -168,18 +174,24 @@ def _ways(
     sites: Mapping[str, None],
     onward: Mapping[str, Sequence[str]],
     pieces: Mapping[str, _Piece],
-) -> Iterator[_Way]:
-    """The ways from a site to the next ones. An element is passed once for each start; where a way forks, the
-    branch that leads back to the start is the other direction of the way out and no loop."""
+) -> tuple[list[_Way], int]:
+    """The ways from a site to the next ones, and how many steps it took to find them.
+
+    An element is passed once for each start. Where a way forks, the branch that leads back to the start is
+    the other direction of the way out and no loop.
+    """
+    found: list[_Way] = []
+    steps = 0
     seen: set[str] = set()
     waiting: list[tuple[str, float, float | None, bool]] = [
         (next_, 0.0, 0.0, False) for next_ in onward[site]
     ]
     while waiting:
         here, length_km, loss_db, forked = waiting.pop()
+        steps += 1
         if here in sites:
             if here != site or not forked:
-                yield _Way(site, here, length_km, loss_db)
+                found.append(_Way(site, here, length_km, loss_db))
             continue
         if here in seen or here not in pieces:  # passed already, or a transceiver at a ROADM
             continue
@@ -189,6 +201,7 @@ def _ways(
         loss_db = None if loss_db is None or piece.loss_db is None else loss_db + piece.loss_db
         forked = forked or len(onward[here]) > 1
         waiting += [(next_, length_km, loss_db, forked) for next_ in onward[here]]
+    return found, steps
 
 
 def _cables(ways: Sequence[_Way], titles: Mapping[str, str]) -> Iterator[Cable]:

@@ -26,7 +26,7 @@ _LENGTH_DIGITS: Final = 4
 class Length(NamedTuple):
     """Length of a cable along the fibre, and its basis as in `twin.scenario`."""
 
-    km: float
+    length_km: float
     basis: str
 
 
@@ -133,6 +133,6 @@ def measured(cable: Cable, positions: Mapping[str, Position], options: Options) 
         length = Length(km * options.route_factor, "great-circle")
     else:
         return None
-    if length.km < ZERO_LENGTH_KM:
+    if length.length_km < ZERO_LENGTH_KM:
         return Length(MIN_LENGTH_KM, "minimum")
-    return Length(round(length.km, _LENGTH_DIGITS), length.basis)
+    return Length(round(length.length_km, _LENGTH_DIGITS), length.basis)

@@ -44,15 +44,14 @@ class Labels:
     def relays(self, a: str, b: str, count: int) -> list[str]:
         """Labels `<a>-<b>-r1`, ... of the relays between two labels in alphabetical order."""
         first, second = (end[:_MAX_RELAY_END].strip("-") for end in sorted((a, b)))
-        stem = f"{first}-{second}"
-        series = 1
+        wanted = stem = f"{first}-{second}"
         while True:
             labels = [f"{stem}-r{number}" for number in range(1, count + 1)]
             if not self._taken.intersection(labels):
                 break
-            series += 1
-            stem = f"{first}-{second}-{series}"
-        if series > 1:
+            self._next[wanted] = self._next.get(wanted, 1) + 1
+            stem = f"{wanted}-{self._next[wanted]}"
+        if stem != wanted:
             self._renamed(f"relays between {a} and {b}", f"{labels[0]}...", "another site has such a label")
         self._taken.update(labels)
         return labels

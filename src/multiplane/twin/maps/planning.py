@@ -122,7 +122,7 @@ class _Draft:
         count = self._parts(route)
         labels = self.labels.relays(a.name, b.name, count - 1) if count > 1 else []
         if labels:
-            here = Divided(link=link_id(a.name, b.name), length_km=route.length.km, relays=tuple(labels))
+            here = Divided(link=link_id(a.name, b.name), length_km=route.length_km, relays=tuple(labels))
             self.divided.append(here)
         for number, label in enumerate(labels, start=1):
             position = _along(a, b, number / count)
@@ -132,9 +132,9 @@ class _Draft:
 
     def _parts(self, route: Route) -> int:
         most_km = self.options.max_span_km
-        count = max(1, math.ceil(route.length.km / most_km - 1e-9))
+        count = max(1, math.ceil(route.length_km / most_km - 1e-9))
         if len(self.sites) + len(self.relays) + count - 1 > MAX_PLACES:
-            problem = f"{route.length.km:g} km need {count - 1} relays, more than {MAX_PLACES} sites in all"
+            problem = f"{route.length_km:g} km need {count - 1} relays, more than {MAX_PLACES} sites in all"
             raise MapError(
                 self.found.source, route.cable.where, f"{problem}: expected a larger --max-span-km"
             )
@@ -142,7 +142,7 @@ class _Draft:
 
     def _spans(self, route: Route, labels: Sequence[str]) -> Iterator[Span]:
         cable, count = route.cable, len(labels) - 1
-        length_km = round(route.length.km / count, _DIGITS)
+        length_km = round(route.length_km / count, _DIGITS)
         if cable.loss_db is None:
             loss_db, loss_basis = length_km * self.options.attenuation_db_per_km, "derived"
         else:
@@ -160,7 +160,7 @@ class _Draft:
                 loss_db=round(loss_db, _DIGITS),
                 profile=STATED_PROFILE if rate_bit_per_s else DERIVED_PROFILE,
                 rate_bit_per_s=rate_bit_per_s,
-                length_basis=route.length.basis,
+                length_basis=route.length_basis,
                 loss_basis=loss_basis,
             )
 

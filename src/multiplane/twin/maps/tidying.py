@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from multiplane.twin.maps.measuring import Length, checked_positions, measured, positions_of, too_short
+from multiplane.twin.maps.measuring import checked_positions, measured, positions_of, too_short
 from multiplane.twin.maps.options import Options
 from multiplane.twin.maps.value import Cable, Map, MapError, Place, Remark, plain
 
@@ -18,7 +18,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """A cable of known length between two places."""
 
     cable: Cable
-    length: Length
+    length_km: float
+    length_basis: str
 
 
 class Tidy(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,14 +124,14 @@ def _measured(
 ) -> tuple[list[Route], list[Remark]]:
     positions = positions_of(places)
     routes = [
-        Route(cable=cable, length=length)
+        Route(cable=cable, length_km=length.length_km, length_basis=length.basis)
         for cable in cables
         if (length := measured(cable, positions, options)) is not None
     ]
     remarks = [
-        Remark(rule="zero-length", subject=route.cable.where, done=f"got {route.length.km:g} km instead of 0")
+        Remark(rule="zero-length", subject=route.cable.where, done=f"got {route.length_km:g} km instead of 0")
         for route in routes
-        if route.length.basis == "minimum"
+        if route.length_basis == "minimum"
     ]
     return routes, remarks
 
@@ -149,7 +150,7 @@ def _single(routes: Sequence[Route]) -> tuple[list[Route], list[Remark]]:
         Remark(
             rule="parallel",
             subject=best[ends].cable.where,
-            done=f"kept the shortest ({best[ends].length.km:g} km), left out {number} beside it",
+            done=f"kept the shortest ({best[ends].length_km:g} km), left out {number} beside it",
         )
         for ends, number in left_out.items()
     ]
@@ -158,7 +159,7 @@ def _single(routes: Sequence[Route]) -> tuple[list[Route], list[Remark]]:
 
 def _rank(route: Route) -> tuple[float, float]:
     loss_db = route.cable.loss_db
-    return route.length.km, float("inf") if loss_db is None else loss_db
+    return route.length_km, float("inf") if loss_db is None else loss_db
 
 
 def _largest(
