@@ -82,6 +82,7 @@ class Embedded:
                 control=self.centre.control,
                 rules=rules_of(settings),
                 policy=settings.pairing,
+                face=settings.etsi014,
                 tap=self.centre.tap,
                 pid=os.getpid(),
             )

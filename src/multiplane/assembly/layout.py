@@ -70,6 +70,7 @@ def rules_of(settings: UpSettings) -> KeyRules:
         max_size_bit=keys.max_size_bit,
         max_number=keys.max_number,
         ttl_s=round(keys.ttl_s),
+        max_additional=keys.max_additional,
     )
 
 

@@ -11,6 +11,9 @@ file and line:
     default_size_bit = 256
     ttl_s = 86400
 
+    [etsi014]
+    unknown_key_status = 404
+
     [pairing]
     allow_self = false
     [[pairing.rules]]
@@ -32,6 +35,7 @@ import msgspec
 
 from multiplane.kernel.errors import Refused
 from multiplane.security.policy import PairingPolicy
+from multiplane.standards.etsi014 import FaceProfile
 
 FILE_NAME: Final = "multiplane.toml"
 
@@ -44,6 +48,7 @@ class KeySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         min_size_bit, max_size_bit: range of sizes, multiples of 8.
         max_number: keys in one request, >= 1.
         ttl_s: lifetime of an uncollected key, simulated seconds > 0.
+        max_additional: slaves in one request beside the first, 0 to 64; 0 turns multicast off.
     """
 
     default_size_bit: int = 256
@@ -51,6 +56,7 @@ class KeySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     max_size_bit: int = 4096
     max_number: int = 128
     ttl_s: float = 86_400.0
+    max_additional: int = 8
 
     def __post_init__(self) -> None:
         sizes = (self.min_size_bit, self.default_size_bit, self.max_size_bit)
@@ -64,6 +70,8 @@ class KeySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ValueError(f"max_number: expected at least 1, got {self.max_number}")
         if not self.ttl_s > 0:
             raise ValueError(f"ttl_s: expected more than 0, got {self.ttl_s}")
+        if not 0 <= self.max_additional <= 64:
+            raise ValueError(f"max_additional: expected 0 to 64, got {self.max_additional}")
 
 
 class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +95,7 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
     port_base: int | None = None
     seed: int | None = None
     keys: KeySettings = KeySettings()
+    etsi014: FaceProfile = FaceProfile()
     pairing: PairingPolicy = PairingPolicy()
 
     def __post_init__(self) -> None:
@@ -102,9 +111,10 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 # What each section may hold; lists of tables are written with a trailing [].
 _SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
-    "": ("up", "keys", "pairing"),
+    "": ("up", "keys", "etsi014", "pairing"),
     "up": ("scenario", "spread", "rate", "for_s", "port_base", "seed"),
     "keys": KeySettings.__struct_fields__,
+    "etsi014": FaceProfile.__struct_fields__,
     "pairing": PairingPolicy.__struct_fields__,
     "pairing.rules[]": ("master", "slave", "allow"),
 }
@@ -123,7 +133,7 @@ def load(state: Path, given: Mapping[str, Any], config: Path | None = None) -> U
     path = config or state / FILE_NAME
     document = _read(path) if config or path.exists() else {}
     lines = _line_index(path.read_text(encoding="utf-8")) if document else {}
-    for section in ("up", "keys", "pairing"):
+    for section in ("up", "keys", "etsi014", "pairing"):
         _expect_known(path, lines, section, document.get(section, {}))
     _expect_known(path, lines, "", document)
     for place, rule in enumerate(document.get("pairing", {}).get("rules", ())):
@@ -136,6 +146,7 @@ def load(state: Path, given: Mapping[str, Any], config: Path | None = None) -> U
                 **said,
                 "state": str(state.absolute()),
                 "keys": document.get("keys", {}),
+                "etsi014": document.get("etsi014", {}),
                 "pairing": document.get("pairing", {}),
             },
             UpSettings,

@@ -122,6 +122,7 @@ def _site(
             control=remote(ServiceControl, session, "service"),
             rules=orders.rules,
             policy=orders.policy,
+            face=orders.face,
             pid=os.getpid(),
         )
     )

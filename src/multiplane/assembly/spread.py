@@ -143,6 +143,7 @@ class Spread:
                 seed=settings.seed,
                 rules=rules_of(settings),
                 policy=settings.pairing,
+                face=settings.etsi014,
                 faults=fault_script(name),
             )
 

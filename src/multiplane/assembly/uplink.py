@@ -13,6 +13,7 @@ from multiplane.kernel.nouns import Caller, Secret
 from multiplane.kernel.ports import Subscription
 from multiplane.security.policy import PairingPolicy
 from multiplane.service.planes import Application, KeyRules
+from multiplane.standards.etsi014 import FaceProfile
 
 SERVICE = "site"
 T = TypeVar("T", bound=msgspec.Struct)
@@ -78,4 +79,5 @@ class SiteOrders(msgspec.Struct, frozen=True, kw_only=True):
     seed: int | None
     rules: KeyRules
     policy: PairingPolicy
+    face: FaceProfile = FaceProfile()
     faults: str
