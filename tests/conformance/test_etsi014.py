@@ -300,7 +300,7 @@ def test_mandatory_extensions_are_refused(play: Play) -> None:
     play(scene)
 
 
-def test_multicast_is_off(play: Play) -> None:
+def test_several_slaves_are_refused_where_the_door_refuses_them(play: Play) -> None:
     async def scene(at: Scene) -> None:
         assert_failure(await at.enc({"additional_slave_SAE_IDs": [CAROL]}), 400)
         assert_failure(await at.alice.ask("GET", "/api/v1/keys/bob/enc_keys?additional_slave_SAE_IDs=x"), 400)

@@ -176,6 +176,8 @@ class MemoryNorth:
 
     async def issue_keys(self, caller: Caller, request: KeyRequest) -> tuple[Key, ...]:
         peer, size_bit = self._peer(caller, request.peer), request.size_bit or self.default_bit
+        if request.others:
+            raise Refused("key.additional", "additional_slave_SAE_IDs: expected none")
         if not 1 <= request.number <= self.max_number:
             raise Refused("key.number", f"number: expected 1 to {self.max_number}, got {request.number}")
         if size_bit % 8:

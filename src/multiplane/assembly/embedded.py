@@ -104,6 +104,7 @@ class Embedded:
                 control=self.centre.control,
                 rules=rules_of(settings),
                 policy=settings.pairing,
+                face=settings.etsi014,
                 tap=self.centre.tap,
                 pid=os.getpid(),
                 access_log=settings.access_log,

@@ -92,6 +92,7 @@ def rules_of(settings: UpSettings) -> KeyRules:
         max_number=keys.max_number,
         ttl_s=round(keys.ttl_s),
         metering=settings.metering,
+        max_additional=keys.max_additional,
     )
 
 

@@ -11,6 +11,9 @@ file and line:
     default_size_bit = 256
     ttl_s = 86400
 
+    [etsi014]
+    unknown_key_status = 404
+
     [pairing]
     allow_self = false
     [[pairing.rules]]
@@ -47,9 +50,11 @@ import msgspec
 from multiplane.kernel.errors import Refused
 from multiplane.security.policy import PairingPolicy
 from multiplane.service.planes import MeterPolicy, QuotaRule, RateRule
+from multiplane.standards.etsi014 import FaceProfile
 
 FILE_NAME: Final = "multiplane.toml"
 LONGEST_GRACE_S: Final = 60.0
+_TABLES: Final = ("keys", "etsi014", "pairing", "metering")
 
 
 class KeySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -60,6 +65,7 @@ class KeySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         min_size_bit, max_size_bit: range of sizes, multiples of 8.
         max_number: keys in one request, >= 1.
         ttl_s: lifetime of an uncollected key, simulated seconds > 0.
+        max_additional: slaves in one request beside the first, 0 to 64; 0 turns multicast off.
     """
 
     default_size_bit: int = 256
@@ -67,6 +73,7 @@ class KeySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     max_size_bit: int = 4096
     max_number: int = 128
     ttl_s: float = 86_400.0
+    max_additional: int = 8
 
     def __post_init__(self) -> None:
         sizes = (self.min_size_bit, self.default_size_bit, self.max_size_bit)
@@ -80,6 +87,8 @@ class KeySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ValueError(f"max_number: expected at least 1, got {self.max_number}")
         if not self.ttl_s > 0:
             raise ValueError(f"ttl_s: expected more than 0, got {self.ttl_s}")
+        if not 0 <= self.max_additional <= 64:
+            raise ValueError(f"max_additional: expected 0 to 64, got {self.max_additional}")
 
 
 class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,6 +124,7 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
     access_log: bool = False
     kek_command: str | None = None
     keys: KeySettings = KeySettings()
+    etsi014: FaceProfile = FaceProfile()
     pairing: PairingPolicy = PairingPolicy()
     metering: MeterPolicy = MeterPolicy()
 
@@ -135,11 +145,10 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 # What each section may hold; lists of tables are written with a trailing [].
 _SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
-    "": ("up", "keys", "pairing", "metering"),
-    "up": tuple(
-        name for name in UpSettings.__struct_fields__ if name not in ("state", "keys", "pairing", "metering")
-    ),
+    "": ("up", *_TABLES),
+    "up": tuple(name for name in UpSettings.__struct_fields__ if name not in ("state", *_TABLES)),
     "keys": KeySettings.__struct_fields__,
+    "etsi014": FaceProfile.__struct_fields__,
     "pairing": PairingPolicy.__struct_fields__,
     "pairing.rules[]": ("master", "slave", "allow"),
     "metering": MeterPolicy.__struct_fields__,
@@ -161,7 +170,7 @@ def load(state: Path, given: Mapping[str, Any], config: Path | None = None) -> U
     path = config or state / FILE_NAME
     document = _read(path) if config or path.exists() else {}
     lines = _line_index(path.read_text(encoding="utf-8")) if document else {}
-    for section in ("up", "keys", "pairing", "metering"):
+    for section in ("up", *_TABLES):
         _expect_known(path, lines, section, document.get(section, {}))
     _expect_known(path, lines, "", document)
     for section, name in (("pairing", "rules"), ("metering", "rules"), ("metering", "quotas")):
@@ -174,9 +183,7 @@ def load(state: Path, given: Mapping[str, Any], config: Path | None = None) -> U
                 **document.get("up", {}),
                 **said,
                 "state": str(state.absolute()),
-                "keys": document.get("keys", {}),
-                "pairing": document.get("pairing", {}),
-                "metering": document.get("metering", {}),
+                **{name: document.get(name, {}) for name in _TABLES},
             },
             UpSettings,
             dec_hook=lambda kind, value: kind(value),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from multiplane.api.device import QkdDevice
@@ -58,6 +58,7 @@ class SiteParts:
     control: ServiceControl
     rules: KeyRules
     policy: PairingPolicy
+    face: etsi014.FaceProfile = field(default_factory=etsi014.FaceProfile)
     tap: Tap | None = None
     pid: int = 0
     access_log: bool = False
@@ -131,7 +132,7 @@ class Site:
 
         Raises: Refused(`port.in_use`).
         """
-        routes = etsi014.routes(self.kme, lambda retry_ns: retry_ns / NS_PER_S / rate)
+        routes = etsi014.routes(self.kme, lambda retry_ns: retry_ns / NS_PER_S / rate, self.parts.face)
         server = HttpServer(
             routes,
             trust.server,

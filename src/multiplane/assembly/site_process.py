@@ -169,6 +169,7 @@ def _site(
             control=remote(ServiceControl, session, "service"),
             rules=orders.rules,
             policy=orders.policy,
+            face=orders.face,
             pid=os.getpid(),
             access_log=orders.access_log,
         )

@@ -169,6 +169,7 @@ class Spread:
                 seed=settings.seed,
                 rules=rules_of(settings),
                 policy=settings.pairing,
+                face=settings.etsi014,
                 faults=fault_script(name),
                 grace_s=settings.grace_s,
                 log=settings.log,

@@ -14,6 +14,7 @@ from multiplane.kernel.nouns import Caller, Secret
 from multiplane.kernel.ports import Subscription
 from multiplane.security.policy import PairingPolicy
 from multiplane.service.planes import Application, KeyRules
+from multiplane.standards.etsi014 import FaceProfile
 
 SERVICE = "site"
 REFUSED = 2
@@ -101,6 +102,7 @@ class SiteOrders(msgspec.Struct, frozen=True, kw_only=True):
     seed: int | None
     rules: KeyRules
     policy: PairingPolicy
+    face: FaceProfile = FaceProfile()
     faults: str
     grace_s: float
     log: Literal["human", "json"]

@@ -73,10 +73,16 @@ class KeyClient:
         return await self._call("GET", f"{_quoted(peer)}/status", None, Status, 0.0)
 
     async def enc_keys(
-        self, peer: str, number: int = 1, size_bit: int = 0, *, retry_for_s: float = 0.0
+        self,
+        peer: str,
+        number: int = 1,
+        size_bit: int = 0,
+        *,
+        others: Sequence[str] = (),
+        retry_for_s: float = 0.0,
     ) -> tuple[Key, ...]:
-        """Fresh keys shared with `peer`; `size_bit` 0 takes the key manager's default."""
-        wish = KeyRequest(number=number, size=size_bit or msgspec.UNSET)
+        """Fresh keys shared with `peer` and `others`; `size_bit` 0 takes the key manager's default."""
+        wish = KeyRequest(number=number, size=size_bit or msgspec.UNSET, additional_slaves=tuple(others))
         return _keys(await self._call("POST", f"{_quoted(peer)}/enc_keys", wish, KeyContainer, retry_for_s))
 
     async def dec_keys(self, master: str, ids: Sequence[str], *, retry_for_s: float = 0.0) -> tuple[Key, ...]:
@@ -152,10 +158,17 @@ class SyncKeyClient:
         return self._runner.run(self._client.status(peer))
 
     def enc_keys(
-        self, peer: str, number: int = 1, size_bit: int = 0, *, retry_for_s: float = 0.0
+        self,
+        peer: str,
+        number: int = 1,
+        size_bit: int = 0,
+        *,
+        others: Sequence[str] = (),
+        retry_for_s: float = 0.0,
     ) -> tuple[Key, ...]:
         """As `KeyClient.enc_keys`."""
-        return self._runner.run(self._client.enc_keys(peer, number, size_bit, retry_for_s=retry_for_s))
+        asked = self._client.enc_keys(peer, number, size_bit, others=others, retry_for_s=retry_for_s)
+        return self._runner.run(asked)
 
     def dec_keys(self, master: str, ids: Sequence[str], *, retry_for_s: float = 0.0) -> tuple[Key, ...]:
         """As `KeyClient.dec_keys`."""

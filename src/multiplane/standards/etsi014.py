@@ -12,7 +12,9 @@ import msgspec
 from multiplane.api import north
 from multiplane.api.wire.etsi014 import (
     EXTENSION_MANDATORY,
+    MANDATORY_UNMET,
     NOT_FOUND,
+    OPTIONAL_UNHANDLED,
     SIZE_MULTIPLE,
     KeyContainer,
     KeyIds,
@@ -22,6 +24,14 @@ from multiplane.api.wire.etsi014 import (
 )
 from multiplane.api.wire.web import Handler, Reply, Request, Route, failure
 from multiplane.kernel.errors import Busy, MultiplaneError, Refused
+from multiplane.kernel.nouns import Noun
+from multiplane.standards.etsi014_extensions import (
+    Extensions,
+    UnknownExtension,
+    UnmetExtension,
+    container,
+    read,
+)
 
 ROOT: Final = "/api/v1/keys"
 UNAUTHORISED: Final = frozenset({"key.not_yours", "north.not_allowed"})
@@ -46,17 +56,40 @@ class _BadRequest(Exception):
         self.reply = failure(400, message, detail)
 
 
-def routes(door: north.North, retry_after_s: Callable[[int], float]) -> tuple[Route, ...]:
+class FaceProfile(Noun, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where installations may differ.
+
+    Args:
+        unknown_key_status: answer to key ids that are not found, 400 (as the standard says) or 404 (as some
+            clients expect).
+        strict_optional: refuse requests with an `extension_optional` that is unknown or cannot be met, as
+            the standard allows; else it is ignored.
+    """
+
+    unknown_key_status: int = 400
+    strict_optional: bool = False
+
+    def __post_init__(self) -> None:
+        if self.unknown_key_status not in (400, 404):
+            raise ValueError(f"unknown_key_status: expected 400 or 404, got {self.unknown_key_status}")
+
+
+def routes(
+    door: north.North, retry_after_s: Callable[[int], float], profile: FaceProfile | None = None
+) -> tuple[Route, ...]:
     """The three methods, each by GET and (for keys) POST.
 
     Args:
         door: who issues and hands out keys.
         retry_after_s: turns simulated nanoseconds into wall seconds, for Retry-After.
+        profile: where this installation differs.
     """
-    face = _Face(door)
+    profile = profile or FaceProfile()
+    face = _Face(door, profile)
 
     def row(verb: str, path: str, handler: Handler, **shape: Any) -> Route:
-        return Route(verbs=(verb,), path=f"{ROOT}/{path}", handler=_guarded(handler, retry_after_s), **shape)
+        guarded = _guarded(handler, retry_after_s, profile.unknown_key_status)
+        return Route(verbs=(verb,), path=f"{ROOT}/{path}", handler=guarded, **shape)
 
     enc, dec = "{slave_SAE_ID}/enc_keys", "{master_SAE_ID}/dec_keys"
     plain = (("number", "integer"), ("size", "integer"))
@@ -79,8 +112,9 @@ def routes(door: north.North, retry_after_s: Callable[[int], float]) -> tuple[Ro
 class _Face:
     """The handlers: each turns one request into one call at the north door."""
 
-    def __init__(self, door: north.North) -> None:
+    def __init__(self, door: north.North, profile: FaceProfile) -> None:
         self._door = door
+        self._strict = profile.strict_optional
         self._key_request = msgspec.json.Decoder(KeyRequest)
         self._key_ids = msgspec.json.Decoder(KeyIds)
 
@@ -97,6 +131,7 @@ class _Face:
             max_key_per_request=found.max_key_per_request,
             max_key_size=found.max_key_size_bit,
             min_key_size=found.min_key_size_bit,
+            max_sae_id_count=found.max_additional,
         )
         return Reply(status=200, body=msgspec.json.encode(shown))
 
@@ -106,9 +141,9 @@ class _Face:
     async def get_key(self, request: Request) -> Reply:
         named = dict(request.query)
         if "extension_mandatory" in named:
-            raise _BadRequest(EXTENSION_MANDATORY, field="extension_mandatory", expected="absent")
+            raise _BadRequest(EXTENSION_MANDATORY, field="extension_mandatory", expected="a POST body")
         if "additional_slave_SAE_IDs" in named:
-            raise _multicast(1)
+            raise _bad_value("additional_slave_SAE_IDs", named["additional_slave_SAE_IDs"], "a POST body")
         number, size = _integer(request, "number"), _integer(request, "size")
         return await self._issue(request, KeyRequest(number=number or 1, size=size or msgspec.UNSET))
 
@@ -120,19 +155,45 @@ class _Face:
         return await self._collect(request, tuple(value for name, value in request.query if name == "key_ID"))
 
     async def _issue(self, request: Request, asked: KeyRequest) -> Reply:
-        if asked.extension_mandatory:
-            names = [str(name)[:_SHOWN_CHARACTERS] for item in asked.extension_mandatory for name in item]
-            raise _BadRequest(
-                EXTENSION_MANDATORY, field="extension_mandatory", value=names[:8], expected="empty"
-            )
-        if asked.additional_slaves:
-            raise _multicast(len(asked.additional_slaves))
         wish = north.KeyRequest(
             peer=request.params["slave_SAE_ID"],
             number=asked.number,
             size_bit=0 if asked.size is msgspec.UNSET else asked.size,
+            others=asked.additional_slaves,
         )
-        return _container(await self._door.issue_keys(request.caller, wish))
+        if not asked.extension_mandatory and not asked.extension_optional:
+            return _container(await self._door.issue_keys(request.caller, wish))
+        try:
+            must = read(asked.extension_mandatory)
+        except UnknownExtension as error:
+            raise _BadRequest(EXTENSION_MANDATORY, **error.detail("extension_mandatory")) from None
+        except UnmetExtension as error:
+            raise _BadRequest(MANDATORY_UNMET, **error.detail("extension_mandatory")) from None
+        return await self._issue_extended(request, wish, must, self._optional(asked, must))
+
+    def _optional(self, asked: KeyRequest, must: Extensions) -> Extensions:
+        """What else is wished for; in strict mode all of it must be understood."""
+        try:
+            return read(asked.extension_optional, must, lenient=not self._strict)
+        except (UnknownExtension, UnmetExtension) as error:
+            raise _BadRequest(OPTIONAL_UNHANDLED, **error.detail("extension_optional")) from None
+
+    async def _issue_extended(
+        self, request: Request, wish: north.KeyRequest, must: Extensions, may: Extensions
+    ) -> Reply:
+        """Issue with all that is wished for (`may`); with what is mandatory alone, if that cannot be met."""
+        try:
+            keys = await self._door.issue_keys(request.caller, may.asked(wish))
+        except Refused as error:
+            if error.code != "key.valid_s":
+                raise
+            if may.valid_s == must.valid_s:
+                raise _BadRequest(MANDATORY_UNMET, code=error.code, reason=error.reason) from None
+            if self._strict:
+                raise _BadRequest(OPTIONAL_UNHANDLED, code=error.code, reason=error.reason) from None
+            less = msgspec.structs.replace(may, valid_s=must.valid_s)
+            return await self._issue_extended(request, wish, must, less)
+        return _container(keys, container(may, keys[0].unit))
 
     async def _collect(self, request: Request, key_ids: tuple[str, ...]) -> Reply:
         names = tuple(key_id.lower() for key_id in key_ids)
@@ -147,23 +208,27 @@ class _Face:
         return _container(await self._door.collect_keys(request.caller, master, names))
 
 
-def _guarded(handler: Handler, retry_after_s: Callable[[int], float]) -> Handler:
+def _guarded(handler: Handler, retry_after_s: Callable[[int], float], unknown_key_status: int) -> Handler:
     async def guarded(request: Request) -> Reply:
         try:
             return await handler(request)
         except _BadRequest as bad:
             return bad.reply
         except MultiplaneError as error:
-            return of_error(error, retry_after_s)
+            return of_error(error, retry_after_s, unknown_key_status)
 
     return guarded
 
 
-def of_error(error: MultiplaneError, retry_after_s: Callable[[int], float]) -> Reply:
-    """The standard's answer to a kernel error: 400, 401 or 503."""
+def of_error(
+    error: MultiplaneError, retry_after_s: Callable[[int], float], unknown_key_status: int = 400
+) -> Reply:
+    """The standard's answer to a kernel error: 400, 401 or 503; another one to unknown keys if told so."""
     detail: dict[str, Any] = {"code": error.code, "kind": error.kind, "reason": error.reason}
     if isinstance(error, Refused):
         status = 401 if error.code in UNAUTHORISED else 400
+        if error.code == "key.not_found":
+            status = unknown_key_status
         return failure(status, EXACT.get(error.code, error.reason), detail)
     if not isinstance(error, Busy):
         return failure(503, error.reason, detail, headers=(("Retry-After", "1"),))
@@ -172,8 +237,11 @@ def of_error(error: MultiplaneError, retry_after_s: Callable[[int], float]) -> R
     return failure(503, error.reason, detail, headers=(("Retry-After", str(wait_s)),))
 
 
-def _container(keys: Iterable[north.Key]) -> Reply:
-    shown = KeyContainer(keys=[WireKey(key_id=key.key_id, key=key.key) for key in keys])
+def _container(keys: Iterable[north.Key], extension: dict[str, Any] | None = None) -> Reply:
+    shown = KeyContainer(
+        keys=[WireKey(key_id=key.key_id, key=key.key) for key in keys],
+        key_container_extension=extension or msgspec.UNSET,
+    )
     return Reply(status=200, body=msgspec.json.encode(shown), headers=NO_STORE)
 
 
@@ -230,7 +298,3 @@ def _bad_value(field: str, value: Any, expected: str) -> _BadRequest:
     return _BadRequest(
         f"{field}: expected {expected}, got {value!r}", field=field, value=value, expected=expected
     )
-
-
-def _multicast(count: int) -> _BadRequest:
-    return _bad_value("additional_slave_SAE_IDs", count, "none, as max_SAE_ID_count is 0")

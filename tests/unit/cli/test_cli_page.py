@@ -11,6 +11,7 @@ import typer
 
 from multiplane.assembly import settings
 from multiplane.cli.main import app
+from multiplane.standards.etsi014 import FaceProfile
 
 PAGE = (Path(__file__).parents[3] / "docs" / "cli.md").read_text(encoding="utf-8")
 
@@ -55,5 +56,7 @@ def test_the_settings_file_of_the_page_is_read_and_complete(tmp_path: Path) -> N
     loaded = settings.load(tmp_path, {})
     assert loaded.keys == settings.KeySettings()
     assert [rule.slave for rule in loaded.pairing.rules] == ["*"]
-    for field in settings.KeySettings.__struct_fields__:
-        assert field in found.group(1)
+    assert loaded.etsi014 == settings.UpSettings(state=tmp_path).etsi014
+    for section in (settings.KeySettings, FaceProfile):
+        for field in section.__struct_fields__:
+            assert field in found.group(1)

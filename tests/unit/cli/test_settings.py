@@ -51,6 +51,9 @@ def test_keys_and_pairing_come_from_the_file(tmp_path: Path) -> None:
         ("[up]\nport_base = 80\n", 2, "settings.value", "1024"),
         ("[keys]\nmax_number = 4\nttl_s = -1\n", 3, "settings.value", "ttl_s"),
         ("[keys]\ndefault_size_bit = 100\n", 1, "settings.value", "multiples of 8"),
+        ("[keys]\nmax_additional = 65\n", 2, "settings.value", "0 to 64"),
+        ("[etsi014]\nunknown_key_status = 410\n", 2, "settings.value", "400 or 404"),
+        ("[etsi014]\nstrict_option = true\n", 2, "settings.unknown_key", "did you mean `strict_optional`"),
         ("keys = 3\n", 1, "settings.value", "a table"),
         ("[up]\nrate = \n", 2, "settings.syntax", "line 2"),
         (

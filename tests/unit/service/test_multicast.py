@@ -234,3 +234,20 @@ def test_many_at_once_get_different_keys() -> None:
         await kit.ledgers(study)
 
     run_study(RING, 1, workload)
+
+
+def test_two_that_want_the_same_rest_of_a_stock_do_not_both_get_it() -> None:
+    async def workload(study: Study) -> None:
+        await send(study, "alpha-1", ("bravo-1", "charlie-1"))
+        await asyncio.sleep(10)
+        for a, b in (("alpha", "bravo"), ("foxtrot", "alpha")):
+            await kit.cut(study, a, b)
+        await asyncio.sleep(5)
+        asked = [
+            send_once(study, "alpha-1", slaves, 40, 8192) for slaves in (EVERYBODY[:2], EVERYBODY[1::-1])
+        ]
+        told = await asyncio.gather(*asked, return_exceptions=True)
+        assert sorted(type(one).__name__ for one in told) == ["Busy", "tuple"]
+        await kit.ledgers(study)
+
+    run_study(RING, 1, workload)

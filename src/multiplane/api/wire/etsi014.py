@@ -11,6 +11,8 @@ from multiplane.kernel.nouns import Noun, Secret
 NOT_FOUND: Final = "one or more keys specified are not found on KME"
 SIZE_MULTIPLE: Final = "size shall be a multiple of 8"
 EXTENSION_MANDATORY: Final = "not all extension_mandatory parameters are supported"
+MANDATORY_UNMET: Final = "not all extension_mandatory request options could be met"
+OPTIONAL_UNHANDLED: Final = "not all extension_optional request options handled"
 
 Positive = Annotated[int, Meta(ge=1)]
 
@@ -66,6 +68,7 @@ class KeyContainer(Secret, frozen=True, kw_only=True):
     """Table 11, with the member name of the standard's examples."""
 
     keys: list[WireKey]
+    key_container_extension: dict[str, Any] | UnsetType = UNSET
 
 
 class KeyId(Noun, frozen=True, kw_only=True, rename={"key_id": "key_ID"}):

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 from multiplane.api.operator import UnitRecord
+from multiplane.kernel import trace
 from multiplane.kernel.errors import Busy, Faulty, MultiplaneError, Refused, Unknown
 from multiplane.kernel.quantity import NS_PER_S
 from multiplane.kernel.unit import Phase, endpoint_urn, lifecycle_urn, mint_nonce
@@ -86,6 +87,7 @@ class Multicast(Stock):
         epochs = await _all(stock.prepare(pad_bit, number) for stock in stocks)
         bound = [_Bound(stock, epoch, stock.door()) for stock, epoch in zip(stocks, epochs, strict=True)]
         group = await self._unit(master, names, size_bit, valid_s, bound)
+        trace.note("unit", group.digest)
         await _all(at.stock.lease(at.epoch, pad_bit, number) for at in bound)
         for at in bound:  # another request may have been faster while the last lease was made durable
             at.stock.check(at.epoch, pad_bit, number)
