@@ -107,8 +107,7 @@ def open_ledgers(report: NetworkReport) -> list[str]:
 def short_stocks(report: NetworkReport) -> list[str]:
     """A line for every stock that its present use would empty soon if no key came any more."""
     return [
-        f"stock {one.owner} to {one.peer} lasts {one.lasts_s:.0f} s "
-        f"at {bits(one.use_bit_per_s)}/s"
+        f"stock {one.owner} to {one.peer} lasts {one.lasts_s:.0f} s at {bits(one.use_bit_per_s)}/s"
         for one in report.outlooks
         if one.lasts_s is not None and one.lasts_s < SHORT_S
     ]
