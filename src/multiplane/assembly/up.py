@@ -122,7 +122,8 @@ async def run_up(
         with contextlib.suppress(asyncio.CancelledError):
             await ticking
         await tasks.close()
-        _log.info("network.stopped", domain=world.domain)
+        if notice.operations is not None:  # it had been ready
+            _log.info("network.stopped", domain=world.domain)
     if failed:
         raise Faulty("network.failed", f"the dispatcher stopped: {type(failed[0]).__name__}")
     return 0

@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 from typer.testing import Result
 
+from multiplane.api.operator import StockOutlook
 from multiplane.assembly.settings import UpSettings
 from multiplane.cli import starting, view
 
@@ -174,3 +175,44 @@ def test_up_answers_a_scenario_error_with_file_and_line(
     result = multiplane("up", "net.toml", "--state", str(tmp_path))
     assert result.exit_code == 2
     assert one_line(result) == "multiplane: net.toml:7: length_km: expected more than 0, got -1"
+
+
+def test_metrics_prints_what_the_network_exports(multiplane: Run, running: Any) -> None:
+    done = multiplane("metrics")
+    assert done.exit_code == 0
+    assert done.output == "# HELP multiplane_links Links of the network.\n"
+
+
+def test_status_warns_of_a_stock_that_will_not_last(multiplane: Run, running: Any) -> None:
+    short = StockOutlook(owner="a", peer="b", stock_bit=9000, use_bit_per_s=900.0, lasts_s=10.0, at_ns=1)
+    lasting = (replace(short, owner="b", lasts_s=view.SHORT_S), replace(short, owner="c", lasts_s=None))
+    running.answer = replace(running.answer, outlooks=(short, *lasting))
+    lines = [line for line in multiplane("status").output.splitlines() if line.startswith("stock ")]
+    assert lines == ["stock a to b lasts 10 s at 900 bit/s"]
+
+
+def test_up_takes_log_port_and_grace(
+    monkeypatch: pytest.MonkeyPatch, multiplane: Run, tmp_path: Path
+) -> None:
+    seen: list[UpSettings] = []
+
+    async def run(settings: UpSettings) -> int:
+        seen.append(settings)
+        return 0
+
+    monkeypatch.setattr(starting, "run", run)
+    state = ("--state", str(tmp_path))
+    assert multiplane("up", *state).exit_code == 0
+    given = ("--log", "json", "--log-level", "warning", "--access-log", "--ops-port", "9901", "--grace", "90")
+    assert multiplane("up", *state, *given[:-1], "9s").exit_code == 0
+    plain, full = seen
+    assert (plain.log, plain.log_level, plain.access_log, plain.ops_port, plain.grace_s) == (
+        "human", "info", False, None, 5.0,
+    )  # fmt: skip
+    assert (full.log, full.log_level, full.access_log, full.ops_port, full.grace_s) == (
+        "json", "warning", True, 9901, 9.0,
+    )  # fmt: skip
+    for wrong in (("--log", "xml"), ("--log-level", "loud"), ("--ops-port", "80"), given[-2:]):
+        done = multiplane("up", *state, *wrong)
+        assert done.exit_code == 2
+        assert wrong[0].removeprefix("--").replace("-", "_") in done.output
