@@ -1,8 +1,8 @@
 """Nonsense over real connections, as a process of its own: `python -m tests.scenes.tools.fuzz < plan`.
 
-The plan is one line of JSON: {"url", "ca", "cert", "key", "count", "rate_per_s", "seed"}. A fifth of the inputs
-are nonsense instead of TLS, the rest nonsense instead of HTTP, one connection each, begun at a fixed rate. It
-prints one line of JSON: statuses counted, what was no HTTP, how many connections stayed open too long.
+The plan is one line of JSON: {"url", "ca", "cert", "key", "count", "rate_per_s", "seed"}. A fifth of the
+inputs are nonsense instead of TLS, the rest nonsense instead of HTTP, one connection each, begun at a fixed
+rate. It prints one line of JSON: statuses counted, what was no HTTP, how many connections stayed open long.
 """
 
 from __future__ import annotations
