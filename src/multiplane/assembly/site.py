@@ -27,7 +27,7 @@ from multiplane.service.kme import Kme
 from multiplane.service.kme.ports import KmePorts
 from multiplane.service.planes import Application, KeyRules, KmeEntry, Register, ServiceControl
 from multiplane.service.telemetry import Counters
-from multiplane.standards import etsi014
+from multiplane.standards import etsi014, openapi
 
 HOST: Final = "127.0.0.1"
 
@@ -112,8 +112,9 @@ class Site:
         Raises: Refused(`port.in_use`).
         """
         routes = etsi014.routes(self.kme, lambda retry_ns: retry_ns / NS_PER_S / rate)
+        described = openapi.route("ETSI GS QKD 014", "1.1.1", routes)
         who = identify(self.parts.domain, trust)
-        server = HttpServer(routes, trust.server, who, wall_ns, faults=self.parts.faults)
+        server = HttpServer((*routes, described), trust.server, who, wall_ns, faults=self.parts.faults)
         try:
             bound = await server.start(HOST, port)
         except OSError as error:
