@@ -29,7 +29,7 @@ from multiplane.service.kme import Kme
 from multiplane.service.kme.ports import KmePorts
 from multiplane.service.planes import Application, KeyRules, KmeEntry, Register, ServiceControl
 from multiplane.service.telemetry import Counters
-from multiplane.standards import etsi014
+from multiplane.standards import etsi014, openapi
 
 HOST: Final = "127.0.0.1"
 
@@ -133,8 +133,9 @@ class Site:
         Raises: Refused(`port.in_use`).
         """
         routes = etsi014.routes(self.kme, lambda retry_ns: retry_ns / NS_PER_S / rate, self.parts.face)
+        described = openapi.route("ETSI GS QKD 014", "1.1.1", routes)
         server = HttpServer(
-            routes,
+            (*routes, described),
             trust.server,
             identify(self.parts.domain, trust),
             wall_ns,

@@ -11,6 +11,9 @@ import msgspec
 from multiplane.kernel.nouns import Caller, Noun, Secret
 
 JSON_TYPE: Final = "application/json"
+EVERYWHERE: Final = (404, 405, 408, 413, 414, 415, 417, 431, 501, 505)
+"""Statuses that the server itself can answer on any route, whatever its handler."""
+
 _PARAMETER: Final = re.compile(r"\{([^{}/]+)\}")
 
 
@@ -124,7 +127,7 @@ def openapi(title: str, version: str, routes: Sequence[Route]) -> dict[str, Any]
 
 def _operation(row: Route) -> dict[str, Any]:
     operation: dict[str, Any] = {"summary": row.summary, "responses": {"200": _content("Success", row.gives)}}
-    for status in row.errors:
+    for status in sorted({*row.errors, *EVERYWHERE}):
         operation["responses"][str(status)] = _content("Failure", Failure)
     operation["parameters"] = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}

@@ -1,0 +1,64 @@
+"""A client that asks at a fixed rate, whether or not it is answered: what a busy server does to others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from tests.scenes.tools.network import Network
+from tests.scenes.tools.wire import Connection, Gone, Violation, connect, encode_request
+
+ANSWER_S = 5.0
+
+
+class OpenLoop:
+    """Offers requests of one application at `rate_per_s` over as many connections as it takes."""
+
+    def __init__(self, network: Network, sae: str, peer: str, rate_per_s: float = 100.0) -> None:
+        self._url = network.url(network.saes[sae].kme)
+        self._context = network.context(sae)
+        self._target = f"/api/v1/keys/{peer}/enc_keys"
+        self._rate_per_s = rate_per_s
+        self._free: list[Connection] = []
+        self.counts: Counter[str] = Counter()
+        self.took_s: list[float] = []
+
+    async def offer(self, for_s: float) -> None:
+        """Offer for a while; every request begins when it is due and counts from then."""
+        loop, asked = asyncio.get_running_loop(), []
+        begun_s = loop.time()
+        for number in range(int(for_s * self._rate_per_s)):
+            due_s = begun_s + number / self._rate_per_s
+            await asyncio.sleep(max(0.0, due_s - loop.time()))
+            asked.append(asyncio.create_task(self._ask(due_s)))
+        await asyncio.gather(*asked)
+
+    async def _ask(self, due_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        while self._free and not self._free[-1].open:
+            self._free.pop()
+        try:
+            connection = self._free.pop() if self._free else await connect(self._url, self._context)
+            request = encode_request("GET", self._target, connection.host, None)
+            answer = await connection.exchange(request, ANSWER_S)
+        except (Gone, Violation) as error:
+            self.counts[type(error).__name__] += 1
+            return
+        self._free.append(connection)
+        self.counts[str(answer.status)] += 1
+        if answer.status == 200:
+            self.took_s.append(loop.time() - due_s)
+
+    def p_ms(self, share: float) -> float:
+        """The quantile of the times of answers, milliseconds."""
+        ordered = sorted(self.took_s)
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1e3 if ordered else float("inf")
+
+    def shown(self) -> str:
+        """Counts and times in one line."""
+        return f"{dict(self.counts)} p50 {self.p_ms(0.5):.1f} p99 {self.p_ms(0.99):.1f} ms"
+
+    async def close(self) -> None:
+        """Hang up."""
+        for connection in self._free:
+            await connection.close()
