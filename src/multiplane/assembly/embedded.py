@@ -14,6 +14,7 @@ from multiplane.assembly.layout import (
     entropy_for,
     fault_script,
     faults_of,
+    pool_room_byte,
     ready_of,
     rules_of,
     twin_seed,
@@ -41,6 +42,7 @@ class Embedded:
         self._faults = faults_of(fault_script(None))
         self._store = SqliteStore(ground.state.path / "store.sqlite", self._faults)
         self._sites: dict[str, Site] = {}
+        self._room_byte = pool_room_byte(ground.world)
         self._controls: dict[str, NodeControl] = {}
         self.centre: Centre
         self.ready: Ready
@@ -100,6 +102,7 @@ class Embedded:
                 policy=settings.pairing,
                 tap=self.centre.tap,
                 pid=os.getpid(),
+                pool_room_byte=self._room_byte,
             )
         )
 
