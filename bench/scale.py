@@ -1,10 +1,10 @@
-"""Maps of real networks in one process: how soon they are ready, what they take at rest, how soon pairs have keys.
+"""Maps of real networks in one process: start, rest, and how soon all pairs have keys.
 
-Goal (GEANT, 782 sites of which 37 serve): ready within 20 s; at most 600 MB and 10 % of a core at rest, before
-the first request and after all; min(200, all) pairs, a quarter of them with the most hops there are, have
-a key that is the same at both ends within 30 s of simulated time. The other maps of the reference data are held
-to the same bars. CPU at rest is that of the process over 20 s. Descriptors: those of listeners and of clients,
-and not more than `DESCRIPTORS` besides.
+Goal (GEANT, 782 sites of which 37 serve): ready within 20 s; at most 600 MB and 10 % of a core at rest,
+before the first request and after all; min(200, all) pairs, a quarter of them with the most hops there are,
+have a key that is the same at both ends within 30 s of simulated time. The other maps of the reference data
+are held to the same bars. CPU at rest is that of the process over 20 s. Descriptors: at most `DESCRIPTORS`
+besides those of listeners and clients.
 """
 
 from __future__ import annotations

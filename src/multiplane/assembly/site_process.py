@@ -60,7 +60,7 @@ async def run(orders: SiteOrders) -> int:
         faults = faults_of(orders.faults)
         store = SqliteStore(Path(orders.folder) / "store.sqlite", faults)
         stack.callback(store.close)
-        boot = await next_boot_epoch(store, caller.principal)
+        boot = await next_boot_epoch(store, caller.principal) if orders.applications else 0
         tls = Path(orders.certificate), Path(orders.key), Path(orders.authority)
         channels = TlsChannels(
             timeline,
@@ -85,10 +85,13 @@ async def run(orders: SiteOrders) -> int:
             session=session,
         )
         serve(session, "node", NodeControl, site.agent)
-        serve(session, "kme", KmeControl, site.kme)
+        if site.key_manager is not None:
+            serve(session, "kme", KmeControl, site.key_manager)
         stack.push_async_callback(site.close)
         await site.start()
-        url = await site.serve(server_context(*tls), orders.api_port, wall_ns, orders.rate)
+        url = ""
+        if site.key_manager is not None:
+            url = await site.serve(server_context(*tls), orders.api_port, wall_ns, orders.rate)
         await uplink.serving(caller, url, os.getpid())
         return await ended
 

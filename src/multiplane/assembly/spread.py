@@ -42,10 +42,24 @@ from multiplane.runtime.pki import client_context, server_context
 from multiplane.runtime.session import Session
 from multiplane.runtime.store_sqlite import SqliteStore
 from multiplane.service.planes import KmeControl, ServiceControl
+from multiplane.twin.scenario import World
 
+MOST_SITES: Final = 50
+"""So many processes one host can be expected to bear."""
 START_S: Final = 30.0
+START_EACH_S: Final = 1.0
 AGAIN_S: Final = (0.1, 5.0)
 STEADY_S: Final = 10.0
+
+
+def check_spread(world: World) -> None:
+    """Raises: Refused(`spread.too_many`) when a world has more sites than one host bears processes."""
+    if len(world.sites) > MOST_SITES:
+        raise Refused(
+            "spread.too_many",
+            f"--spread: {world.name} has {len(world.sites)} sites, expected at most {MOST_SITES} processes: "
+            "leave --spread away to run all in one process",
+        )
 
 
 class SiteProcess:
@@ -69,6 +83,7 @@ class Spread:
         self._ground, self._ready_again = ground, ready_again
         self._store = SqliteStore(ground.state.path / "store.sqlite", NoFaults())
         self._sites = {place.name: SiteProcess(place.name) for place in ground.world.sites}
+        self._applications = applications_by_site(ground.world)
         self._orders: dict[str, SiteOrders] = {}
         self._closing = False
         self._complete = False
@@ -91,11 +106,11 @@ class Spread:
         for site in self._sites.values():
             ground.spawn(self._supervise(site))
         try:
-            async with asyncio.timeout(START_S):
+            async with asyncio.timeout(START_S + START_EACH_S * len(self._sites)):
                 await asyncio.gather(*(site.serving.wait() for site in self._sites.values()))
         except TimeoutError:
             missing = [name for name, site in self._sites.items() if not site.serving.is_set()]
-            raise Faulty("network.start", f"sites {missing}: expected to serve within {START_S} s") from None
+            raise Faulty("network.start", f"sites {missing}: expected to serve in time") from None
         self._complete = True
         self.ready = self._ready_now()
 
@@ -117,10 +132,10 @@ class Spread:
 
     def _write_orders(self, parent_port: int) -> None:
         ground, settings = self._ground, self._ground.settings
-        applications = applications_by_site(ground.world)
         names = list(self._sites)
+        served = [name for name in names if self._applications[name]]
         ports = ground.state.ports(
-            [f"{name}/014" for name in names] + [f"{name}/channels" for name in names], settings.port_base
+            [f"{name}/014" for name in served] + [f"{name}/channels" for name in names], settings.port_base
         )
         channel_ports = {name: ports[f"{name}/channels"] for name in names}
         for name in names:
@@ -128,7 +143,7 @@ class Spread:
             self._orders[name] = SiteOrders(
                 domain=ground.world.domain,
                 site=name,
-                applications=applications[name],
+                applications=self._applications[name],
                 state=str(ground.state.path),
                 folder=str(ground.state.site_folder(name)),
                 authority=str(ground.pki.authority),
@@ -136,7 +151,7 @@ class Spread:
                 key=str(mine.key),
                 parent_port=parent_port,
                 channel_port=channel_ports[name],
-                api_port=ports[f"{name}/014"],
+                api_port=ports.get(f"{name}/014", 0),
                 channel_ports=channel_ports,
                 epoch_ns=ground.clock.epoch_ns,
                 started_ns=ground.clock.started_ns,
@@ -205,7 +220,7 @@ class Spread:
         serve(session, "uplink", Uplink, self)
         site.session = session
         site.node = remote(NodeControl, session, "node")
-        site.kme = remote(KmeControl, session, "kme")
+        site.kme = remote(KmeControl, session, "kme") if self._applications[site.name] else None
         session.on_closed(lambda _: self._left(site, session))
 
     def _left(self, site: SiteProcess, session: Session) -> None:
@@ -236,7 +251,9 @@ class Spread:
     def _ready_now(self) -> Ready:
         sites = self._sites.values()
         return ready_of(
-            self._ground, {site.name: site.url for site in sites}, {site.name: site.pid for site in sites}
+            self._ground,
+            {site.name: site.url for site in sites if site.url},
+            {site.name: site.pid for site in sites},
         )
 
     def _node(self, site: str) -> NodeControl | None:

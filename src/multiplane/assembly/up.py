@@ -17,7 +17,7 @@ from multiplane.assembly.embedded import Embedded
 from multiplane.assembly.layout import Ground, wall_ns
 from multiplane.assembly.ready import FILE_NAME, Ready, write
 from multiplane.assembly.settings import UpSettings
-from multiplane.assembly.spread import Spread
+from multiplane.assembly.spread import Spread, check_spread
 from multiplane.assembly.state import StateDirectory
 from multiplane.assembly.tasks import Tasks
 from multiplane.kernel.errors import Faulty, Refused
@@ -60,6 +60,8 @@ async def run_up(
         on_ready: told when every key manager serves, and again when a site has come back.
     """
     world = load_world(settings.scenario)
+    if settings.spread:
+        check_spread(world)
     state = StateDirectory(settings.state, world.name, msgspec.json.encode(world), spread=settings.spread)
     # In one process nobody has to prove who he is but key managers and applications.
     sites = {place.name: place.saes for place in world.sites if place.saes or settings.spread}
