@@ -53,10 +53,10 @@ STEADY_S: Final = 10.0
 
 
 def check_spread(world: World) -> None:
-    """Raises: Refused(`spread.too_many`) when a world has more sites than one host bears processes."""
+    """Raises: Refused(`settings.spread`) when a world has more sites than one host bears processes."""
     if len(world.sites) > MOST_SITES:
         raise Refused(
-            "spread.too_many",
+            "settings.spread",
             f"--spread: {world.name} has {len(world.sites)} sites, expected at most {MOST_SITES} processes: "
             "leave --spread away to run all in one process",
         )
