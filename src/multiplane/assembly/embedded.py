@@ -17,6 +17,7 @@ from multiplane.assembly.layout import (
     entropy_for,
     fault_script,
     faults_of,
+    pool_room_byte,
     ready_of,
     rules_of,
     tell_put_back,
@@ -48,6 +49,7 @@ class Embedded:
         self._store = SqliteStore(state.path / STORE_FILE, self._faults, witness=state.witness(NETWORK))
         tell_put_back(ground, self._store.put_back)
         self._sites: dict[str, Site] = {}
+        self._room_byte = pool_room_byte(ground.world)
         self._controls: dict[str, NodeControl] = {}
         self.trusts: list[Trust] = []
         self.centre: Centre
@@ -108,6 +110,7 @@ class Embedded:
                 tap=self.centre.tap,
                 pid=os.getpid(),
                 access_log=settings.access_log,
+                pool_room_byte=self._room_byte,
             )
         )
 

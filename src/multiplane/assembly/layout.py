@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 from multiplane.assembly.ready import Ready, ReadyKme, ReadySae
 from multiplane.assembly.settings import UpSettings
 from multiplane.assembly.state import StateDirectory
+from multiplane.fabric.resource.pools import ROOM_BYTE
 from multiplane.kernel.names import element_urn
 from multiplane.kernel.ports import Entropy, Faults
 from multiplane.runtime.bus_memory import MemoryBus
@@ -28,6 +29,9 @@ from multiplane.twin.scenario import World
 
 FAULTS_ENVIRONMENT: Final = "MULTIPLANE_FAULTS"
 CANARY_ENVIRONMENT: Final = "MULTIPLANE_CANARY"
+POOLS_BYTE: Final = 192 * 1024 * 1024
+"""Link key that one process holds at most."""
+LEAST_POOL_BYTE: Final = 64 * 1024
 TWIN_OWNER: Final = "twin"
 """Owner of the twin's rows in the store."""
 CENTRE: Final = "network"
@@ -80,6 +84,15 @@ def applications_by_site(world: World) -> dict[str, tuple[Application, ...]]:
         )
         for place in world.sites
     }
+
+
+def pool_room_byte(world: World) -> int:
+    """Key that each end of a link may hold when one process holds both ends of all of them.
+
+    Many links share what a process may hold; a link is never left less than a few parcels need.
+    """
+    ends = 2 * max(1, len(world.spans))
+    return max(LEAST_POOL_BYTE, min(ROOM_BYTE, POOLS_BYTE // ends))
 
 
 def rules_of(settings: UpSettings) -> KeyRules:

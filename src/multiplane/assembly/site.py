@@ -12,6 +12,7 @@ from multiplane.api.service_fabric import FabricNode
 from multiplane.assembly.peers import Peers
 from multiplane.assembly.tasks import Tasks
 from multiplane.fabric.node import FabricAgent
+from multiplane.fabric.resource.pools import ROOM_BYTE
 from multiplane.kernel.errors import Refused
 from multiplane.kernel.names import element_urn
 from multiplane.kernel.nouns import Caller
@@ -41,6 +42,7 @@ class SiteParts:
     Args:
         applications: those it serves; without any it is a relay, which has a fabric agent and nothing else.
         boot: incarnation of its key manager, 0 at a relay.
+        pool_room_byte: key that each of its links holds at most.
     """
 
     domain: str
@@ -62,6 +64,7 @@ class SiteParts:
     tap: Tap | None = None
     pid: int = 0
     access_log: bool = False
+    pool_room_byte: int = ROOM_BYTE
 
 
 class Site:
@@ -80,6 +83,7 @@ class Site:
             parts.channels,
             bus=parts.bus,
             faults=parts.faults,
+            pool_room_byte=parts.pool_room_byte,
         )
         self.key_manager = self._key_manager() if parts.applications else None
         self._http: HttpServer | None = None

@@ -71,7 +71,7 @@ async def run(orders: SiteOrders) -> int:
         faults = faults_of(orders.faults)
         store = SqliteStore(Path(orders.folder) / STORE_FILE, faults, witness=Path(orders.witness))
         stack.callback(store.close)
-        boot = await next_boot_epoch(store, caller.principal)
+        boot = await next_boot_epoch(store, caller.principal) if orders.applications else 0
         trust = trust_of(
             Path(orders.authority),
             Credentials(
@@ -105,12 +105,15 @@ async def run(orders: SiteOrders) -> int:
             session=session,
         )
         serve(session, "node", NodeControl, site.agent)
-        serve(session, "kme", KmeControl, site.kme)
+        if site.key_manager is not None:
+            serve(session, "kme", KmeControl, site.key_manager)
         serve(session, "probe", SiteProbe, _Probe(site, timeline, store))
         stack.push_async_callback(site.close)
         stack.push_async_callback(site.drain, orders.grace_s)
         await site.start()
-        url = await site.serve(trust, orders.api_port, wall_ns, orders.rate)
+        url = ""
+        if site.key_manager is not None:
+            url = await site.serve(trust, orders.api_port, wall_ns, orders.rate)
         await uplink.serving(caller, url, os.getpid())
         return await ended
 

@@ -48,12 +48,26 @@ from multiplane.runtime.session import Session
 from multiplane.runtime.store_sqlite import SqliteStore
 from multiplane.runtime.trust import Trust
 from multiplane.service.planes import KmeControl, ServiceControl
+from multiplane.twin.scenario import World
 
+MOST_SITES: Final = 50
+"""So many processes one host can be expected to bear."""
 START_S: Final = 30.0
+START_EACH_S: Final = 1.0
 AGAIN_S: Final = (0.1, 5.0)
 STEADY_S: Final = 10.0
 END_S: Final = 5.0
 PROBE_S: Final = 2.0
+
+
+def check_spread(world: World) -> None:
+    """Raises: Refused(`settings.spread`) when a world has more sites than one host bears processes."""
+    if len(world.sites) > MOST_SITES:
+        raise Refused(
+            "settings.spread",
+            f"--spread: {world.name} has {len(world.sites)} sites, expected at most {MOST_SITES} processes: "
+            "leave --spread away to run all in one process",
+        )
 
 
 class SiteProcess:
@@ -80,6 +94,7 @@ class Spread:
         self._store = SqliteStore(state.path / STORE_FILE, NoFaults(), witness=state.witness(NETWORK))
         tell_put_back(ground, self._store.put_back)
         self._sites = {place.name: SiteProcess(place.name) for place in ground.world.sites}
+        self._applications = applications_by_site(ground.world)
         self._orders: dict[str, SiteOrders] = {}
         self.trusts: list[Trust] = []
         self._closing = False
@@ -108,9 +123,10 @@ class Spread:
         self.ready = self._ready_now()
 
     async def _all_serve(self) -> None:
+        limit_s = START_S + START_EACH_S * len(self._sites)
         serving = asyncio.gather(*(site.serving.wait() for site in self._sites.values()))
         either: tuple[asyncio.Future[Any], ...] = (serving, self._refused)
-        await asyncio.wait(either, timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(either, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
         if serving.done():
             return
         serving.cancel()
@@ -118,7 +134,7 @@ class Spread:
             refusal = self._refused.result()
             raise Refused(refusal.code, refusal.reason)
         missing = [name for name, site in self._sites.items() if not site.serving.is_set()]
-        raise Faulty("network.start", f"sites {missing}: expected to serve within {START_S} s")
+        raise Faulty("network.start", f"sites {missing}: expected to serve within {limit_s:g} s")
 
     async def _listen(self) -> int:
         ground = self._ground
@@ -140,10 +156,10 @@ class Spread:
 
     def _write_orders(self, parent_port: int) -> None:
         ground, settings = self._ground, self._ground.settings
-        applications = applications_by_site(ground.world)
         names = list(self._sites)
+        served = [name for name in names if self._applications[name]]
         ports = ground.state.ports(
-            [f"{name}/014" for name in names] + [f"{name}/channels" for name in names], settings.port_base
+            [f"{name}/014" for name in served] + [f"{name}/channels" for name in names], settings.port_base
         )
         channel_ports = {name: ports[f"{name}/channels"] for name in names}
         for name in names:
@@ -151,7 +167,7 @@ class Spread:
             self._orders[name] = SiteOrders(
                 domain=ground.world.domain,
                 site=name,
-                applications=applications[name],
+                applications=self._applications[name],
                 state=str(ground.state.path),
                 folder=str(ground.state.site_folder(name)),
                 witness=str(ground.state.witness(name)),
@@ -161,7 +177,7 @@ class Spread:
                 key=str(mine.key),
                 parent_port=parent_port,
                 channel_port=channel_ports[name],
-                api_port=ports[f"{name}/014"],
+                api_port=ports.get(f"{name}/014", 0),
                 channel_ports=channel_ports,
                 epoch_ns=ground.clock.epoch_ns,
                 started_ns=ground.clock.started_ns,
@@ -246,7 +262,7 @@ class Spread:
         serve(session, "uplink", Uplink, self)
         site.session = session
         site.node = remote(NodeControl, session, "node")
-        site.kme = remote(KmeControl, session, "kme")
+        site.kme = remote(KmeControl, session, "kme") if self._applications[site.name] else None
         site.probe = remote(SiteProbe, session, "probe")
         session.on_closed(lambda _: self._left(site, session))
 
@@ -278,7 +294,9 @@ class Spread:
     def _ready_now(self) -> Ready:
         sites = self._sites.values()
         return ready_of(
-            self._ground, {site.name: site.url for site in sites}, {site.name: site.pid for site in sites}
+            self._ground,
+            {site.name: site.url for site in sites if site.url},
+            {site.name: site.pid for site in sites},
         )
 
     def _node(self, site: str) -> NodeControl | None:

@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 from multiplane.api.north import North
 from multiplane.api.scenario import Scenario
 from multiplane.assembly.centre import Centre
-from multiplane.assembly.layout import TWIN_OWNER, applications_by_site, seed_bytes
+from multiplane.assembly.layout import TWIN_OWNER, applications_by_site, pool_room_byte, seed_bytes
 from multiplane.assembly.site import Site, SiteParts
 from multiplane.fabric.planes import NodeControl
 from multiplane.kernel.names import element_urn
@@ -95,6 +95,7 @@ class Study:
                 rules=self._rules,
                 policy=PairingPolicy(),
                 tap=self.centre.tap,
+                pool_room_byte=pool_room_byte(self.world),
             )
         )
 

@@ -23,7 +23,7 @@ from multiplane.assembly.layout import Ground, Layout, wall_ns
 from multiplane.assembly.operations import OperationsListener
 from multiplane.assembly.ready import Notice, Ready
 from multiplane.assembly.settings import UpSettings
-from multiplane.assembly.spread import Spread
+from multiplane.assembly.spread import Spread, check_spread
 from multiplane.assembly.state import StateDirectory, other_kek
 from multiplane.assembly.tasks import Tasks
 from multiplane.assembly.world_digest import world_digest
@@ -74,6 +74,8 @@ async def run_up(
     """
     world = load_world(settings.scenario)
     set_up_logs(style=settings.log, level=settings.log_level)
+    if settings.spread:
+        check_spread(world)
     state = StateDirectory(settings.state, world.name, world_digest(world), spread=settings.spread)
     kek = kek_of(state.path, settings.kek_command)
     state.check_kek(kek_check(kek))

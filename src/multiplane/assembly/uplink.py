@@ -26,7 +26,7 @@ class Uplink(Protocol):
     """What a site process tells its parent."""
 
     async def serving(self, caller: Caller, url: str, pid: int) -> None:
-        """The site serves its applications at `url`."""
+        """The site serves its applications at `url`; a relay, which has none, says an empty one."""
         ...
 
     def publish(self, caller: Caller, subject: str, message: bytes) -> None:

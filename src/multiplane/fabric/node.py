@@ -13,7 +13,7 @@ from multiplane.api.device import KeyBlock, LinkState, LinkStatus, QkdDevice
 from multiplane.api.service_fabric import Parcel, ParcelListener
 from multiplane.api.telemetry import Sample
 from multiplane.fabric.planes import ForwardingTable, Installed, LinkLedger, LinkOrder, LinkReport
-from multiplane.fabric.resource.pools import LinkPool
+from multiplane.fabric.resource.pools import ROOM_BYTE, LinkPool
 from multiplane.fabric.resource.relay import Action, Arrive, Relay, Send
 from multiplane.kernel.errors import Busy, MultiplaneError, Refused
 from multiplane.kernel.names import controller_urn, element_urn, link_id, site_of
@@ -54,6 +54,7 @@ class FabricAgent:
 
     Args:
         caller: the site's own element, as it appears to devices and peers.
+        pool_room_byte: key that it holds at most for each of its links.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class FabricAgent:
         *,
         bus: Bus,
         faults: Faults,
+        pool_room_byte: int = ROOM_BYTE,
     ) -> None:
         self._caller = caller
         self._site = site
@@ -74,7 +76,7 @@ class FabricAgent:
         self._channels = channels
         self._bus = bus
         self._faults = faults
-        self._relay = Relay(site)
+        self._relay = Relay(site, pool_room_byte)
         self._links: dict[str, _Link] = {}
         self._listener: ParcelListener | None = None
         self._tasks: set[asyncio.Task[None]] = set()

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sys
-import tempfile
 import time
 import tomllib
 from collections import deque
@@ -17,7 +15,7 @@ from itertools import permutations
 from pathlib import Path
 
 from tests.scenes.tools.client014 import Client014, Said
-from tests.scenes.tools.network import Network, running
+from tests.scenes.tools.network import Network
 
 MOST_PAIRS = 200
 FAR_SHARE = 4
@@ -123,17 +121,3 @@ async def ask_all(network: Network, pairs: list[Pair], within_s: float) -> Seen:
 
     await asyncio.gather(*(with_clients(pair) for pair in pairs))
     return seen
-
-
-def main(scenario: str) -> int:
-    """0 when all pairs had identical keys within 30 s, 1 otherwise."""
-    with tempfile.TemporaryDirectory(prefix="pairs-") as folder, running(scenario, Path(folder)) as network:
-        seen = asyncio.run(ask_all(network, choose(Path(scenario), network), 120.0))
-        print(f"{Path(scenario).stem}: {seen.summary()}")
-        for line in [*seen.wrong[:5], *map(str, seen.missing[:5])]:
-            print(f"  {line}")
-        return int(bool(seen.wrong or seen.missing or max(seen.first_s) > 30.0))
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))

@@ -213,6 +213,7 @@ def test_reports_come_at_each_change_and_seldom_at_rest(virtual: Virtual) -> Non
         for number in range(20):
             await rig.agents["a"].carry(element("a"), parcel(number))
             await rig.sleep(100 * MS)
+        await rig.sleep(1_000 * MS)
         assert 2 <= len(reports) - 1 <= 3, "key goes: told once a second"
         reports.clear()
         await rig.sleep(30_000 * MS)

@@ -10,9 +10,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from multiplane.api.device import KeyBlock
 from multiplane.fabric.resource.pools import (
-    GRANT_STEP_BYTE,
-    IN_ROOM_BYTE,
-    OUT_ROOM_BYTE,
     Early,
     LinkPool,
     Pad,
@@ -21,6 +18,7 @@ from multiplane.fabric.resource.pools import (
 
 LINK = "a--b"
 MIB = 1024 * 1024
+OUT_ROOM_BYTE, IN_ROOM_BYTE, GRANT_STEP_BYTE = 480 * 1024, 544 * 1024, 64 * 1024
 
 
 def key_of(epoch: int, offset: int, size_byte: int) -> bytes:
@@ -249,3 +247,17 @@ def test_nothing_secret_in_a_representation() -> None:
     pad = low.take(32)
     assert pad is not None
     assert repr(pad.key) not in repr(pad)
+
+
+def test_a_pool_of_less_room_asks_for_less_and_holds_no_more() -> None:
+    room = 64 * 1024
+    low, high = LinkPool("a", "b", room), LinkPool("b", "a", room)
+    for pool in (low, high):
+        pool.begin(1)
+        assert pool.grant() == 2 * 30 * 1024
+        pool.deposit(block(1, 0, 2 * room))
+        assert pool.stock_byte == room
+        assert pool.ledger().closes
+        assert pool.grant() == 2 * room, "what came has been heard, and there is no room for more"
+    spend(low, high, 30 * 1024)
+    assert low.grant() == 2 * room + 2 * 30 * 1024, "one lane is empty: the device may make for it again"

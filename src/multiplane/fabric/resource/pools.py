@@ -13,10 +13,11 @@ from multiplane.kernel.nouns import Secret
 from multiplane.kernel.quantity import bit_from_byte
 
 KIB: Final = 1024
-OUT_ROOM_BYTE: Final = 480 * KIB
-IN_ROOM_BYTE: Final = 544 * KIB
-"""The receiving side frees a pad one path delay after the sending side: it needs the larger room."""
-GRANT_STEP_BYTE: Final = 64 * KIB
+ROOM_BYTE: Final = 1024 * KIB
+"""Key that a pool holds at most, for both directions."""
+OUT_SHARE: Final = 15 / 32
+"""The receiving side frees a pad one path delay after the sending side: its lane has the larger room."""
+GRANT_STEPS: Final = 16
 
 
 class Lane:
@@ -95,6 +96,9 @@ class LinkPool:
     """Key of one link at one end, in two lanes: one for each direction, so that no pad is used twice.
 
     The first half of each block belongs to the direction from the lower site name to the higher.
+
+    Args:
+        room_byte: key that it holds at most, 16 KiB or more.
     """
 
     __slots__ = (
@@ -102,15 +106,18 @@ class LinkPool:
         "_in",
         "_leads",
         "_out",
+        "_out_room_byte",
         "_received",
+        "_room_byte",
         "burnt_byte",
         "epoch",
         "made_byte",
         "spent_byte",
     )
 
-    def __init__(self, site: str, peer: str) -> None:
+    def __init__(self, site: str, peer: str, room_byte: int = ROOM_BYTE) -> None:
         self._leads = site < peer
+        self._room_byte, self._out_room_byte = room_byte, int(OUT_SHARE * room_byte)
         self._out = Lane()
         self._in = Lane()
         self._received = 0
@@ -157,8 +164,8 @@ class LinkPool:
         lanes = (self._out, self._in) if self._leads else (self._in, self._out)
         before = self.stock_byte
         for lane, key in zip(lanes, (block.key[:half], block.key[size - half :]), strict=True):
-            room = (OUT_ROOM_BYTE if lane is self._out else IN_ROOM_BYTE) - lane.stock_byte
-            lane.push(block.offset_byte // 2, key[: max(0, room)])
+            most = self._out_room_byte if lane is self._out else self._room_byte - self._out_room_byte
+            lane.push(block.offset_byte // 2, key[: max(0, most - lane.stock_byte)])
         self.burnt_byte += size - (self.stock_byte - before)
 
     def grant(self) -> int | None:
@@ -167,9 +174,9 @@ class LinkPool:
         The emptier lane decides: traffic in one direction alone must not starve behind the other lane's
         stock, whose share of new key is then burnt.
         """
-        room = OUT_ROOM_BYTE - min(self._out.stock_byte, self._in.stock_byte)
+        room = self._out_room_byte - min(self._out.stock_byte, self._in.stock_byte)
         limit = self._received + 2 * max(0, room)
-        if self.epoch < 0 or limit < self._granted + GRANT_STEP_BYTE:
+        if self.epoch < 0 or limit < self._granted + self._room_byte // GRANT_STEPS:
             return None
         self._granted = limit
         return limit

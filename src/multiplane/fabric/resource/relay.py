@@ -10,7 +10,7 @@ import msgspec
 
 from multiplane.api.service_fabric import Parcel
 from multiplane.fabric.planes import ForwardingTable, Installed
-from multiplane.fabric.resource.pools import Early, LinkPool, Stale
+from multiplane.fabric.resource.pools import ROOM_BYTE, Early, LinkPool, Stale
 from multiplane.fabric.resource.waiting import Waiting, Waitlist
 from multiplane.kernel.errors import Busy, Refused
 from multiplane.kernel.names import link_id
@@ -93,10 +93,14 @@ class Relay:
 
     Every parcel that is not passed on is counted by fate on the link it came from or waited for:
     `dropped_<why>`; the others as `launched`, `forwarded`, `arrived`.
+
+    Args:
+        room_byte: key that the pool of each link holds at most.
     """
 
-    def __init__(self, site: str) -> None:
+    def __init__(self, site: str, room_byte: int = ROOM_BYTE) -> None:
         self._site = site
+        self._room_byte = room_byte
         self._table = ForwardingTable(version=0, next_hop={})
         self._previous = self._table
         self._ports: dict[str, _Port] = {}
@@ -104,7 +108,7 @@ class Relay:
     def port(self, peer: str) -> LinkPool:
         """The key pool of the link to `peer`, made at first use."""
         if peer not in self._ports:
-            self._ports[peer] = _Port(LinkPool(self._site, peer))
+            self._ports[peer] = _Port(LinkPool(self._site, peer, self._room_byte))
         return self._ports[peer].pool
 
     def counters(self, peer: str) -> dict[str, int]:
