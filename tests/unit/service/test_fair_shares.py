@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 import pytest
@@ -30,7 +31,7 @@ def dumbbell(leaves: int = LEAVES) -> World:
         lines += ["[[site]]", f'name = "{site}"', "saes = []"]
     for site in names:
         lines += ["[[site]]", f'name = "{site}"']
-    spans = list(zip(TRUNK, TRUNK[1:], strict=False))
+    spans = list(pairwise(TRUNK))
     spans += [(site, TRUNK[0] if site[0] == "l" else TRUNK[-1]) for site in names]
     for a, b in spans:
         rate = SPAN_BIT_PER_S if {a, b} <= set(TRUNK) else 20e6

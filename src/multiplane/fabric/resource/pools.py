@@ -153,12 +153,13 @@ class LinkPool:
             self.burnt_byte += size
             return
         self._received = block.offset_byte + size
-        half = size // 2
+        up, down = (block.offset_byte + 1) // 2, block.offset_byte // 2  # whatever the sizes: no byte between
+        half = (self._received + 1) // 2 - up
         lanes = (self._out, self._in) if self._leads else (self._in, self._out)
         before = self.stock_byte
-        for lane, key in zip(lanes, (block.key[:half], block.key[size - half :]), strict=True):
+        for lane, at, key in zip(lanes, (up, down), (block.key[:half], block.key[half:]), strict=True):
             room = (OUT_ROOM_BYTE if lane is self._out else IN_ROOM_BYTE) - lane.stock_byte
-            lane.push(block.offset_byte // 2, key[: max(0, room)])
+            lane.push(at, key[: max(0, room)])
         self.burnt_byte += size - (self.stock_byte - before)
 
     def grant(self) -> int | None:
