@@ -311,6 +311,10 @@ class StockListener(Protocol):
         """The far side holds a block (or, with sequence -1, the secret of the epoch) durably."""
         ...
 
+    def read_again(self) -> None:
+        """The far side has read its state anew and takes no parcels before the next hello."""
+        ...
+
 
 class KmePeer(Protocol):
     """The far side's door for the near side. The stock meant is the one from the caller's site."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -40,6 +40,20 @@ def test_a_pad_never_spans_key_that_only_one_end_had_room_for() -> None:
         spend(near, far, 1_000)
     assert near.ledger().closes
     assert far.ledger().closes
+
+
+@given(sizes=st.lists(st.integers(1, 999), min_size=1, max_size=40))
+def test_blocks_of_odd_sizes_lose_no_byte(sizes: list[int]) -> None:
+    near, far, offset = LinkPool("a", "b"), LinkPool("b", "a"), 0
+    for size in sizes:
+        for pool in (near, far):
+            pool.deposit(block(1, offset, size))
+        offset += size
+    assert near.stock_byte == far.stock_byte == offset
+    for sender, receiver in ((near, far), (far, near)):
+        while sender._out.stock_byte:
+            spend(sender, receiver, min(97, sender._out.stock_byte))
+    assert near.burnt_byte == far.burnt_byte == 0
 
 
 def spend(near: LinkPool, far: LinkPool, size_byte: int) -> None:

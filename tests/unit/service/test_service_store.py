@@ -142,6 +142,9 @@ def test_the_far_side_acknowledges_nothing_that_is_not_durable() -> None:
             def block_stored(self, epoch: int, boot: int, sequence: int) -> None:
                 heard.append((epoch, boot, sequence))
 
+            def read_again(self) -> None:
+                raise AssertionError("nothing was acknowledged, nothing is greeted")
+
         hello = StockHello(epoch=2, check="", boot=far._boot, head=0, live=())
         store.delay_s = 0.1
         assert not (await far.hello(hello, Ear())).known
@@ -192,6 +195,20 @@ def test_what_was_heard_outlives_reading_again() -> None:
         assert (await kit.ledgers(study))["bob", "alice", "far"].expired_bit == 2 * 64 * 256
 
     run_study(PAIR, 1, workload, rules=KeyRules(ttl_s=200))
+
+
+def test_a_far_side_that_read_its_state_again_is_greeted_within_a_second() -> None:
+    async def workload(study: Study) -> None:
+        await kit.exchange(study, "alice-1", "bob-1")
+        await asyncio.sleep(5)
+        near, far = kit.near(study, "alice", "bob"), kit.far(study, "bob", "alice")
+        far.poison()
+        await kit.issue_once(study, "alice-1", "bob-1", 128, 8192)  # all of the stock
+        assert near.pool.ready_count() == 0
+        await asyncio.sleep(1)
+        assert near.pool.ready_count() > 0, "blocks are taken in again"
+
+    run_study(PAIR, 1, workload)
 
 
 # --- rows that were lost or came from a backup ------------------------------------------------

@@ -160,12 +160,13 @@ class LinkPool:
             self.burnt_byte += size
             return
         self._received = block.offset_byte + size
-        half = size // 2
+        up, down = (block.offset_byte + 1) // 2, block.offset_byte // 2  # whatever the sizes: no byte between
+        half = (self._received + 1) // 2 - up
         lanes = (self._out, self._in) if self._leads else (self._in, self._out)
         before = self.stock_byte
-        for lane, key in zip(lanes, (block.key[:half], block.key[size - half :]), strict=True):
+        for lane, at, key in zip(lanes, (up, down), (block.key[:half], block.key[half:]), strict=True):
             most = self._out_room_byte if lane is self._out else self._room_byte - self._out_room_byte
-            lane.push(block.offset_byte // 2, key[: max(0, most - lane.stock_byte)])
+            lane.push(at, key[: max(0, most - lane.stock_byte)])
         self.burnt_byte += size - (self.stock_byte - before)
 
     def grant(self) -> int | None:

@@ -103,6 +103,13 @@ class FarStock(Stock):
                 await self.ports.store.commit(self.ports.owner, changes)
             del self._unanswered[: len(owed)]
 
+    def reloaded(self) -> None:
+        """Let the near side say hello now: it would find out by blocks that are never acknowledged."""
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            with suppress(MultiplaneError):  # a channel that is gone is opened again, with a hello
+                listener.read_again()
+
     def _give_back(self, owed: Iterable[_Taken | TakenCopy]) -> list[Change]:
         """Into stock again what was taken and answered to nobody."""
         pool = self.pool

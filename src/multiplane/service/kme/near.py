@@ -416,6 +416,10 @@ class NearStock(Stock):
         if epoch == self.pool.epoch and boot == self.ports.boot and not self.poisoned:
             self.ports.spawn(self._acknowledged(epoch, sequence))
 
+    def read_again(self) -> None:
+        """`StockListener`: the far side began anew from what is durable there."""
+        self.lost("the far side has read its state again")
+
     async def _acknowledged(self, epoch: int, sequence: int) -> None:
         with suppress(MultiplaneError):  # a failed commit has poisoned this side: it recovers by itself
             self.ports.faults.reach("pool.ack.before")
