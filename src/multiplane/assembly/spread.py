@@ -130,6 +130,8 @@ class Spread:
         if serving.done():
             return
         serving.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
         if self._refused.done():
             refusal = self._refused.result()
             raise Refused(refusal.code, refusal.reason)
@@ -332,7 +334,7 @@ def _refusal(site: str, said: bytes) -> Refusal:
         refusal = msgspec.json.decode(said, type=Refusal)
     except msgspec.DecodeError:
         return Refusal(code="network.site", reason=f"{site}: its process did not start")
-    return msgspec.structs.replace(refusal, reason=f"{site}: {refusal.reason}")
+    return refusal
 
 
 def _told(code: int) -> str:

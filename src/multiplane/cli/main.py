@@ -74,7 +74,7 @@ app = typer.Typer(
         multiplane doctor
 
     Every command finds the network by --state DIR, or MULTIPLANE_STATE, or ./multiplane-state.
-    Exit codes: 0 done, 1 the network refused or does not run, 2 the input, or what a command needs, is wrong.""",
+    Exit codes: 0 done, 1 the network refused or does not run, 2 the input or its surroundings are wrong.""",
 )
 starting.add_to(app)
 importing.add_to(app)

@@ -100,7 +100,7 @@ async def connect_control(path: Path) -> Channel:
     except (OSError, TimeoutError) as error:
         if channel.transport is not None:
             channel.transport.abort()
-        reason = f"no network answers in {path.parent} ({type(error).__name__}); `multiplane up` starts one"
+        reason = f"no network answers in {path.parent} ({type(error).__name__}): `multiplane up` starts one"
         raise Refused("control.not_running", reason) from None
     channel.peer = Caller(principal=controller_urn(domain), domain=domain)
     return channel

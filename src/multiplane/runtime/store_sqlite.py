@@ -387,7 +387,9 @@ def claim(path: Path) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(lock)
-        raise Refused("store.in_use", f"path: {path} is open in another process") from error
+        raise Refused(
+            "store.in_use", f"path: {path} is open in another process: stop that one, or name another --state"
+        ) from error
     return lock
 
 

@@ -48,6 +48,7 @@ class KeyClient:
         self._tls = _context(Path(ca), Path(cert), Path(key))
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._session: aiohttp.ClientSession | None = None
+        self._answered = False
 
     @staticmethod
     def sync(
@@ -112,6 +113,7 @@ class KeyClient:
             async with self._session.request(
                 verb, URL(self._base + path, encoded=True), data=data, headers={"Content-Type": JSON_TYPE}
             ) as response:
+                self._answered = True
                 body = await response.read()
                 if response.status != 200:
                     raise _error(response.status, response.headers.get("Retry-After", ""), body)
@@ -129,9 +131,18 @@ class KeyClient:
         except aiohttp.ClientOSError as error:
             if isinstance(error, ssl.SSLError) or isinstance(error.__cause__, ssl.SSLError):
                 raise _no_tls(self._base, error) from error
-            raise Unknown("http.lost", f"answer: none came, {type(error).__name__}") from error
+            reason = f"answer: none came ({type(error).__name__}): {self._hint()}"
+            raise Unknown("http.lost", reason) from error
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise Unknown("http.lost", f"answer: none came, {type(error).__name__}") from error
+            reason = f"answer: none came ({type(error).__name__}): {self._hint()}"
+            raise Unknown("http.lost", reason) from error
+
+    def _hint(self) -> str:
+        """What to do about a connection that broke; a certificate that is not taken looks like that too."""
+        if self._answered:
+            return "its keys may be gone, ask for others"
+        where = _where(self._base)
+        return f"check that {where} is a key manager whose authority signed our certificate, valid now"
 
 
 class SyncKeyClient:

@@ -7,11 +7,13 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import multiplane
 from multiplane.kernel.errors import Faulty, Refused
 from multiplane.runtime.faults import KNOWN_POINTS, NoFaults, Rule, ScriptedFaults, parse_faults
 
@@ -133,3 +135,13 @@ def test_kill_ends_the_process_at_once_by_sigkill() -> None:
 def test_no_faults_lets_everything_pass() -> None:
     for point in KNOWN_POINTS:
         NoFaults().reach(point)
+
+
+def test_every_point_that_the_code_reaches_can_be_named_in_a_script() -> None:
+    package = Path(multiplane.__path__[0])
+    reached = {
+        point
+        for path in package.rglob("*.py")
+        for point in re.findall(r"\.reach\(\"([^\"]+)\"\)", path.read_text(encoding="utf-8"))
+    }
+    assert reached == KNOWN_POINTS

@@ -296,7 +296,8 @@ def test_a_second_process_is_refused_in_one_line(store: SqliteStore, path: Path)
         command = [sys.executable, "-c", OPENER, str(path)]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
-    assert open_elsewhere() == f"refused store.in_use: path: {path} is open in another process\n"
+    reason = f"path: {path} is open in another process: stop that one, or name another --state"
+    assert open_elsewhere() == f"refused store.in_use: {reason}\n"
     with pytest.raises(Refused, match=r"store\.in_use"):
         SqliteStore(path, NoFaults())
     asyncio.run(store.commit("a", [Put("k", "1", b"")]))
