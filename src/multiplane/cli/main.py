@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import Abort, Exit, TyperException
 
-from multiplane.cli import inspection, keys, links, starting
+from multiplane.cli import conformance, inspection, keys, links, starting
 from multiplane.kernel.errors import MultiplaneError
 
 BAD_INPUT: Final = 2
@@ -73,6 +73,7 @@ starting.add_to(app)
 inspection.add_to(app)
 keys.add_to(app)
 links.add_to(app)
+conformance.add_to(app)
 
 
 def main() -> None:
