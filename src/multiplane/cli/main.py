@@ -9,7 +9,16 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import Abort, Exit, TyperException
 
-from multiplane.cli import importing, inspection, keys, links, pki, starting, upkeep
+from multiplane.cli import (
+    conformance,
+    importing,
+    inspection,
+    keys,
+    links,
+    pki,
+    starting,
+    upkeep,
+)
 from multiplane.kernel.errors import MultiplaneError
 
 BAD_INPUT: Final = 2
@@ -83,6 +92,7 @@ keys.add_to(app)
 links.add_to(app)
 pki.add_to(app)
 upkeep.add_to(app)
+conformance.add_to(app)
 
 
 def main() -> None:
