@@ -44,7 +44,7 @@ from multiplane.runtime.logs import set_up_logs
 from multiplane.runtime.pki import Credentials
 from multiplane.runtime.session import Session
 from multiplane.runtime.store_sqlite import SqliteStore
-from multiplane.runtime.trust import keep_looking
+from multiplane.runtime.trust import Trust, keep_looking
 from multiplane.security.sealing import Vault, derive
 from multiplane.service.planes import KmeControl, ServiceControl
 
@@ -72,23 +72,8 @@ async def run(orders: SiteOrders) -> int:
         store = SqliteStore(Path(orders.folder) / STORE_FILE, faults, witness=Path(orders.witness))
         stack.callback(store.close)
         boot = await next_boot_epoch(store, caller.principal) if orders.applications else 0
-        trust = trust_of(
-            Path(orders.authority),
-            Credentials(
-                principal=caller.principal, certificate=Path(orders.certificate), key=Path(orders.key)
-            ),
-        )
-        who = identify(orders.domain, trust)
-        channels = TlsChannels(
-            timeline,
-            trust.server,
-            trust.client,
-            identify=lambda der: who(der)[0],
-            resolve=_book(orders),
-            faults=faults,
-        )
+        trust, channels = _trusted_channels(orders, timeline, faults)
         stack.push_async_callback(channels.close)
-        trust.on_change.append(lambda: channels.renew(trust.server, trust.client))
         tasks.spawn(keep_looking([trust]))
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, trust.look)
         await channels.listen(HOST, orders.channel_port)
@@ -116,6 +101,27 @@ async def run(orders: SiteOrders) -> int:
             url = await site.serve(trust, orders.api_port, wall_ns, orders.rate)
         await uplink.serving(caller, url, os.getpid())
         return await ended
+
+
+def _trusted_channels(orders: SiteOrders, timeline: Timeline, faults: Faults) -> tuple[Trust, TlsChannels]:
+    """Channels that show and trust what lies in the files now, and what lies there later."""
+    mine = Credentials(
+        principal=element_urn(orders.domain, orders.site),
+        certificate=Path(orders.certificate),
+        key=Path(orders.key),
+    )
+    trust = trust_of(Path(orders.authority), mine)
+    who = identify(orders.domain, trust)
+    channels = TlsChannels(
+        timeline,
+        trust.server,
+        trust.client,
+        identify=lambda der: who(der)[0],
+        resolve=_book(orders),
+        faults=faults,
+    )
+    trust.on_change.append(lambda: channels.renew(trust.server, trust.client))
+    return trust, channels
 
 
 def _heed_signals(end: Callable[[int], None], ending: Callable[[], bool]) -> None:
