@@ -12,18 +12,19 @@ from cryptography.hazmat.primitives import serialization
 
 from multiplane.assembly.findings import Finding, fail, ok, some, warn
 from multiplane.kernel.errors import Refused
-from multiplane.kernel.names import controller_urn, element_urn
+from multiplane.kernel.names import controller_urn, element_urn, operator_urn
+from multiplane.runtime.certificate_changes import REVOKED_FILE
+from multiplane.runtime.revocation import Revoked, read_revoked
 from multiplane.security.identity import peer_of
 from multiplane.twin.scenario import World
 
 SOON: Final = timedelta(days=30)
-REVOCATION_FILES: Final = ("crl.pem", "ca.crl")
 _AGAIN: Final = "remove it with its .key: the next start makes it again"
 
 
 def expected(world: World) -> dict[str, str]:
     """The principal of each certificate of a network, by its path below `pki/` without suffix."""
-    names = {"controller": controller_urn(world.domain)}
+    names = {"controller": controller_urn(world.domain), "operator": operator_urn(world.domain)}
     for place in world.sites:
         names[f"kme/{place.name}"] = element_urn(world.domain, place.name)
         names |= {f"sae/{alias}": element_urn(world.domain, place.name, alias) for alias in place.saes}
@@ -52,7 +53,7 @@ def audit(folder: Path, world: World | None, wall_ns: int) -> list[Finding]:
     strangers: list[str] = []
     for path in sorted(folder.rglob("*.pem")):
         stem = path.relative_to(folder).with_suffix("").as_posix()
-        if stem == "ca" or path.name in REVOCATION_FILES:
+        if stem == "ca" or path.name == REVOKED_FILE:
             continue
         try:
             found[stem] = _load(path.with_suffix(""))
@@ -67,10 +68,7 @@ def audit(folder: Path, world: World | None, wall_ns: int) -> list[Finding]:
     elif world:
         findings.append(ok("certificates: identity", "each names its element or application"))
     findings.append(_validity("certificates: validity", found, now))
-    findings += [
-        _revocation(folder / name, authority, now) for name in REVOCATION_FILES if (folder / name).exists()
-    ]
-    return findings
+    return [*findings, *_revocation(folder / REVOKED_FILE, authority, found, now)]
 
 
 def _load(stem: Path) -> x509.Certificate:
@@ -116,18 +114,40 @@ def _validity(check: str, certificates: dict[str, x509.Certificate], now: dateti
     return ok(check, f"until {first:%Y-%m-%d} at least" if first else "nothing to judge")
 
 
-def _revocation(path: Path, authority: x509.Certificate, now: datetime) -> Finding:
+def _revocation(
+    path: Path, authority: x509.Certificate, certificates: dict[str, x509.Certificate], now: datetime
+) -> list[Finding]:
+    """The list, if there is one, read as a running network reads it; and who of ours is on it."""
     check = f"certificates: {path.name}"
+    if not path.exists():
+        return []
     try:
-        revocations = x509.load_pem_x509_crl(path.read_bytes())
-        public_key = authority.public_key()
-        genuine = revocations.is_signature_valid(public_key)  # type: ignore[arg-type]
-    except (OSError, ValueError, TypeError) as error:
-        return fail(check, f"unreadable: {type(error).__name__}", "write it again")
-    if not genuine:
-        return fail(check, "not signed by the authority", "write it again with its key")
-    if revocations.next_update_utc is not None and revocations.next_update_utc < now:
-        return warn(
-            check, f"was due to be renewed on {revocations.next_update_utc:%Y-%m-%d}", "write it again"
-        )
-    return ok(check, f"{len(list(revocations))} revoked")
+        revoked = read_revoked(path.read_bytes(), [authority])
+    except OSError as error:
+        return [fail(check, f"unreadable: {error.strerror}", "make it readable")]
+    except Refused as error:
+        remedy = "put it back from a backup, or remove it and revoke again"
+        return [fail(check, error.reason, remedy)]
+    mine = [stem for stem, one in certificates.items() if _is_on(revoked, one)]
+    findings = _own(mine)
+    if revoked.end_ns < now.timestamp() * 1e9:
+        ended = datetime.fromtimestamp(revoked.end_ns / 1e9, UTC)
+        return [*findings, warn(check, f"was due to be renewed on {ended:%Y-%m-%d}", "write it again")]
+    return [*findings, ok(check, f"{len(revoked.certificates)} revoked")]
+
+
+def _is_on(revoked: Revoked, certificate: x509.Certificate) -> bool:
+    return (certificate.issuer.rfc4514_string(), certificate.serial_number) in revoked.certificates
+
+
+def _own(stems: list[str]) -> list[Finding]:
+    """Certificates in use that everybody turns away; applications may have been meant to be."""
+    check, remedy = "certificates: revoked", "multiplane pki renew NAME"
+    elements = [stem for stem in stems if not stem.startswith("sae/")]
+    if elements:
+        return [fail(check, f"of the network itself: {some(elements)}", remedy)]
+    if stems:
+        return [
+            warn(check, f"of applications: {some(stems)}", f"nothing if they shall stay out; else {remedy}")
+        ]
+    return []

@@ -14,10 +14,13 @@ from multiplane.kernel.names import site_of
 from multiplane.kernel.ports import PUT_BACK_KIND
 from multiplane.runtime.store_copy import Snapshot
 from multiplane.security.sealing import Vault, derive
+from multiplane.service.planes import MeterPolicy
+from multiplane.service.resource import copies
 from multiplane.service.resource.blocks import Sealer
 from multiplane.service.resource.inbound import BLOCK_KIND as FAR_BLOCK
 from multiplane.service.resource.inbound import POOL_KIND as FAR_POOL
 from multiplane.service.resource.inbound import InboundPool
+from multiplane.service.resource.metering import METER_KIND, Meter
 from multiplane.service.resource.outbound import BLOCK_KIND as NEAR_BLOCK
 from multiplane.service.resource.outbound import POOL_KIND as NEAR_POOL
 from multiplane.service.resource.outbound import OutboundPool
@@ -62,7 +65,9 @@ def _rows(unopened: list[str], owners: int) -> Finding:
 
 
 def _ledgers(rows: Snapshot, owner: str, kek: bytes) -> list[PoolLedger]:
-    """Every ledger of an owner as its rows tell; nothing of what they seal is kept."""
+    """Every ledger of an owner as its rows tell, all of which must open; nothing they seal is kept."""
+    Meter(MeterPolicy()).load(rows.scan(owner, METER_KIND))
+    copies.GroupBook(copies.NEAR_KIND).load(rows.scan(owner, copies.NEAR_KIND))
     near, far = rows.scan(owner, NEAR_POOL), rows.scan(owner, FAR_POOL)
     if not near and not far:
         return []
@@ -78,7 +83,12 @@ def _ledgers(rows: Snapshot, owner: str, kek: bytes) -> list[PoolLedger]:
         found.append(OutboundPool.load(site, peer, row, blocks, sealer).ledger("at rest"))
     for peer, row in far:
         blocks = [entry for entry in rows.scan(owner, FAR_BLOCK) if entry[0].startswith(f"{peer}/")]
-        found.append(InboundPool.load(site, peer, row, blocks, sealer).ledger())
+        pool = InboundPool.load(site, peer, row, blocks, sealer)
+        held = copies.CopyPool(site, peer, pool.epoch, sealer)
+        held.load(
+            *(rows.scan(owner, kind) for kind in (copies.FAR_KIND, copies.COPY_KIND, copies.ACCOUNT_KIND))
+        )
+        found += [pool.ledger(), *([held.ledger()] if held.accounts.made_bit else [])]
     return found
 
 

@@ -20,8 +20,10 @@ from multiplane.assembly.doctor import diagnose
 from multiplane.assembly.findings import Finding, Grade
 from multiplane.assembly.state import read_network, write_network
 from multiplane.kernel.errors import Refused
+from multiplane.runtime.certificate_changes import revoke
 from multiplane.runtime.faults import NoFaults
 from multiplane.runtime.pki import Authority, create_authority, ensure_pki, issue
+from multiplane.runtime.revocation import make_list
 from multiplane.runtime.store_sqlite import SqliteStore
 from multiplane.service.resource import outbound
 from multiplane.twin.scenario import load_shipped
@@ -44,11 +46,11 @@ def state(tmp_path: Path) -> Path:
     state = Path(shutil.copytree(FIXTURE, tmp_path / "state"))
     for path in state.iterdir():
         path.chmod(0o600)
-    now_ns = int(datetime.now(UTC).timestamp() * 1e9)
-    ensure_pki(state / "pki", PAIR.domain, SITES, now_ns)
+    begun_ns = now_ns()
+    ensure_pki(state / "pki", PAIR.domain, SITES, begun_ns)
     network = read_network(state)
     assert network is not None
-    network.ports, network.latest_ns = {}, now_ns
+    network.ports, network.latest_ns = {}, begun_ns
     write_network(state, network)
     return state
 
@@ -132,6 +134,17 @@ def stranger_s_leaf(state: Path) -> None:
     (state / "pki/sae/alice-1.key").write_bytes(made.key_pem)
 
 
+def stranger_s_list(state: Path) -> None:
+    now = datetime.now(UTC).replace(microsecond=0)
+    other = create_authority("somebody else", now - timedelta(days=1), now + timedelta(days=9))
+    pem = make_list(other.certificate, other.key, [7], now, timedelta(days=1))
+    (state / "pki/crl.pem").write_bytes(pem)
+
+
+def now_ns() -> int:
+    return int(datetime.now(UTC).timestamp() * 1e9)
+
+
 def open_ledger(state: Path) -> None:
     """Make one account of one pool larger."""
     other = sqlite3.connect(state / "store.sqlite")
@@ -208,6 +221,23 @@ PLANTED: dict[str, tuple[Callable[[Path], object], str, Grade]] = {
         "certificates: chain and key", Grade.FAIL,
     ),
     "no authority": (lambda s: (s / "pki/ca.key").unlink(), "certificates: authority", Grade.FAIL),
+    "an application revoked": (
+        lambda s: revoke(s / "pki", "alice-1", now_ns()), "certificates: revoked", Grade.WARN,
+    ),
+    "a key manager revoked": (
+        lambda s: revoke(s / "pki", "kme/alice", now_ns()), "certificates: revoked", Grade.FAIL,
+    ),
+    "an operator revoked": (
+        lambda s: revoke(s / "pki", "operator", now_ns()), "certificates: revoked", Grade.FAIL,
+    ),
+    "an operator who is somebody else": (
+        leaf("operator", days=90), "certificates: identity", Grade.FAIL,
+    ),
+    "a revocation list that is late": (
+        lambda s: revoke(s / "pki", "alice-1", now_ns() - 2 * 366 * 86400 * 10**9),
+        "certificates: crl.pem", Grade.WARN,
+    ),
+    "a revocation list of a stranger": (stranger_s_list, "certificates: crl.pem", Grade.FAIL),
     "a revocation list that is none": (
         lambda s: (s / "pki/crl.pem").write_text("x"), "certificates: crl.pem", Grade.FAIL,
     ),

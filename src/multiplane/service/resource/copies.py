@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from multiplane.api.operator import PoolLedger, UnitRecord
+from multiplane.kernel.errors import Faulty
 from multiplane.kernel.nouns import Secret
 from multiplane.kernel.ports import Change, Delete, Put
 from multiplane.kernel.unit import Phase, lifecycle_of, unit_id
@@ -254,14 +255,15 @@ class CopyPool:
         copies: Iterable[tuple[str, bytes]],
         accounts: Iterable[tuple[str, bytes]],
     ) -> None:
-        """Enter what was committed in this epoch."""
+        """Enter what was committed in this epoch. Raises: Faulty(`copy.no_unit`, `seal.broken`)."""
         self.groups.load(groups)
         for key, value in copies:
             name = key.removeprefix(self._prefix)
             if name != key:
                 row = msgspec.msgpack.decode(value, type=_CopyRow)
                 group = self.groups.get(row.group)
-                assert group is not None, "a copy is committed with its unit"
+                if group is None:
+                    raise Faulty("copy.no_unit", f"{COPY_KIND} of {self.peer}: its unit is not there")
                 opened = self._sealer.unseal(row.sealed, f"{COPY_KIND}:{key}")
                 self._enter(name, Copy(group, frozenset(row.waiting), opened))
         for key, value in accounts:
