@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 
 from multiplane.api.operations import ProcessFigures
+from multiplane.assembly import host
 from multiplane.assembly.centre import Centre
 from multiplane.assembly.figures import process_figures
 from multiplane.assembly.layout import (
@@ -118,12 +119,13 @@ class Embedded:
         ground = self._ground
         served = [name for name, site in self._sites.items() if site.key_manager is not None]
         ports = ground.state.ports([f"{name}/014" for name in served], ground.settings.port_base)
+        limits = host.server_limits(len(served), host.FD_OPERATIONS)
         urls = {}
         for name in served:
             trust = trust_of(ground.pki.authority, ground.pki.kmes[name])
             self.trusts.append(trust)
             urls[name] = await self._sites[name].serve(
-                trust, ports[f"{name}/014"], wall_ns, ground.settings.rate
+                trust, ports[f"{name}/014"], wall_ns, ground.settings.rate, limits
             )
         return urls
 

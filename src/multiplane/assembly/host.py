@@ -14,25 +14,49 @@ from typing import Final
 
 from multiplane.assembly.findings import Finding, fail, ok, some, warn
 from multiplane.kernel.errors import Refused
+from multiplane.runtime.http_limits import Limits
 from multiplane.twin.scenario import World
 
 PYTHON: Final = ((3, 11), (3, 14))
 """First version that works, and first that is not known to."""
 LEAST_FREE_BYTE: Final = 64 << 20
 GOOD_FREE_BYTE: Final = 512 << 20
-FD_BASE: Final = 64
-FD_PER_SITE: Final = 4
-FD_FOR_CLIENTS: Final = 128
+FD_PROCESS: Final = 32
+"""A process at rest has 18 beside its listeners; the others are for files and commands that come and go."""
+FD_OPERATIONS: Final = 65
+"""The operations listener and the connections that it takes."""
+FD_PER_CHILD: Final = 2
+"""Of the process of the centre, for each process of a site: its output, and its channel."""
+FD_PER_PEER: Final = 3
+"""Of the process of a site, for each other site: key managers' channels both ways, one between neighbours."""
+LEAST_CLIENTS: Final = 16
+"""Connections that each key manager must be able to take."""
 DRIFT_WINDOW_S: Final = 0.5
 MOST_DRIFT_S: Final = 0.05
 LARGEST_LEAD_S: Final = 60.0
 
 
 def descriptors(world: World, *, spread: bool) -> int:
-    """File descriptors that the largest process of a network needs at least, clients included."""
-    sites = 1 if spread else sum(1 for site in world.sites if site.saes)
-    children = 4 * len(world.sites) if spread else 0
-    return FD_BASE + FD_PER_SITE * sites + children + FD_FOR_CLIENTS
+    """File descriptors that the largest process of a network needs at least, a few clients included."""
+    sites = len(world.sites)
+    if spread:
+        centre = FD_PROCESS + FD_OPERATIONS + FD_PER_CHILD * sites
+        return max(centre, FD_PROCESS + FD_PER_PEER * (sites - 1) + 1 + LEAST_CLIENTS)
+    listeners = sum(1 for site in world.sites if site.saes)
+    return FD_PROCESS + FD_OPERATIONS + (1 + LEAST_CLIENTS) * listeners
+
+
+def server_limits(listeners: int, others: int) -> Limits:
+    """Limits of each of `listeners` servers: all their clients together leave this process room to work.
+
+    Args:
+        others: descriptors that this process needs for other connections.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    each = (soft - FD_PROCESS - others) // max(listeners, 1) - 1
+    usual = Limits()
+    most = max(LEAST_CLIENTS, min(usual.connections, each))
+    return Limits(connections=most, half_open=min(usual.half_open, most))
 
 
 def raise_descriptor_limit() -> int:

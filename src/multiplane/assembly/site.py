@@ -21,6 +21,7 @@ from multiplane.kernel.quantity import NS_PER_S
 from multiplane.runtime.doors import Tap, strict
 from multiplane.runtime.http import HttpServer
 from multiplane.runtime.http_access import Access
+from multiplane.runtime.http_limits import Limits
 from multiplane.runtime.trust import Trust
 from multiplane.security.identity import peer_of
 from multiplane.security.policy import PairingPolicy
@@ -127,12 +128,15 @@ class Site:
         if self.key_manager is not None:
             await self.key_manager.start()
 
-    async def serve(self, trust: Trust, port: int, wall_ns: Callable[[], int], rate: float) -> str:
+    async def serve(
+        self, trust: Trust, port: int, wall_ns: Callable[[], int], rate: float, limits: Limits
+    ) -> str:
         """Open the server of ETSI GS QKD 014 and return its URL.
 
         Args:
             trust: whom it lets in; what changes there takes effect here.
             rate: simulated seconds per wall second, in which Retry-After is told.
+            limits: what it takes from strangers.
 
         Raises: Refused(`port.in_use`).
         """
@@ -144,6 +148,7 @@ class Site:
             identify(self.parts.domain, trust),
             wall_ns,
             faults=self.parts.faults,
+            limits=limits,
             access=Access(self.parts.site, log=self.parts.access_log),
         )
         try:

@@ -15,6 +15,7 @@ import msgspec
 
 from multiplane.api.device import QkdDevice
 from multiplane.api.operations import ProcessFigures
+from multiplane.assembly import host
 from multiplane.assembly.figures import process_figures
 from multiplane.assembly.kek import kek_of
 from multiplane.assembly.layout import entropy_for, faults_of, trust_of, wall_ns
@@ -98,7 +99,8 @@ async def run(orders: SiteOrders) -> int:
         await site.start()
         url = ""
         if site.key_manager is not None:
-            url = await site.serve(trust, orders.api_port, wall_ns, orders.rate)
+            limits = host.server_limits(1, host.FD_PER_PEER * (len(orders.channel_ports) - 1))
+            url = await site.serve(trust, orders.api_port, wall_ns, orders.rate, limits)
         await uplink.serving(caller, url, os.getpid())
         return await ended
 
