@@ -31,13 +31,17 @@ class RouteFigures(Noun, frozen=True, kw_only=True):
 
 
 class ListenerFigures(Noun, frozen=True, kw_only=True):
-    """One HTTPS listener: `open_connections` and `half_open` are of now."""
+    """One HTTPS listener: `open_connections` and `half_open` are of now.
+
+    `dropped` went because the listener was full, `crowded_out` because their caller had too many.
+    """
 
     site: str
     routes: tuple[RouteFigures, ...]
     open_connections: int
     half_open: int
     dropped: int
+    crowded_out: int
     failed_handshakes: int
 
 

@@ -13,7 +13,8 @@ class PoolLedger(Noun, frozen=True, kw_only=True):
     """One side of the stock from one key manager to another, in bits.
 
     Closes when made = stock + delivered + burnt + expired; `stock_bit` is counted from the blocks themselves,
-    the other four are accounts. `side` is `near` (issues) or `far` (collects).
+    the other four are accounts. `side` is `near` (issues), `far` (collects), or `copies`: keys with several
+    slaves that wait at the far side, counted once for each slave.
     """
 
     owner: str

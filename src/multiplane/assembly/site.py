@@ -175,6 +175,7 @@ class Site:
                 open_connections=counts.open_connections,
                 half_open=counts.half_open,
                 dropped=counts.dropped,
+                crowded_out=counts.crowded_out,
                 failed_handshakes=counts.failed_handshakes,
             ),
         )

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from multiplane.api.operator import DoorMessage, KmeReport, LinkReport, NetworkReport, UnitRecord
+from multiplane.api.operator import DoorMessage, KmeReport, LinkReport, NetworkReport, PoolLedger, UnitRecord
 from multiplane.api.scenario import WorldLink
 from multiplane.assembly.findings import Finding
 
@@ -28,9 +28,14 @@ def bits(amount_bit: float) -> str:
     return f"{amount_bit:.3g} {prefix}bit"
 
 
+def stocks(kme: KmeReport) -> list[PoolLedger]:
+    """Ledgers of its stocks; copies of keys with several slaves were paid for with words of them."""
+    return [ledger for ledger in kme.ledgers if ledger.side != "copies"]
+
+
 def delivered_bit(kme: KmeReport) -> int:
-    """Key given to applications at one key manager, as master and as slave."""
-    return sum(ledger.delivered_bit for ledger in kme.ledgers)
+    """Key of one key manager's stocks that went into answers, to masters and to slaves."""
+    return sum(ledger.delivered_bit for ledger in stocks(kme))
 
 
 def stock_bit(kme: KmeReport) -> int:
@@ -86,7 +91,7 @@ def kme_table(kmes: Iterable[KmeReport]) -> Table:
             kme.name,
             "yes" if kme.serving else Text("no", style="red"),
             str(kme.pid),
-            str(len(kme.ledgers)),
+            str(len(stocks(kme))),
             bits(stock_bit(kme)),
             bits(delivered_bit(kme)),
         )

@@ -113,9 +113,13 @@ def _listeners(processes: tuple[ProcessFigures, ...]) -> Iterator[Metric]:
         "Connections pushed out or turned away, and handshakes that failed.",
         ("site", "why"),
         [
-            row
+            ((one.site, why), count)
             for one in listeners
-            for row in (((one.site, "full"), one.dropped), ((one.site, "handshake"), one.failed_handshakes))
+            for why, count in (
+                ("full", one.dropped),
+                ("caller", one.crowded_out),
+                ("handshake", one.failed_handshakes),
+            )
         ],
     )
 
@@ -178,7 +182,8 @@ def _stocks(figures: NetworkFigures) -> Iterator[Metric]:
         ("site", "side", "account"),
         list(sums.items()),
     )
-    yield _gauge("pools", "Stocks that key managers hold, both sides counted.", (), [((), len(pools))])
+    stocks = sum(ledger.side != "copies" for _, ledger in pools)
+    yield _gauge("pools", "Stocks that key managers hold, both sides counted.", (), [((), stocks)])
     unclosed = sum(not ledger.closes for _, ledger in pools)
     yield _gauge(
         "ledgers_unclosed", "Stocks whose accounts disagree with what lies there.", (), [((), unclosed)]

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.service import kit
+from tests.unit.service.multicast_kit import send_once
 
 from multiplane.assembly.study import Study, run_study
-from multiplane.kernel.errors import Busy, Refused
+from multiplane.kernel.errors import Busy, Faulty, Refused
 from multiplane.kernel.quantity import NS_PER_S
+from multiplane.runtime.faults import ScriptedFaults
 from multiplane.service.planes import KeyRules, MeterPolicy, QuotaRule, RateRule
 from multiplane.service.resource.metering import KEPT_BUCKETS, METER_KIND, Meter
 from multiplane.twin.scenario import load_shipped
@@ -181,6 +183,31 @@ def test_a_request_that_finds_no_key_costs_nothing() -> None:
         assert counters["issue.key.over_quota"] == 1
 
     run_study(PAIR, 1, workload, rules=metered(quota_bit=256, window_s=86_400))
+
+
+def test_a_key_for_several_slaves_that_does_not_reach_all_of_them_costs_nothing() -> None:
+    """The quota is exactly what one such key costs: size times slaves."""
+
+    async def workload(study: Study) -> None:
+        slaves = ("bob-1", "relay-1")
+        with pytest.raises(Busy, match=r"key\.cold"):
+            await send_once(study, "alice-1", slaves)
+        await asyncio.sleep(20)
+        study.sites["bob"].kme.ports.faults = ScriptedFaults("fail@copies.before:1")
+        with pytest.raises(Faulty):
+            await send_once(study, "alice-1", slaves)
+        counters = study.sites["alice"].kme.ports.counters.values()
+        assert counters["multicast.voided"] == 1
+        assert counters["issue.key.cold"] == 1
+        (key,) = await send_once(study, "alice-1", slaves)
+        for slave in slaves:
+            assert await kit.collect(study, slave, "alice-1", [key.key_id]) == (key,)
+        for again in (slaves, slaves[:1]):
+            with pytest.raises(Busy, match=r"key\.over_quota"):
+                await send_once(study, "alice-1", again)
+        assert study.sites["alice"].kme.ports.counters.values()["multicast.issued"] == 1
+
+    run_study(LAB3, 1, workload, rules=metered(quota_bit=2 * 256, window_s=86_400))
 
 
 class Died(Exception):

@@ -35,7 +35,9 @@ from multiplane.kernel.nouns import Caller
 from multiplane.standards.exposition import LINKS_SHOWN, POOLS_SHOWN, exposition
 from multiplane.standards.operations import routes
 
-PAGE = (Path(__file__).parents[3] / "docs" / "operations" / "observing.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[3]
+PAGE = (ROOT / "docs" / "operations" / "observing.md").read_text(encoding="utf-8")
+METERING = (ROOT / "docs" / "operations" / "metering.md").read_text(encoding="utf-8")
 OPERATOR, CONTROLLER = "urn:qkd:lab:operator", "urn:qkd:lab:controller"
 CLASSES = len(LATENCY_BOUNDS_S) + 1
 COUNTERS = {"key.issued": 5, "issue.key.cold": 2, "collect.key.not_found": 1, "stock.epochs": 3}
@@ -78,6 +80,7 @@ def listener(site: str, statuses: list[str]) -> ListenerFigures:
         open_connections=4,
         half_open=1,
         dropped=2,
+        crowded_out=5,
         failed_handshakes=3,
     )
 
@@ -203,6 +206,38 @@ def test_an_unclosed_ledger_shows() -> None:
     wrong = msgspec.structs.replace(ledger("a", "b", "near"), stock_bit=601)
     broken = msgspec.structs.replace(kme("a", []), ledgers=(wrong, ledger("a", "b", "far")))
     assert value(NetworkFigures(report=network((broken,), ()), processes=()), "ledgers_unclosed") == 1
+
+
+def test_copies_have_accounts_of_their_own_and_are_no_stock() -> None:
+    copies = ledger("a", "b", "copies")
+    with_copies = msgspec.structs.replace(kme("a", ["b"]), ledgers=(*kme("a", ["b"]).ledgers, copies))
+    figures = NetworkFigures(report=network((with_copies,), ()), processes=())
+    assert value(figures, "pools") == 2
+    assert value(figures, "key_bits", site="a", side="copies", account="delivered") == 300
+    assert value(figures, "key_bits", site="a", side="far", account="delivered") == 300
+
+
+def test_dropped_connections_are_told_by_reason() -> None:
+    for why, count in (("full", 2), ("caller", 5), ("handshake", 3)):
+        assert value(SMALL, "http_connections_dropped_total", site="a", why=why) == count
+
+
+def test_every_event_that_key_managers_count_is_on_the_pages() -> None:
+    counted = found_in_code(r'counters\.add\(\s*"([\w.]+)"')
+    assert len(counted) >= 12
+    assert counted - set(re.findall(r"`([\w.]+)`", METERING)) == set()
+
+
+def test_every_log_event_is_on_the_page() -> None:
+    logged = found_in_code(r'_log\.\w+\(\s*"([\w.]+)"')
+    assert len(logged) >= 15
+    assert logged - set(re.findall(r"`([\w.]+)`", PAGE)) == set()
+
+
+def found_in_code(pattern: str) -> set[str]:
+    """What the first group of a pattern catches in all modules."""
+    texts = (path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py"))
+    return {name for text in texts for name in re.findall(pattern, text)}
 
 
 def test_relay_fates_are_summed_and_losses_told_by_link() -> None:
