@@ -18,6 +18,7 @@ from multiplane.runtime.http_connection import Connection
 from multiplane.runtime.http_fairness import Shares
 from multiplane.runtime.http_limits import Limits, Statistics
 from multiplane.runtime.tls_buffer import use_small_buffers
+from multiplane.runtime.tls_farewell import shake_hands
 
 _LOG: Final = logging.getLogger(__name__)
 _BACKLOG: Final = 512
@@ -120,7 +121,8 @@ class Listener:
         self.connections[connection] = None
         self._half_open[connection] = address
         self._count()
-        connection.opening = asyncio.get_running_loop().create_task(self._shake_hands(connection, wire))
+        opening = shake_hands(connection, wire, self.tls_context, self._limits)
+        connection.opening = asyncio.get_running_loop().create_task(opening)
         connection.opening.add_done_callback(lambda task: self._shaken(task, connection, wire))
 
     def _leaving(self, *, full: bool) -> Connection | None:
@@ -133,15 +135,6 @@ class Listener:
             if idle is not None:
                 return idle
         return next((one for one, found in self._half_open.items() if found == address), None)
-
-    async def _shake_hands(self, connection: Connection, wire: socket.socket) -> None:
-        await asyncio.get_running_loop().connect_accepted_socket(
-            lambda: connection,
-            wire,
-            ssl=self.tls_context,
-            ssl_handshake_timeout=self._limits.handshake_s,
-            ssl_shutdown_timeout=self._limits.linger_s,
-        )
 
     def _shaken(self, task: asyncio.Task[None], connection: Connection, wire: socket.socket) -> None:
         connection.opening = None
