@@ -28,7 +28,7 @@ Where = tuple[str | int, ...]
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True):
-    """A place with a key manager and the applications it serves.
+    """A place and the applications it serves; it has a key manager if there are any.
 
     Args: name: label of the site; title: its name as written; saes: labels of its applications.
     """
