@@ -11,6 +11,7 @@ from multiplane.api.device import QkdDevice
 from multiplane.api.service_fabric import FabricNode
 from multiplane.assembly.peers import Peers
 from multiplane.assembly.tasks import Tasks
+from multiplane.fabric.greeting import ReservePorts
 from multiplane.fabric.node import FabricAgent
 from multiplane.kernel.errors import Refused
 from multiplane.kernel.names import element_urn
@@ -71,6 +72,7 @@ class Site:
             parts.channels,
             bus=parts.bus,
             faults=parts.faults,
+            reserve=ReservePorts(store=parts.store, vault=parts.vault, entropy=parts.entropy),
         )
         peers = Peers(self.caller, parts.site, parts.channels)
         ports = KmePorts(

@@ -80,7 +80,12 @@ def test_metering_comes_from_the_file(tmp_path: Path) -> None:
             "allow",
         ),
         ("[[pairing.rules]]\nmaster = 'urn:qkd:x'\nslave = '*'\nallow = true\n", 1, "settings.value", "urn"),
-        ("[metering]\nwindow_s = 60\nquota_bits = 9\n", 3, "settings.unknown_key", "did you mean `quota_bit`"),
+        (
+            "[metering]\nwindow_s = 60\nquota_bits = 9\n",
+            3,
+            "settings.unknown_key",
+            "did you mean `quota_bit`",
+        ),
         ("[metering]\nwindow_s = 60\nquota_bit = -9\n", 3, "settings.value", "got -9"),
         ("[metering]\nwindow_s = 0\n", 2, "settings.value", "expected at least 1"),
         ("[metering]\nrate_bit_per_s = inf\n", 2, "settings.value", "got inf"),
@@ -90,7 +95,12 @@ def test_metering_comes_from_the_file(tmp_path: Path) -> None:
             "settings.value",
             "got 0",
         ),
-        ("[metering]\n[[metering.quotas]]\napplication = '*'\nquota = 1\n", 4, "settings.unknown_key", "quota_bit"),
+        (
+            "[metering]\n[[metering.quotas]]\napplication = '*'\nquota = 1\n",
+            4,
+            "settings.unknown_key",
+            "quota_bit",
+        ),
         ("[[metering.quotas]]\napplication = 'urn:qkd:x'\nquota_bit = 1\n", 1, "settings.value", "urn"),
     ],
 )
