@@ -62,7 +62,7 @@ class Embedded:
         applications = applications_by_site(ground.world)
         boot, *boots = await asyncio.gather(  # together: one transaction
             next_boot_epoch(self._store, TWIN_OWNER),
-            *(self._boot(name) if serves else _no_boot() for name, serves in applications.items()),
+            *(self._boot(name) for name in applications),
         )
         seed = twin_seed(settings.seed)
         self.centre = Centre(
@@ -160,8 +160,3 @@ class Embedded:
         if hasattr(self, "centre"):
             await self.centre.close()
         self._store.close()
-
-
-async def _no_boot() -> int:
-    """A relay keeps nothing, so it counts no starts."""
-    return 0

@@ -11,6 +11,7 @@ from multiplane.api.operations import ListenerFigures
 from multiplane.api.service_fabric import FabricNode
 from multiplane.assembly.peers import Peers
 from multiplane.assembly.tasks import Tasks
+from multiplane.fabric.greeting import ReservePorts
 from multiplane.fabric.node import FabricAgent
 from multiplane.fabric.resource.pools import ROOM_BYTE
 from multiplane.kernel.errors import Refused
@@ -85,6 +86,7 @@ class Site:
             bus=parts.bus,
             faults=parts.faults,
             pool_room_byte=parts.pool_room_byte,
+            reserve=ReservePorts(store=parts.store, vault=parts.vault, entropy=parts.entropy),
         )
         self.key_manager = self._key_manager() if parts.applications else None
         self._http: HttpServer | None = None

@@ -72,7 +72,7 @@ async def run(orders: SiteOrders) -> int:
         faults = faults_of(orders.faults)
         store = SqliteStore(Path(orders.folder) / STORE_FILE, faults, witness=Path(orders.witness))
         stack.callback(store.close)
-        boot = await next_boot_epoch(store, caller.principal) if orders.applications else 0
+        boot = await next_boot_epoch(store, caller.principal)
         trust, channels = _trusted_channels(orders, timeline, faults)
         stack.push_async_callback(channels.close)
         tasks.spawn(keep_looking([trust]))

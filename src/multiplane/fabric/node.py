@@ -12,9 +12,11 @@ from typing import Any, Final
 from multiplane.api.device import KeyBlock, LinkState, LinkStatus, QkdDevice
 from multiplane.api.service_fabric import Parcel, ParcelListener
 from multiplane.api.telemetry import Sample
+from multiplane.fabric.greeting import Greeting, ReservePorts, Reserves
 from multiplane.fabric.planes import ForwardingTable, Installed, LinkLedger, LinkOrder, LinkReport
 from multiplane.fabric.resource.pools import ROOM_BYTE, LinkPool
 from multiplane.fabric.resource.relay import Action, Arrive, Relay, Send
+from multiplane.fabric.resource.reserve import NO_RESERVE
 from multiplane.kernel.errors import Busy, MultiplaneError, Refused
 from multiplane.kernel.names import controller_urn, element_urn, link_id, site_of
 from multiplane.kernel.nouns import Caller, Noun
@@ -41,6 +43,7 @@ class _Link:
     attached: bool = False
     status: LinkStatus | None = None
     channel: Channel | None = None
+    greeting: Greeting | None = None
     opened_ns: int = 0
     opening: bool = False
     moved: bool = False
@@ -55,6 +58,7 @@ class FabricAgent:
     Args:
         caller: the site's own element, as it appears to devices and peers.
         pool_room_byte: key that it holds at most for each of its links.
+        reserve: where key for greetings is kept; None = nothing is set aside, and neighbours do not greet.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class FabricAgent:
         bus: Bus,
         faults: Faults,
         pool_room_byte: int = ROOM_BYTE,
+        reserve: ReservePorts | None = None,
     ) -> None:
         self._caller = caller
         self._site = site
@@ -76,7 +81,8 @@ class FabricAgent:
         self._channels = channels
         self._bus = bus
         self._faults = faults
-        self._relay = Relay(site, pool_room_byte)
+        self._relay = Relay(site, pool_room_byte, NO_RESERVE if reserve is None else reserve.rules)
+        self._reserves = Reserves(reserve, caller.principal, self._spawn) if reserve else None
         self._links: dict[str, _Link] = {}
         self._listener: ParcelListener | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -193,7 +199,10 @@ class FabricAgent:
         link = self._links.get(block.link)
         if link is None:
             return
-        link.pool.deposit(block)
+        reserve = link.pool.deposit(block)
+        if reserve is not None and self._reserves is not None:
+            kept = self._reserves.of(link.link, self._site, link.peer)
+            self._reserves.filled(link.link, kept, block.epoch, reserve)
         self._perform(self._relay.key_came(link.peer, self._timeline.now_ns()))
         self._grant(link)
 
@@ -267,9 +276,32 @@ class FabricAgent:
     def _adopt(self, link: _Link, channel: Channel) -> None:
         link.channel = channel
         link.opened_ns = self._timeline.now_ns()
+        if self._reserves is not None:
+            link.greeting = Greeting(
+                self._reserves,
+                channel,
+                link=link.link,
+                site=self._site,
+                peer=link.peer,
+                done=partial(self._greeted, link, channel),
+                refused=partial(self._refused, link, channel),
+            )
         channel.listen(partial(self._message, link, channel), partial(self._lost, link, channel))
-        if link.channel is channel:  # what came before may have been its end
+        if link.channel is channel and self._reserves is None:  # what came before may have been its end
             self._perform(self._relay.opened(link.peer, link.opened_ns))
+
+    def _greeted(self, link: _Link, channel: Channel, proven: bool) -> None:
+        """Both ends have greeted: relay from now on."""
+        if link.channel is channel:
+            self._relay.count(link.peer, "greeted" if proven else "greeted_unproven")
+            self._perform(self._relay.opened(link.peer, self._timeline.now_ns()))
+
+    def _refused(self, link: _Link, channel: Channel, reason: str) -> None:
+        """The other end could not prove itself: let go of the channel and try again."""
+        if link.channel is channel:
+            self._relay.count(link.peer, "greeting_refused")
+            channel.close(reason)
+            self._lost(link, channel, reason)
 
     def _lost(self, link: _Link, channel: Channel, reason: str) -> None:
         """The channel broke: keep the pool, try again while the link is ordered."""
@@ -292,7 +324,7 @@ class FabricAgent:
     # relay
 
     def _message(self, link: _Link, channel: Channel, message: bytes) -> None:
-        if link.channel is not channel:
+        if link.channel is not channel or (link.greeting is not None and link.greeting.heard(message)):
             return
         self._perform(self._relay.receive(link.peer, message, self._timeline.now_ns()))
         self._grant(link)

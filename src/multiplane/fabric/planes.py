@@ -33,19 +33,21 @@ class Installed(Noun, frozen=True, kw_only=True):
 class LinkLedger(Noun, frozen=True, kw_only=True):
     """Accounts of one end of a link over all its epochs, in bits.
 
-    `delivered_bit` was spent as pads and tags, at either end. `stock_bit` is counted from the key that is
-    held, the other three are accounts.
+    `delivered_bit` was spent as pads and tags, at either end. `reserved_bit` was set aside for
+    authentication: greetings of the agents, tags of the distillation. `stock_bit` is counted from the key
+    that is held, the other four are accounts.
     """
 
     made_bit: int
     stock_bit: int
     delivered_bit: int
     burnt_bit: int
+    reserved_bit: int = 0
 
     @property
     def closes(self) -> bool:
         """Whether the accounts agree with what lies in stock."""
-        return self.made_bit == self.stock_bit + self.delivered_bit + self.burnt_bit
+        return self.made_bit == (self.stock_bit + self.delivered_bit + self.burnt_bit + self.reserved_bit)
 
 
 class LinkReport(Noun, frozen=True, kw_only=True):

@@ -56,6 +56,13 @@ class Timeline(Protocol):
 
     def now_ns(self) -> int: ...
 
+    def base_ps(self) -> int:
+        """What delays are counted from: when the handler that runs was due, outside of handlers now.
+
+        A chain of events that begins late is not made later by each of its steps.
+        """
+        ...
+
     def at_ps(self, due_ps: int, handler: Callable[..., None], *args: Any) -> None:
         """Call `handler(*args)` at `due_ps` since the epoch (at once, in order, if that is past)."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -42,7 +42,7 @@ class LocalChannels:
         near = _End(self._timeline, Caller(principal=peer, domain=labels[2]), delay_ns * 1_000)
         far = _End(self._timeline, caller, delay_ns * 1_000)
         near.far, far.far = far, near
-        self._timeline.at_ps(self._timeline.now_ps() + near.delay_ps, _accept, handler, far)
+        near.after_delay(_accept, handler, far)
         return near
 
     def accept(self, local: str, service: str, handler: Callable[[Channel], None]) -> None:
@@ -68,6 +68,7 @@ class _End:
         self.delay_ps = delay_ps
         self._timeline = timeline
         self._closed = False
+        self._latest_ps = 0
         self._waiting = self._waiting_byte = 0
         self._mailbox = Mailbox(self._handed, self.close)
         self.listen = self._mailbox.listen
@@ -81,13 +82,18 @@ class _End:
             raise Busy("channel.full", f"channel to {self.peer.principal}: {far._waiting} messages in flight")
         far._waiting += 1
         far._waiting_byte += len(message)
-        self._timeline.at_ps(self._timeline.now_ps() + self.delay_ps, far._mailbox.deliver, message)
+        self.after_delay(far._mailbox.deliver, message)
 
     def close(self, reason: str) -> None:
         if not self._closed:
             self._closed = True
             self._mailbox.silence()
-            self._timeline.at_ps(self._timeline.now_ps() + self.delay_ps, self.far._lose, reason)
+            self.after_delay(self.far._lose, reason)
+
+    def after_delay(self, handler: Callable[..., None], *args: Any) -> None:
+        """Let something happen at the far end, in order: what is sent in a late handler overtakes nothing."""
+        self._latest_ps = max(self._latest_ps, self._timeline.base_ps() + self.delay_ps)
+        self._timeline.at_ps(self._latest_ps, handler, *args)
 
     def _lose(self, reason: str) -> None:
         self._closed = True

@@ -54,9 +54,14 @@ class Dispatcher:
         self._sequence = itertools.count()
         self._nap: asyncio.Timeout | None = None
         self._nap_due_ps = 0
+        self._base_ps: int | None = None
         self._late = _Histogram()
         # On the jump clock a turn costs no simulated time, and where it ends must not depend on the machine.
         self._turn_ps = round(LONGEST_TURN_NS * clock.rate) * PS_PER_NS if math.isfinite(clock.rate) else None
+
+    def base_ps(self) -> int:
+        """When the handler that runs was due; outside of handlers now."""
+        return self.now_ps() if self._base_ps is None else self._base_ps
 
     def at_ps(self, due_ps: int, handler: Callable[..., None], *args: Any) -> None:
         """Call `handler(*args)` at `due_ps` since the epoch (at once, in order, if that is past)."""
@@ -113,10 +118,13 @@ class Dispatcher:
         while heap and heap[0][0] <= at_ps:
             due_ps, _, handler, args = heapq.heappop(heap)
             self._late.add((at_ps - due_ps) // _PS_PER_US)
+            self._base_ps = due_ps
             try:
                 handler(*args)
             except Exception as error:
                 self._failed(error)
+            finally:
+                self._base_ps = None
             at_ps = now()
             if end_ps is not None and at_ps > end_ps:
                 return

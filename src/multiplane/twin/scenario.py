@@ -31,7 +31,7 @@ Where = tuple[str | int, ...]
 
 # Defaults are not encoded: a state directory knows its world by a digest, which new fields must not change.
 class Site(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A place with a key manager and the applications it serves.
+    """A place and the applications it serves; it has a key manager if there are any.
 
     Args:
         name: label of the site; title: its name as written.

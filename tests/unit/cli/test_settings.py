@@ -8,6 +8,7 @@ import pytest
 
 from multiplane.assembly.settings import FILE_NAME, KeySettings, UpSettings, load
 from multiplane.kernel.errors import Refused
+from multiplane.service.planes import QuotaRule, RateRule
 
 
 def write(state: Path, text: str) -> Path:
@@ -41,6 +42,19 @@ def test_keys_and_pairing_come_from_the_file(tmp_path: Path) -> None:
     ]
 
 
+def test_metering_comes_from_the_file(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        "[metering]\nrate_bit_per_s = 1e6\nwindow_s = 60\n"
+        "[[metering.rules]]\nmaster = 'a:b'\nslave = '*'\nrate_bit_per_s = 9\nburst_bit = 8\n"
+        "[[metering.quotas]]\napplication = 'a:b'\nquota_bit = 7\n",
+    )
+    metering = load(tmp_path, {}).metering
+    assert (metering.rate_bit_per_s, metering.window_s, metering.quota_bit) == (1e6, 60, 0)
+    assert metering.rules == (RateRule(master="a:b", slave="*", rate_bit_per_s=9.0, burst_bit=8),)
+    assert metering.quotas == (QuotaRule(application="a:b", quota_bit=7),)
+
+
 @pytest.mark.parametrize(
     ("text", "line", "code", "word"),
     [
@@ -69,6 +83,28 @@ def test_keys_and_pairing_come_from_the_file(tmp_path: Path) -> None:
             "allow",
         ),
         ("[[pairing.rules]]\nmaster = 'urn:qkd:x'\nslave = '*'\nallow = true\n", 1, "settings.value", "urn"),
+        (
+            "[metering]\nwindow_s = 60\nquota_bits = 9\n",
+            3,
+            "settings.unknown_key",
+            "did you mean `quota_bit`",
+        ),
+        ("[metering]\nwindow_s = 60\nquota_bit = -9\n", 3, "settings.value", "got -9"),
+        ("[metering]\nwindow_s = 0\n", 2, "settings.value", "expected at least 1"),
+        ("[metering]\nrate_bit_per_s = inf\n", 2, "settings.value", "got inf"),
+        (
+            "[[metering.rules]]\nmaster = '*'\nslave = '*'\nrate_bit_per_s = 1.0\nburst_bit = 0\n",
+            5,
+            "settings.value",
+            "got 0",
+        ),
+        (
+            "[metering]\n[[metering.quotas]]\napplication = '*'\nquota = 1\n",
+            4,
+            "settings.unknown_key",
+            "quota_bit",
+        ),
+        ("[[metering.quotas]]\napplication = 'urn:qkd:x'\nquota_bit = 1\n", 1, "settings.value", "urn"),
     ],
 )
 def test_a_refusal_names_file_and_line(tmp_path: Path, text: str, line: int, code: str, word: str) -> None:

@@ -127,6 +127,30 @@ def test_a_version_rises_only_with_a_new_table() -> None:
     assert forwarding.version == 42
 
 
+def test_a_change_reaches_the_ends_and_those_who_forward_differently() -> None:
+    """a - b - c - d - e with a way round b: only b's neighbours change when it is cut."""
+    up = edges(("a", "b"), ("b", "c"), ("a", "x"), ("x", "y"), ("y", "c"), ("c", "d"), ("d", "e"))
+    forwarding = Forwarding()
+    forwarding.update(up, "abcdexy", "ae")
+    before = forwarding.tables()
+    assert {table.version for table in before.values()} == {1}
+    assert before["d"].next_hop == {"a": "c", "e": "e"}, "towards ends of orders alone"
+    del up["b--c"]
+    forwarding.update(up, "abcdexy", "ae")
+    after = forwarding.tables()
+    assert {site for site in after if after[site].version == 2} == {"a", "b", "c", "e"}
+    assert all(after[site] is before[site] for site in "dxy")
+    assert follow({site: table.next_hop for site, table in after.items()}, "a", "e") == tuple("axycde")
+    forwarding.outbid(9)
+    assert {table.version for table in forwarding.tables().values()} == {10}
+
+
+def test_a_long_wait_is_told_in_a_short_line() -> None:
+    route = tuple(f"s{number}" for number in range(80))
+    state = order_state("o", ("s0", "s79"), route, (), rates={}, begun_ns={}, now_ns=0)
+    assert state.reason == "waiting for s0--s1, s1--s2, s2--s3 and 76 more links"
+
+
 def test_states_of_an_order() -> None:
     up = edges(("a", "b"), rate_bit_per_s=500.0) | edges(("b", "c"), rate_bit_per_s=200.0)
     route = ("a", "b", "c")

@@ -160,6 +160,26 @@ def test_a_message_names_its_table_and_relays_keep_two() -> None:
     assert by_newest.peer == "a", "version 1 is gone: the newest decides"
 
 
+def test_a_parcel_goes_by_the_newest_table_not_above_its_own() -> None:
+    """b's table did not change in versions 2 to 4: what was launched under those goes by its version 1."""
+    relays = chain()
+    for version in (3, 5):
+        relays["a"].install(ForwardingTable(version=version, next_hop={"e": "b"}), 0)
+        if version == 5:
+            relays["b"].install(ForwardingTable(version=5, next_hop={"e": "a"}), 0)
+        else:
+            sent = launch(relays["a"], parcel(b"k" * 32))
+    (by_old,) = relays["b"].receive("a", sent.message, 0)
+    assert isinstance(by_old, Send)
+    assert by_old.peer == "c"
+    (by_new,) = relays["b"].receive("a", launch(relays["a"], parcel(b"k" * 32)).message, 0)
+    assert isinstance(by_new, Send)
+    assert by_new.peer == "a"
+    restarted = Relay("b")
+    restarted.install(ForwardingTable(version=5, next_hop={"e": "c"}), 0)
+    assert restarted._previous.version == 0, "no table at all is no previous one"
+
+
 def test_lower_tables_are_ignored_and_the_answer_says_what_is_in_force() -> None:
     relay = Relay("a")
     assert relay.install(table("a", 5), 0)[0].accepted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -13,7 +14,7 @@ from multiplane.kernel.names import element_urn
 from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Channel
 from multiplane.runtime.channel_local import MOST_MESSAGES, LocalChannels
-from multiplane.runtime.clocks import JumpClock, run_virtual
+from multiplane.runtime.clocks import JumpClock, PacedClock, run_virtual
 from multiplane.runtime.dispatcher import Dispatcher
 
 T = TypeVar("T")
@@ -75,3 +76,25 @@ def test_nonsense_is_refused(peer: str, delay_ns: int) -> None:
             await channels.open(CALLER, peer, "relay", delay_ns)
 
     virtual(main)
+
+
+def late() -> None:
+    """Something holds the loop up for 5 ms."""
+    time.sleep(0.005)
+
+
+def test_what_a_late_handler_sends_overtakes_nothing() -> None:
+    async def main() -> list[bytes]:
+        dispatcher = Dispatcher(PacedClock(0, 1))
+        channels, seen = LocalChannels(dispatcher), list[bytes]()
+        channels.accept(B, "relay", lambda channel: channel.listen(seen.append, lambda _: None))
+        channel = await channels.open(CALLER, B, "relay", 1_000_000)
+        dispatcher.at_ps(dispatcher.now_ps(), channel.send, b"sent late")
+        late()
+        channel.send(b"sent before it")
+        for _ in range(2):
+            dispatcher._turn()
+            late()
+        return seen
+
+    assert asyncio.run(main()) == [b"sent before it", b"sent late"]

@@ -216,3 +216,21 @@ def test_an_early_handler_would_be_counted() -> None:
     histogram = _Histogram()
     histogram.add(-1)
     assert histogram.summary().early == 1
+
+
+def test_delays_counted_from_the_base_do_not_add_up_lateness() -> None:
+    clock = PacedClock(EPOCH_NS, 1)
+    dispatcher = Dispatcher(clock)
+    bases: list[int] = []
+    begun_ps = clock.now_ps()
+
+    def hop(left: int) -> None:
+        bases.append(dispatcher.base_ps() - begun_ps)
+        if left:
+            dispatcher.at_ps(dispatcher.base_ps() + 1_000_000_000, hop, left - 1)
+
+    dispatcher.at_ps(begun_ps, hop, 5)
+    time.sleep(0.01)
+    dispatcher._turn()
+    assert bases == [number * 1_000_000_000 for number in range(6)], "5 hops of 1 ms, 10 ms late: all at once"
+    assert dispatcher.base_ps() - begun_ps >= 10_000_000_000, "outside of handlers it is now"

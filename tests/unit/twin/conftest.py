@@ -48,6 +48,9 @@ class HeapTimeline:
     def now_ns(self) -> int:
         return self.epoch_ns + self._now_ps // 1000
 
+    def base_ps(self) -> int:
+        return self._now_ps
+
     def at_ps(self, due_ps: int, handler: Callable[..., None], *args: Any) -> None:
         self._sequence += 1
         heapq.heappush(self._heap, (due_ps, self._sequence, handler, args))

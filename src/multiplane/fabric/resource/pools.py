@@ -9,6 +9,7 @@ import msgspec
 
 from multiplane.api.device import KeyBlock
 from multiplane.fabric.planes import LinkLedger
+from multiplane.fabric.resource.reserve import NO_RESERVE, ReserveRules, Use, pieces
 from multiplane.kernel.nouns import Secret
 from multiplane.kernel.quantity import bit_from_byte
 
@@ -108,22 +109,30 @@ class LinkPool:
         "_out",
         "_out_room_byte",
         "_received",
+        "_reserve",
         "_room_byte",
+        "_rules",
         "burnt_byte",
         "epoch",
         "made_byte",
+        "reserved_byte",
         "spent_byte",
     )
 
-    def __init__(self, site: str, peer: str, room_byte: int = ROOM_BYTE) -> None:
+    def __init__(
+        self, site: str, peer: str, room_byte: int = ROOM_BYTE, rules: ReserveRules = NO_RESERVE
+    ) -> None:
         self._leads = site < peer
         self._room_byte, self._out_room_byte = room_byte, int(OUT_SHARE * room_byte)
+        self._rules = rules
+        self._reserve = bytearray()
         self._out = Lane()
         self._in = Lane()
         self._received = 0
         self._granted = 0
         self.epoch = -1
         self.made_byte = 0
+        self.reserved_byte = 0
         self.spent_byte = 0
         self.burnt_byte = 0
 
@@ -139,6 +148,7 @@ class LinkPool:
             stock_bit=bit_from_byte(self.stock_byte),
             delivered_bit=bit_from_byte(self.spent_byte),
             burnt_bit=bit_from_byte(self.burnt_byte),
+            reserved_bit=bit_from_byte(self.reserved_byte),
         )
 
     def begin(self, epoch: int) -> bool:
@@ -147,27 +157,46 @@ class LinkPool:
             return False
         self.burnt_byte += self.stock_byte
         self._out, self._in = Lane(), Lane()
+        self._reserve.clear()
         self._received = self._granted = 0
         self.epoch = epoch
         return True
 
-    def deposit(self, block: KeyBlock) -> None:
-        """Take a block; what has no room, and blocks out of order or of an older epoch, are burnt."""
+    def deposit(self, block: KeyBlock) -> bytes | None:
+        """Take a block; what has no room, and blocks out of order or of an older epoch, are burnt.
+
+        The answer is the reserve of the epoch, when this block completes it.
+        """
         size = len(block.key)
         self.begin(block.epoch)
         self.made_byte += size
         if block.epoch < self.epoch or block.offset_byte < self._received:
             self.burnt_byte += size
-            return
-        self._received = block.offset_byte + size
-        up, down = (block.offset_byte + 1) // 2, block.offset_byte // 2  # whatever the sizes: no byte between
-        half = (self._received + 1) // 2 - up
+            return None
+        begin = block.offset_byte
+        self._received = begin + size
+        completed = False
+        for piece in pieces(self._rules, begin, self._received):
+            key = block.key[piece.begin - begin : piece.end - begin]
+            if piece.use is Use.PAD:
+                self._share_out(piece.begin, key)
+                continue
+            self.reserved_byte += len(key)
+            if piece.use is Use.RESERVE and piece.begin == len(self._reserve):
+                self._reserve += key
+                completed = len(self._reserve) == self._rules.size_byte
+        return bytes(self._reserve) if completed else None
+
+    def _share_out(self, offset_byte: int, key: bytes) -> None:
+        """Half of the key to each lane; what has no room is burnt."""
+        up, down = (offset_byte + 1) // 2, offset_byte // 2  # whatever the sizes: no byte between
+        half = (offset_byte + len(key) + 1) // 2 - up
         lanes = (self._out, self._in) if self._leads else (self._in, self._out)
         before = self.stock_byte
-        for lane, at, key in zip(lanes, (up, down), (block.key[:half], block.key[half:]), strict=True):
+        for lane, at, part in zip(lanes, (up, down), (key[:half], key[half:]), strict=True):
             most = self._out_room_byte if lane is self._out else self._room_byte - self._out_room_byte
-            lane.push(at, key[: max(0, most - lane.stock_byte)])
-        self.burnt_byte += size - (self.stock_byte - before)
+            lane.push(at, part[: max(0, most - lane.stock_byte)])
+        self.burnt_byte += len(key) - (self.stock_byte - before)
 
     def grant(self) -> int | None:
         """The absolute window to grant to the device now; None while less than a step was freed.

@@ -11,6 +11,7 @@ import msgspec
 from multiplane.api.service_fabric import Parcel
 from multiplane.fabric.planes import ForwardingTable, Installed
 from multiplane.fabric.resource.pools import ROOM_BYTE, Early, LinkPool, Stale
+from multiplane.fabric.resource.reserve import NO_RESERVE, ReserveRules
 from multiplane.fabric.resource.waiting import Waiting, Waitlist
 from multiplane.kernel.errors import Busy, Refused
 from multiplane.kernel.names import link_id
@@ -98,9 +99,9 @@ class Relay:
         room_byte: key that the pool of each link holds at most.
     """
 
-    def __init__(self, site: str, room_byte: int = ROOM_BYTE) -> None:
+    def __init__(self, site: str, room_byte: int = ROOM_BYTE, rules: ReserveRules = NO_RESERVE) -> None:
         self._site = site
-        self._room_byte = room_byte
+        self._room_byte, self._rules = room_byte, rules
         self._table = ForwardingTable(version=0, next_hop={})
         self._previous = self._table
         self._ports: dict[str, _Port] = {}
@@ -108,7 +109,7 @@ class Relay:
     def port(self, peer: str) -> LinkPool:
         """The key pool of the link to `peer`, made at first use."""
         if peer not in self._ports:
-            self._ports[peer] = _Port(LinkPool(self._site, peer, self._room_byte))
+            self._ports[peer] = _Port(LinkPool(self._site, peer, self._room_byte, self._rules))
         return self._ports[peer].pool
 
     def counters(self, peer: str) -> dict[str, int]:
