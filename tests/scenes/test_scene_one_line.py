@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.scenes.tools.network import Network, command, run_cli, running
+from tests.scenes.tools.network import Network, command, run_cli, running, until
 
-from multiplane.runtime.pki import Issued, create_authority, issue
+from multiplane.runtime.pki import Authority, create_authority, issue, load_pair
 
 pytestmark = [pytest.mark.scene, pytest.mark.timeout(120)]
 
@@ -84,7 +84,7 @@ def test_a_clock_before_the_certificates(state: Path) -> None:
     told(up(state), 2, "begins at", "set the clock")
 
 
-def _pem(authority: Any) -> tuple[bytes, bytes]:
+def _pem(authority: Authority) -> tuple[bytes, bytes]:
     from cryptography.hazmat.primitives import serialization
 
     return (
@@ -175,34 +175,114 @@ def key_get(network: Network, tmp_path: Path) -> Callable[..., subprocess.Comple
     return get
 
 
-def stranger(tmp_path: Path, begin_days: int = -1) -> Issued:
-    """A certificate of another network's authority, files beside it."""
+def put_certificate(
+    folder: Path, authority: Authority, *, days: tuple[float, float] = (-1, 8)
+) -> dict[str, str]:
+    """A certificate of alice-1 by some authority, valid between two days from now; where its files are."""
     now = datetime.now(UTC)
-    authority = create_authority("another", now - timedelta(days=5), now + timedelta(days=9))
-    made = issue(
-        authority, begin=now + timedelta(days=begin_days), end=now + timedelta(days=8),
-        uris=["urn:qkd:pair:alice:alice-1"],
+    begin, end = (now + timedelta(days=day) for day in days)
+    made = issue(authority, begin=begin, end=end, uris=["urn:qkd:pair:alice:alice-1"])
+    (folder / "s.pem").write_bytes(made.certificate_pem)
+    (folder / "s.key").write_bytes(made.key_pem)
+    return {"cert": str(folder / "s.pem"), "key": str(folder / "s.key")}
+
+
+def another_authority() -> Authority:
+    """Of another network."""
+    now = datetime.now(UTC)
+    return create_authority("another", now - timedelta(days=5), now + timedelta(days=9))
+
+
+def own_authority(network: Network) -> Authority:
+    """Of the network itself."""
+    found = load_pair(network.state / "pki/ca.pem", network.state / "pki/ca.key")
+    assert found is not None
+    return found
+
+
+def curl(network: Network, mine: dict[str, str] | None, url: str, *options: str) -> str:
+    """What a user of curl sees: the error line, or the answer's body."""
+    shown = ("--cert", mine["cert"], "--key", mine["key"]) if mine else ()
+    done = subprocess.run(
+        ["curl", "-sS", "--cacert", network.ca, *shown, *options, url],
+        capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
-    (tmp_path / "s.pem").write_bytes(made.certificate_pem)
-    (tmp_path / "s.key").write_bytes(made.key_pem)
-    (tmp_path / "s-ca.pem").write_bytes(_pem(authority)[0])
-    return made
+    return done.stderr or done.stdout
 
 
-def test_a_certificate_of_another_network(key_get: Any, tmp_path: Path) -> None:
-    stranger(tmp_path)
-    mine = {"cert": str(tmp_path / "s.pem"), "key": str(tmp_path / "s.key")}
-    told(key_get(lambda ready: ready["saes"]["alice-1"].update(mine)), 1, "certificate", "signed")
+def status_url(network: Network) -> str:
+    return f"{network.url('alice').rstrip('/')}/api/v1/keys/bob-1/status"
 
 
-def test_the_certificate_of_the_key_manager_for_the_application(key_get: Any, network: Network) -> None:
-    pki = network.state / "pki/kme"
-    mine = {"cert": str(pki / "alice.pem"), "key": str(pki / "alice.key")}
-    told(key_get(lambda ready: ready["saes"]["alice-1"].update(mine)), 1)
+TURNED_AWAY: dict[str, tuple[Callable[[Network, Path], dict[str, str]], str, str]] = {
+    "of another network": (
+        lambda network, folder: put_certificate(folder, another_authority()),
+        "another authority signed it: use one of the network that runs there", "unknown ca",
+    ),
+    "that has ended": (
+        lambda network, folder: put_certificate(folder, own_authority(network), days=(-3, -1)),
+        "it has ended: get a new one", "certificate expired",
+    ),
+    "that is not valid yet": (
+        lambda network, folder: put_certificate(folder, own_authority(network), days=(1, 5)),
+        "it is not valid now: compare its dates", "bad certificate",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("which", sorted(TURNED_AWAY))
+def test_a_certificate_that_is_turned_away(
+    which: str, key_get: Any, network: Network, tmp_path: Path
+) -> None:
+    make, line, alert = TURNED_AWAY[which]
+    mine = make(network, tmp_path)
+    told(key_get(lambda ready: ready["saes"]["alice-1"].update(mine)), 1, "certificate: ", line)
+    assert alert in curl(network, mine, status_url(network))
+
+
+def test_a_certificate_that_was_revoked(key_get: Any, network: Network, tmp_path: Path) -> None:
+    old = {suffix: (network.state / f"pki/sae/alice-1.{suffix}").read_bytes() for suffix in ("pem", "key")}
+    for suffix, content in old.items():
+        (tmp_path / f"old.{suffix}").write_bytes(content)
+    mine = {"cert": str(tmp_path / "old.pem"), "key": str(tmp_path / "old.key")}
+    assert network.cli("pki", "revoke", "alice-1").returncode == 0
+    assert network.cli("pki", "renew", "alice-1").returncode == 0
+    until("taken up", lambda: "revoked" in curl(network, mine, status_url(network)), 10.0)
+    told(
+        key_get(lambda ready: ready["saes"]["alice-1"].update(mine)), 1,
+        "alice-1: it has been revoked: ask the operator for a new one",
+    )  # fmt: skip
+    assert network.cli("key", "get", "alice-1", "bob-1").returncode == 0
+
+
+@pytest.mark.parametrize("who", ["kme/alice", "kme/bob", "operator", "controller"])
+def test_a_certificate_of_somebody_who_is_no_application(who: str, key_get: Any, network: Network) -> None:
+    mine = {"cert": str(network.state / f"pki/{who}.pem"), "key": str(network.state / f"pki/{who}.key")}
+    line = "is no application: use an application's"
+    told(key_get(lambda ready: ready["saes"]["alice-1"].update(mine)), 1, "client certificate: ", line)
+    answer = json.loads(curl(network, mine, status_url(network)))
+    assert answer["message"].endswith(line)
+    assert curl(network, mine, status_url(network), "-o", "/dev/null", "-w", "%{http_code}") == "401"
+
+
+@pytest.mark.parametrize("who", ["sae/bob-1", "kme/bob"])
+def test_the_operations_are_the_operator_s(who: str, network: Network) -> None:
+    mine = {"cert": str(network.state / f"pki/{who}.pem"), "key": str(network.state / f"pki/{who}.key")}
+    url = network.ready()["operations"]["url"]
+    for path in ("metrics", "health", "ready"):
+        answer = json.loads(curl(network, mine, f"{url}/{path}"))
+        assert answer["message"].startswith("client certificate: expected the operator's (pki/operator.pem)")
+        assert curl(network, mine, f"{url}/{path}", "-o", "/dev/null", "-w", "%{http_code}") == "401"
+
+
+def test_no_certificate_and_no_tls(network: Network) -> None:
+    assert "certificate required" in curl(network, None, status_url(network))
+    plain = status_url(network).replace("https://", "http://")
+    assert json.loads(curl(network, None, plain))["message"].endswith("write https:// in the address")
 
 
 def test_the_authority_of_another_network(key_get: Any, tmp_path: Path) -> None:
-    stranger(tmp_path)
+    (tmp_path / "s-ca.pem").write_bytes(_pem(another_authority())[0])
     done = key_get(lambda ready: ready.update(ca=str(tmp_path / "s-ca.pem")))
     told(done, 1, "not accepted", "take the ca.pem")
 

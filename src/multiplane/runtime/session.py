@@ -150,7 +150,7 @@ class Session:
         except Busy:
             self.close("peer does not read")
         except Faulty as error:
-            _log.info("session.not_sent", name=frame[2], peer=self.peer.principal, code=error.code)
+            _log.debug("session.not_sent", name=frame[2], peer=self.peer.principal, code=error.code)
 
     def _arrived(self, message: bytes) -> None:
         try:

@@ -69,7 +69,8 @@ class Trust:
     def check(self, peer: Peer) -> None:
         """Turn a revoked certificate away. Raises: Refused(`identity.revoked`)."""
         if (peer.issuer, peer.serial) in self._revoked.certificates:
-            raise Refused("identity.revoked", f"certificate of {peer.principal}: it has been revoked")
+            reason = f"certificate of {peer.principal}: it has been revoked: ask the operator for a new one"
+            raise Refused("identity.revoked", reason)
 
     def look(self) -> bool:
         """Take up files that have changed since; whether anything new is in force. Never fails."""

@@ -22,6 +22,15 @@ from multiplane.kernel.errors import KINDS, Busy, Faulty, MultiplaneError, Refus
 _NS_PER_S: Final = 1_000_000_000
 _DEFAULT_RETRY_S: Final = 1.0
 
+_ANY_ALERT: Final = "use one that the authority of that network signed and that is valid now"
+# What a server's alert says of our certificate, and what to do.
+_ALERTS: Final = (
+    ("UNKNOWN CA", "another authority signed it: use one of the network that runs there"),
+    ("CERTIFICATE EXPIRED", "it has ended: get a new one (multiplane pki renew NAME)"),
+    ("CERTIFICATE REVOKED", "it has been revoked: get a new one (multiplane pki renew NAME)"),
+    ("BAD CERTIFICATE", "it is not valid now: compare its dates with the clocks of both machines"),
+)
+
 Message = TypeVar("Message", bound=msgspec.Struct)
 
 
@@ -227,11 +236,10 @@ def _untrusted(base: str, error: Exception) -> Refused:
 
 def _no_tls(base: str, error: BaseException) -> Refused:
     """The handshake failed: no TLS there, or our own certificate was turned away."""
-    reason = str(getattr(error, "reason", "") or error)
-    if any(word in reason.upper() for word in ("ALERT", "UNKNOWN_CA", "UNKNOWN CA")):
-        what = reason.rsplit("]", maxsplit=1)[-1].split("(", maxsplit=1)[0].strip().lower().replace("_", " ")
-        remedy = "use one that the authority of that network signed and that is valid now"
-        return Refused("http.certificate", f"certificate: {_where(base)} turned ours away ({what}): {remedy}")
+    reason = str(getattr(error, "reason", "") or error).upper().replace("_", " ")
+    if "ALERT" in reason or "UNKNOWN CA" in reason:
+        remedy = next((told for words, told in _ALERTS if words in reason), _ANY_ALERT)
+        return Refused("http.certificate", f"certificate: {_where(base)} turned ours away: {remedy}")
     remedy = "check the port: key managers speak https only"
     return Refused("http.no_tls", f"url: what answers at {_where(base)} speaks no TLS: {remedy}")
 

@@ -56,7 +56,7 @@ def routes(door: Operator, allowed: Collection[str]) -> tuple[Route, ...]:
 def _for(allowed: Collection[str], handler: Handler) -> Handler:
     async def guarded(request: Request) -> Reply:
         if request.caller.principal not in allowed:
-            reason = "client certificate: expected the operator's or the controller's"
+            reason = "client certificate: expected the operator's (pki/operator.pem) or the controller's"
             return failure(
                 401, reason, {"code": "operations.not_allowed", "value": request.caller.principal[:200]}
             )

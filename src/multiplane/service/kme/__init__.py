@@ -151,8 +151,9 @@ class Kme:
         """The caller as the register knows it; applications speak to the key manager of their own site."""
         try:
             target = self.ports.directory.application(caller.principal)
-        except Refused as error:  # a certificate of this authority that names nobody of this network
-            raise Refused("north.not_allowed", error.reason) from error
+        except Refused:  # a certificate of this authority that names nobody of this network
+            reason = f"client certificate: {caller.principal[:200]} is no application: use an application's"
+            raise Refused("north.not_allowed", reason) from None
         if target.kme.urn != self.ports.owner:
             raise Refused(
                 "north.not_allowed",
