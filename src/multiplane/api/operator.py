@@ -89,7 +89,12 @@ class LinkReport(Noun, frozen=True, kw_only=True):
 
 
 class NetworkReport(Noun, frozen=True, kw_only=True):
-    """One look at the whole network. `secret` is False when random numbers come from a seed."""
+    """One look at the whole network.
+
+    Args:
+        secret: False when random numbers come from a seed.
+        relay_count: sites without applications, which have no key manager.
+    """
 
     domain: str
     scenario: str
@@ -100,6 +105,7 @@ class NetworkReport(Noun, frozen=True, kw_only=True):
     kmes: tuple[KmeReport, ...]
     links: tuple[LinkReport, ...]
     outlooks: tuple[StockOutlook, ...] = ()
+    relay_count: int = 0
 
 
 class Condition(Noun, frozen=True, kw_only=True):

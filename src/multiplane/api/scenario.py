@@ -8,8 +8,20 @@ from multiplane.api.device import LinkState
 from multiplane.kernel.nouns import Caller, Ends, Noun
 
 
+class Position(Noun, frozen=True, kw_only=True):
+    """Where a site is, on WGS 84: `lat_deg` within ±90, `lon_deg` within ±180."""
+
+    lat_deg: float
+    lon_deg: float
+
+
 class WorldLink(Noun, frozen=True, kw_only=True):
-    """A span of the world and the true state of the quantum link on it."""
+    """A span of the world and the true state of the quantum link on it.
+
+    Args:
+        positions: of its two ends, in the order of `ends`; None where the scenario gives none.
+        length_basis, loss_basis: where the two numbers come from, as in the scenario.
+    """
 
     ends: Ends
     length_km: float
@@ -18,6 +30,9 @@ class WorldLink(Noun, frozen=True, kw_only=True):
     state: LinkState
     cut: bool
     rate_bit_per_s: float
+    length_basis: str = "stated"
+    loss_basis: str = "stated"
+    positions: tuple[Position | None, ...] = ()
 
 
 class Scenario(Protocol):

@@ -107,6 +107,7 @@ class OperatorDesk:
             kmes=tuple(report for report in reports if report is not None),
             links=tuple(links),
             outlooks=self._centre.service.outlooks(self._clock.now_ns()),
+            relay_count=sum(not place.saes for place in world.sites),
         )
 
     async def _reports(self) -> list[KmeReport | None]:

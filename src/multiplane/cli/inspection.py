@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console, RenderableType
@@ -10,6 +10,8 @@ from rich.console import Console, RenderableType
 from multiplane.assembly.control import LOCAL_OPERATOR
 from multiplane.cli import view
 from multiplane.cli.network import DEFAULT_STATE, JsonOption, StateOption, ask, print_json
+
+FILE_COLUMNS: Final = 240
 
 topology = typer.Typer(no_args_is_help=True, help="The world under the network: sites and spans.")
 unit = typer.Typer(no_args_is_help=True, help="Service units: what a key is a state of.")
@@ -26,6 +28,8 @@ def add_to(app: typer.Typer) -> None:
 
 def _print(what: RenderableType) -> None:
     console = Console(highlight=False)
+    if not console.is_terminal:  # a file or a program: whole lines
+        console = Console(highlight=False, width=FILE_COLUMNS)
     console.print(what, soft_wrap=not console.is_terminal)
 
 
@@ -46,12 +50,24 @@ def status(state: StateOption = DEFAULT_STATE, as_json: JsonOption = False) -> N
 
 
 @topology.command("show")
-def topology_show(state: StateOption = DEFAULT_STATE, as_json: JsonOption = False) -> None:
+def topology_show(
+    *,
+    show_all: Annotated[
+        bool, typer.Option("--all", help=f"All spans, not only the first {view.MOST_LINKS} to see.")
+    ] = False,
+    state: StateOption = DEFAULT_STATE,
+    as_json: JsonOption = False,
+) -> None:
     """Spans with length, loss, device profile and the true state of the link on each.
+
+    Of a large network: what is cut, faulted or at work before what is dark. --json has all spans, with the
+    positions of their ends and where length and loss come from.
 
     Examples:
 
         multiplane topology show
+
+        multiplane topology show --all
 
         multiplane topology show --json
     """
@@ -59,7 +75,7 @@ def topology_show(state: StateOption = DEFAULT_STATE, as_json: JsonOption = Fals
     if as_json:
         print_json(spans)
     else:
-        _print(view.topology_table(spans))
+        _print(view.topology_view(spans, None if show_all else view.MOST_LINKS))
 
 
 @unit.command("show")

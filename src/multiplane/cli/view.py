@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, Literal
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -16,6 +17,8 @@ from multiplane.assembly.findings import Finding
 
 _STATE_STYLE: Final = {"up": "green", "faulted": "red", "dark": "dim"}
 SHORT_S: Final = 30.0
+MOST_LINKS: Final = 24
+"""Rows of a table of links, unless all of them were asked for."""
 SEEDED: Final = "keys are NOT SECRET (made from a seed)"
 
 
@@ -51,14 +54,35 @@ def headline(report: NetworkReport) -> str:
         f"{report.domain} ({report.scenario}) at rate {report.rate:g}: {up} of {len(report.links)} links up, "
         f"{serving} of {len(report.kmes)} key managers serve"
     )
+    if report.relay_count:
+        line = f"{line}, {report.relay_count} relays"
     return line if report.secret else f"{line}; {SEEDED}"
 
 
 def _table(*columns: str, right: Sequence[str] = ()) -> Table:
+    """On a narrow terminal the names in the first column are folded; no number is ever cut."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
+    for place, column in enumerate(columns):
+        justify: Literal["left", "right"] = "right" if column in right else "left"
+        table.add_column(column, justify=justify, no_wrap=place > 0, overflow="fold")
     return table
+
+
+def first_to_see(states: Sequence[str], most: int | None) -> list[int]:
+    """Places of at most `most` links to show: those amiss, then those at work, then dark ones."""
+    places = range(len(states))
+    if most is None or len(states) <= most:
+        return list(places)
+    order = {"faulted": 0, "cut": 0, "up": 2, "dark": 3}
+    return sorted(sorted(places, key=lambda place: order.get(states[place], 1))[:most])
+
+
+def _cut_off(shown: int, states: Sequence[str], all_of_them: str) -> list[str]:
+    """A line on the links that a table leaves out."""
+    if shown == len(states):
+        return []
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(Counter(states).items()))
+    return [f"{shown} of {len(states)} links ({counts}); all of them: {all_of_them}"]
 
 
 def link_table(links: Iterable[LinkReport]) -> Table:
@@ -123,7 +147,11 @@ def status_view(report: NetworkReport) -> RenderableType:
     """The whole report on one screen."""
     faults = [Text(line, style="red") for line in open_ledgers(report)]
     short = [Text(line, style="yellow") for line in short_stocks(report)]
-    return Group(headline(report), "", link_table(report.links), "", kme_table(report.kmes), *short, *faults)
+    states = [link.state for link in report.links]
+    shown = first_to_see(states, MOST_LINKS)
+    links = link_table(report.links[place] for place in shown)
+    more = _cut_off(len(shown), states, "multiplane topology show --all")
+    return Group(headline(report), "", links, *more, "", kme_table(report.kmes), *short, *faults)
 
 
 def changes(before: NetworkReport, after: NetworkReport) -> list[str]:
@@ -145,11 +173,12 @@ def board(report: NetworkReport | None, events: Iterable[str]) -> RenderableType
     return Group(*([status_view(report), ""] if report else []), *recent)
 
 
-def topology_table(links: Iterable[WorldLink]) -> Table:
-    """Spans of the world with the true state of the link on each."""
+def topology_view(links: Sequence[WorldLink], most: int | None) -> RenderableType:
+    """Spans of the world with the true state of the link on each; of more than `most` those first to see."""
     table = _table("span", "length", "loss", "profile", "state", "rate", right=("length", "loss", "rate"))
-    for link in links:
-        state = "cut" if link.cut else link.state.value
+    states = ["cut" if link.cut else link.state.value for link in links]
+    shown = first_to_see(states, most)
+    for link, state in ((links[place], states[place]) for place in shown):
         table.add_row(
             " - ".join(link.ends.sites),
             f"{link.length_km:.1f} km",
@@ -158,7 +187,7 @@ def topology_table(links: Iterable[WorldLink]) -> Table:
             Text(state, style="red" if link.cut else _STATE_STYLE.get(state, "yellow")),
             f"{bits(link.rate_bit_per_s)}/s",
         )
-    return table
+    return Group(table, *_cut_off(len(shown), states, "--all"))
 
 
 def unit_lines(record: UnitRecord) -> list[str]:

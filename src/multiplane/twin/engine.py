@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from multiplane.api.scenario import WorldLink
+from multiplane.api.scenario import Position, WorldLink
 from multiplane.kernel.errors import Refused
 from multiplane.kernel.names import link_id
 from multiplane.kernel.nouns import Caller, Ends
@@ -12,7 +12,7 @@ from multiplane.kernel.ports import Timeline
 from multiplane.twin.modules import Modules
 from multiplane.twin.optics import Optics
 from multiplane.twin.profiles import PROFILES, Profile
-from multiplane.twin.scenario import World
+from multiplane.twin.scenario import Site, World
 
 
 class Twin:
@@ -48,6 +48,7 @@ class WorldControl:
 
     def __init__(self, world: World, modules: Modules, optics: Optics) -> None:
         self._spans = {span.id: span for span in world.spans}
+        self._positions = {site.name: _position(site) for site in world.sites}
         self._modules = modules
         self._optics = optics
 
@@ -63,6 +64,9 @@ class WorldControl:
                 state=status.state,
                 cut=self._optics.is_lost(span.id),
                 rate_bit_per_s=status.rate_bit_per_s,
+                length_basis=span.length_basis,
+                loss_basis=span.loss_basis,
+                positions=tuple(self._positions[site] for site in span.sites),
             )
             answer.append(link)
         return tuple(answer)
@@ -79,3 +83,9 @@ class WorldControl:
             reason = f"ends: no link between {' and '.join(ends.sites)}, expected the two ends of one"
             raise Refused("scenario.unknown_link", reason)
         return span
+
+
+def _position(site: Site) -> Position | None:
+    if site.lat_deg is None or site.lon_deg is None:
+        return None
+    return Position(lat_deg=site.lat_deg, lon_deg=site.lon_deg)

@@ -70,6 +70,7 @@ class FakeNetwork:
     def __init__(self) -> None:
         self.cuts: set[Ends] = set()
         self.answer = report()
+        self.spans = 1
 
     async def report(self, caller: Caller) -> NetworkReport:
         return self.answer
@@ -108,7 +109,15 @@ class FakeNetwork:
     async def links(self, caller: Caller) -> tuple[WorldLink, ...]:
         span = ends("a", "b")
         cut = span in self.cuts
+        others = tuple(
+            WorldLink(
+                ends=ends("x", f"y{number}"), length_km=1.0, loss_db=0.2, profile="decoy-bb84-1ghz",
+                state=LinkState.UP, cut=False, rate_bit_per_s=5.57e6,
+            )
+            for number in range(1, self.spans)
+        )  # fmt: skip
         return (
+            *others,
             WorldLink(
                 ends=span, length_km=24.2, loss_db=6.0, profile="decoy-bb84-1ghz",
                 state=LinkState.FAULTED if cut else LinkState.UP, cut=cut,

@@ -65,6 +65,51 @@ def test_link_cut_is_seen_in_the_topology_and_restored(running: Any, multiplane:
     assert json.loads(multiplane("topology", "show", "--json").stdout)[0]["cut"] is False
 
 
+def large(running: Any) -> None:
+    """A network of 803 links with long names: the last but one is faulted, ten in the middle are up."""
+    (link,) = running.answer.links
+    states = dict.fromkeys(range(400, 410), "up") | {801: "faulted"}
+    links = tuple(
+        replace(link, a=f"a-town-with-a-long-name-to-another-r{n}", b=f"b{n}", state=states.get(n, "dark"))
+        for n in range(803)
+    )
+    running.answer = replace(running.answer, links=links, relay_count=745)
+
+
+def test_status_of_a_large_network_is_a_screen_that_shows_what_is_amiss(
+    running: Any, multiplane: Run
+) -> None:
+    large(running)
+    lines = multiplane("status").stdout.splitlines()
+    assert len(lines) < 40
+    assert "745 relays" in lines[0]
+    assert "…" not in "".join(lines)
+    assert len([line for line in lines if " up " in line]) == 10
+    [faulted] = [line for line in lines if line.startswith("a-town-with-a-long-name-to-another-r801 - b801")]
+    assert faulted.split()[3] == "faulted"
+    hint = "24 of 803 links (792 dark, 1 faulted, 10 up); all of them: multiplane topology show --all"
+    assert hint in lines
+
+
+def test_topology_of_a_large_network_is_cut_off_unless_all_of_it_is_asked_for(
+    running: Any, multiplane: Run
+) -> None:
+    running.spans = 100
+    multiplane("link", "cut", "a", "b")
+    lines = multiplane("topology", "show").stdout.splitlines()
+    assert len(lines) == 26
+    assert lines[-1] == "24 of 100 links (1 cut, 99 up); all of them: --all"
+    assert len([line for line in lines if " cut " in line]) == 1
+    assert len(multiplane("topology", "show", "--all").stdout.splitlines()) == 101
+    assert len(json.loads(multiplane("topology", "show", "--json").stdout)) == 100
+
+
+def test_a_small_network_is_shown_whole(running: Any, multiplane: Run) -> None:
+    for command in (("status",), ("topology", "show"), ("topology", "show", "--all")):
+        assert "all of them" not in multiplane(*command).stdout
+    assert "relays" not in multiplane("status").stdout
+
+
 def test_unit_show_prints_the_three_urns_at_both_ends(running: Any, multiplane: Run) -> None:
     lines = multiplane("unit", "show", KEY_ID).stdout.splitlines()
     assert sum("urn:qkd:" in line for line in lines) == 6

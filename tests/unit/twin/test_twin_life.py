@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multiplane.api.device import LinkState, OpticalDevice, QkdDevice
-from multiplane.api.scenario import Scenario
+from multiplane.api.scenario import Position, Scenario
 from multiplane.kernel.errors import Busy, Faulty, Refused
 from multiplane.kernel.nouns import Caller, Ends, ends
 from multiplane.twin.links import Action, Connected, Disconnected, Elapsed, Event, Failed, Life, Wanted, step
@@ -182,6 +182,38 @@ def test_paths_over_several_spans(make_rig: Any) -> None:
     rig.cut("delta--echo")
     rig.advance(1.0)
     assert alice.seen[-1] == (6.0005, S.FAULTED)
+
+
+def test_links_tell_where_their_ends_are_and_whence_their_numbers_come(make_rig: Any) -> None:
+    from multiplane.twin.scenario import parse
+
+    text = """
+format = "multiplane-scenario/1"
+name = "two"
+domain = "two"
+
+[[site]]
+name = "b"
+lat_deg = 52.5
+lon_deg = -13.25
+
+[[site]]
+name = "a"
+
+[[link]]
+a = "b"
+b = "a"
+length_km = 1.0
+loss_db = 0.2
+profile = "decoy-bb84-1ghz"
+length_basis = "great-circle"
+loss_basis = "derived"
+"""
+    rig: Rig = make_rig(parse(text, "two.toml"))
+    (link,) = send(rig.twin.scenario.links(rig.controller))
+    assert link.ends.sites == ("a", "b")
+    assert link.positions == (None, Position(lat_deg=52.5, lon_deg=-13.25))
+    assert (link.length_basis, link.loss_basis) == ("great-circle", "derived")
 
 
 @pytest.mark.parametrize("spans", [("echo--foxtrot",), ("alpha--foxtrot",), ("alpha--bravo",) * 3, ()])
