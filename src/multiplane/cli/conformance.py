@@ -34,7 +34,7 @@ def add_to(app: typer.Typer) -> None:
 
 def conformance(
     *,
-    url: Annotated[str, typer.Argument(help="The server of the master: https://host[:port].")],
+    url: Annotated[str, typer.Argument(metavar="URL", help="The server of the master: https://host[:port].")],
     ca: Annotated[Path, typer.Option(help="Authority of the server's certificate (PEM).")],
     cert: Annotated[Path, typer.Option(help="Certificate of the master (PEM).")],
     key: Annotated[Path, typer.Option(help="Its private key (PEM).")],

@@ -20,7 +20,9 @@ def add_to(app: typer.Typer) -> None:
 
 def import_(
     *,
-    file: Annotated[Path, typer.Argument(help="A map: qnet-topology/1, GraphML or GNPy JSON.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A map: qnet-topology/1, GraphML or GNPy JSON.")
+    ],
     out: Annotated[Path, typer.Option(help="The scenario file to write.")],
     max_span_km: Annotated[
         float, typer.Option(help="Longer links are divided by relay-only trusted nodes, km.")

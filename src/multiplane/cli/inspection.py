@@ -86,7 +86,9 @@ def unit_show(
     state: StateOption = DEFAULT_STATE,
     as_json: JsonOption = False,
 ) -> None:
-    """The service unit of a key, as each key manager knows it: two endpoint URNs and one lifecycle URN.
+    """The service unit of a key, as each key manager knows it: URNs of its ends and one of its lifecycle.
+
+    Two ends, or more where a key has several slaves.
 
     A key id is the `key_ID` of an answer of ETSI GS QKD 014, or what `multiplane key get` prints.
 
@@ -94,7 +96,7 @@ def unit_show(
 
         multiplane unit show 1b4e28ba-2fa1-41d2-883f-0016d3cca427
 
-        multiplane unit show urn:qkd:madqci:quijote:app
+        multiplane unit show urn:qkd:madqci:quijote:quijote-1
     """
     records = ask(state, lambda doors: doors.operator.unit(LOCAL_OPERATOR, name))
     if as_json:

@@ -28,9 +28,7 @@ key = typer.Typer(
     no_args_is_help=True, help="Keys over ETSI GS QKD 014, with mutual TLS, as applications get them."
 )
 
-Application = typer.Argument(
-    help="An application of ready.json: its id, its URN, or its site if it is alone there."
-)
+APPLICATION: Final = "An application of ready.json: its id, its URN, or its site if it is alone there."
 
 
 class SharedKey(Noun, frozen=True, kw_only=True):
@@ -92,8 +90,8 @@ async def share(
 @key.command("get")
 def get(
     *,
-    master: Annotated[str, Application],
-    slave: Annotated[str, Application],
+    master: Annotated[str, typer.Argument(metavar="MASTER", help=APPLICATION)],
+    slave: Annotated[str, typer.Argument(metavar="SLAVE", help=APPLICATION)],
     size: Annotated[int, typer.Option(help="Bits of each key; 0 = the default of the network.", min=0)] = 0,
     number: Annotated[int, typer.Option(help="How many keys.", min=1)] = 1,
     show: Annotated[bool, typer.Option("--show", help="Print the keys too (Base64).")] = False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -14,7 +14,9 @@ from multiplane.kernel.nouns import Ends, ends
 
 link = typer.Typer(no_args_is_help=True, help="Cut a fibre and splice it again: the network must cope.")
 
-Site = Annotated[str, typer.Argument(help="A site at one end of the span (see `multiplane topology show`).")]
+SITE: Final = "A site at one end of the span (see `multiplane topology show`)."
+SiteA = Annotated[str, typer.Argument(metavar="A", help=SITE)]
+SiteB = Annotated[str, typer.Argument(metavar="B", help=SITE)]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -30,7 +32,7 @@ def _span(a: str, b: str) -> Ends:
 
 
 @link.command("cut")
-def cut(a: Site, b: Site, state: StateOption = DEFAULT_STATE) -> None:
+def cut(a: SiteA, b: SiteB, state: StateOption = DEFAULT_STATE) -> None:
     """Cut the fibre between two sites: quantum light and its classical companion are lost.
 
     Example:
@@ -43,7 +45,7 @@ def cut(a: Site, b: Site, state: StateOption = DEFAULT_STATE) -> None:
 
 
 @link.command("restore")
-def restore(a: Site, b: Site, state: StateOption = DEFAULT_STATE) -> None:
+def restore(a: SiteA, b: SiteB, state: StateOption = DEFAULT_STATE) -> None:
     """Splice the fibre between two sites; the link comes back after it has calibrated.
 
     Example:

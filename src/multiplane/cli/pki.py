@@ -15,7 +15,7 @@ Name = Annotated[
     str,
     typer.Argument(
         metavar="NAME",
-        help="An application or a site (`sae/NAME`, `kme/NAME` where both exist), `controller`.",
+        help="An application or a site (`sae/NAME`, `kme/NAME` where both exist), `controller`, `operator`.",
     ),
 ]
 
@@ -33,7 +33,7 @@ def revoke(name: Name, state: StateOption = DEFAULT_STATE) -> None:
 
     Example:
 
-        multiplane pki revoke alice-1
+        multiplane pki revoke quijote-1
     """
     serial = certificates.revoke(state, name)
     typer.echo(f"{name}: certificate {serial} is revoked")
@@ -47,7 +47,7 @@ def renew(name: Name, state: StateOption = DEFAULT_STATE) -> None:
 
     Example:
 
-        multiplane pki renew alice-1
+        multiplane pki renew quijote-1
     """
     serial = certificates.renew(state, name)
     typer.echo(f"{name}: certificate {serial} is in place")

@@ -9,6 +9,7 @@ import typer
 ScenarioArgument = Annotated[
     str | None,
     typer.Argument(
+        metavar="SCENARIO",
         envvar="MULTIPLANE_SCENARIO",
         help="A scenario file, or one that ships: madqci (default), lab3, ring6, pair.",
     ),

@@ -39,6 +39,7 @@ def doctor(
     scenario: Annotated[
         str | None,
         typer.Argument(
+            metavar="SCENARIO",
             envvar="MULTIPLANE_SCENARIO",
             help="What is to run; by default what the settings or the directory say.",
         ),
@@ -114,6 +115,8 @@ def state_restore(
     as_json: JsonOption = False,
 ) -> None:
     """Put a backup into a state directory in which no network runs.
+
+    Unless the archive holds it, put the key-encryption key at DIR/kek first, or give --kek-command.
 
     No key is ever issued or delivered again: at the next start the restored key managers burn their stock and
     agree on a new one with their peers. Keys that were issued before and not yet collected are gone (400).
