@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import msgspec
+import structlog
 
 from multiplane.api.operator import Operator
 from multiplane.api.scenario import Scenario
@@ -31,7 +33,9 @@ from multiplane.runtime.pki import ensure_pki
 from multiplane.runtime.session import Session
 from multiplane.twin.scenario import World, load_shipped, parse, shipped
 
-NOTE_TIME_S = 5.0
+NOTE_TIME_S: Final = 5.0
+_NS_PER_S: Final = 1_000_000_000
+_log: Final = structlog.get_logger("multiplane.assembly.up")
 
 
 def load_world(scenario: str) -> World:
@@ -102,7 +106,7 @@ async def run_up(
                     await stopping.wait()
     finally:
         (state.path / FILE_NAME).unlink(missing_ok=True)
-        state.remember_time(clock.now_ns())
+        _note(state, clock.now_ns())
         ticking.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await ticking
@@ -130,6 +134,15 @@ async def _open_desk(
 
 
 async def _note_time(state: StateDirectory, clock: PacedClock) -> None:
+    """Keep a mark that the network's time has not reached yet: even after a kill it never goes back."""
+    lead_ns = round(2 * NOTE_TIME_S * clock.rate * _NS_PER_S)
     while True:
+        _note(state, clock.now_ns() + lead_ns)
         await asyncio.sleep(NOTE_TIME_S)
-        state.remember_time(clock.now_ns())
+
+
+def _note(state: StateDirectory, now_ns: int) -> None:
+    try:
+        state.remember_time(now_ns)
+    except OSError as error:  # a full disk: the next note may succeed
+        _log.warning("state.time_not_noted", error=type(error).__name__)

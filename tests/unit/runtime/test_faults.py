@@ -7,13 +7,14 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from multiplane.kernel.errors import Faulty, Refused
-from multiplane.runtime.faults import KNOWN_POINTS, NoFaults, Rule, ScriptedFaults, parse_faults
+from multiplane.runtime.faults import KNOWN_POINTS, LiveFaults, NoFaults, Rule, ScriptedFaults, parse_faults
 
 POINTS = st.sampled_from(sorted(KNOWN_POINTS))
 
@@ -133,3 +134,45 @@ def test_kill_ends_the_process_at_once_by_sigkill() -> None:
 def test_no_faults_lets_everything_pass() -> None:
     for point in KNOWN_POINTS:
         NoFaults().reach(point)
+
+
+# --- a script in a file -----------------------------------------------------------------------
+
+
+def test_a_file_of_faults_is_read_again_whenever_it_changes(tmp_path: Path) -> None:
+    path = tmp_path / "faults"
+    faults = LiveFaults(path, NoFaults())
+
+    def replace(script: str) -> None:
+        draft = tmp_path / "draft"
+        draft.write_text(script)
+        draft.replace(path)
+
+    faults.reach("commit.before")
+    assert faults.step_ns() == 0
+    replace("fail@commit.before:2,step@clock:+40")
+    faults.reach("commit.before")
+    with pytest.raises(Faulty):
+        faults.reach("commit.before")
+    assert faults.step_ns() == 40_000_000_000
+    replace("fail@commit.before:2,step@clock:-40")
+    faults.reach("commit.before")
+    assert faults.step_ns() == -40_000_000_000
+    path.unlink()
+    faults.reach("commit.before")
+    assert faults.step_ns() == 0
+    replace("nonsense")
+    with pytest.raises(Refused):
+        faults.reach("commit.before")
+
+
+def test_the_script_of_the_environment_acts_beside_the_file(tmp_path: Path) -> None:
+    faults = LiveFaults(tmp_path / "absent", ScriptedFaults("fail@answer.before"))
+    with pytest.raises(Faulty):
+        faults.reach("answer.before")
+
+
+@pytest.mark.parametrize("script", ["step@clock", "step@clock:40", "step@clock:+", "step@commit.before:+1"])
+def test_a_step_has_a_sign_and_is_of_the_clock(script: str) -> None:
+    with pytest.raises(Refused):
+        parse_faults(script)
