@@ -86,7 +86,7 @@ class Watch:
         self._started_s = started_s
         self._one_at_a_time = threading.Lock()
         self._wrong_since_s: dict[str, float] = {}
-        self._last: tuple[float, float, int] | None = None
+        self._last: tuple[float, tuple[float, float], int] | None = None
 
     def look(self) -> None:
         """One sample of every process, and of the ledgers. During a fault it may fail."""
@@ -152,15 +152,15 @@ class Watch:
         """The network's time never goes back, and within one run it keeps its rate."""
         now_s, rate = report["at_ns"] / 1e9, report["rate"]
         if self._last is not None:
-            last_s, last_wall_s, starts = self._last
+            last_s, (last_begun_s, last_ended_s), starts = self._last
             if now_s < last_s:
                 self.problems.append(f"the network's time went back by {last_s - now_s:.3f} s")
             went_s = (now_s - last_s) / rate
-            low_s, high_s = begun_s - last_wall_s, ended_s - last_wall_s
+            low_s, high_s = begun_s - last_ended_s, ended_s - last_begun_s
             even = low_s - CLOCK_TOLERANCE_S <= went_s <= high_s + CLOCK_TOLERANCE_S
             if starts == self.network.starts and not even:
                 self.problems.append(f"{went_s:.1f} s of the network's time in {high_s:.1f} s, at its rate")
-        self._last = (now_s, (begun_s + ended_s) / 2, self.network.starts)
+        self._last = (now_s, (begun_s, ended_s), self.network.starts)
 
 
 # --- growth -----------------------------------------------------------------------------------
