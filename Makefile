@@ -39,15 +39,18 @@ install: .venv/.run
 run: .venv/.run
 	@exec $(BIN)/multiplane up $(ARGS)
 
+# Files of tests side by side; scenes one after the other, since they measure.
+SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadfile
+
 test: .venv/.dev
-	$(BIN)/pytest -q -m "not scene" $(ARGS)
+	$(BIN)/pytest -q $(SIDE_BY_SIDE) -m "not scene" $(ARGS)
 
 check: .venv/.dev
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/pytest -q -m "not slow and not scene" $(ARGS)
+	$(BIN)/pytest -q $(SIDE_BY_SIDE) -m "not slow and not scene" $(ARGS)
 
 scenes: .venv/.dev
 	$(BIN)/pytest -q -m scene $(ARGS)
