@@ -4,7 +4,7 @@ ARGS ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 
-.PHONY: help install run test check scenes bench lock clean
+.PHONY: help install run test check scenes soak bench lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make test     every test but the scenes, 5 minutes at most"
 	@echo "make check    format, lint, types, import contracts, fast tests, 1 minute at most"
 	@echo "make scenes   whole flows over real processes, 15 minutes at most"
+	@echo "make soak     one hour of faults under load (ARGS='--minutes 10 --folder DIR')"
 	@echo "make bench    measure (ARGS='keys')"
 	@echo "make install  only install; make lock renews requirements/*.txt (needs uv); make clean forgets .venv"
 
@@ -38,18 +39,24 @@ install: .venv/.run
 run: .venv/.run
 	@exec $(BIN)/multiplane up $(ARGS)
 
+# Files of tests side by side; scenes one after the other, since they measure.
+SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadfile
+
 test: .venv/.dev
-	$(BIN)/pytest -q -m "not scene" $(ARGS)
+	$(BIN)/pytest -q $(SIDE_BY_SIDE) -m "not scene" $(ARGS)
 
 check: .venv/.dev
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/pytest -q -m "not slow and not scene" $(ARGS)
+	$(BIN)/pytest -q $(SIDE_BY_SIDE) -m "not slow and not scene" $(ARGS)
 
 scenes: .venv/.dev
 	$(BIN)/pytest -q -m scene $(ARGS)
+
+soak: .venv/.dev
+	$(BIN)/python -m tests.scenes.tools.soak $(ARGS)
 
 bench: .venv/.dev
 	$(BIN)/python -m bench $(ARGS)

@@ -28,7 +28,7 @@ MEMORY_BARS_MB = (600.0, 300.0)
 REST_BARS_PERCENT = (10.0, 2.0)
 PAIRS_BARS_S = (30.0, 15.0)
 REST_S = 20.0
-SETTLE_S = 60.0
+SETTLE_S = 400.0
 PATIENCE_S = 120.0
 DESCRIPTORS = 24
 """Files, sockets and pipes of a process without listeners and clients."""

@@ -21,13 +21,14 @@ from multiplane.runtime.certificate_changes import REVOKED_FILE
 from multiplane.runtime.clocks import PacedClock
 from multiplane.runtime.dispatcher import Dispatcher
 from multiplane.runtime.entropy import MARK, MarkedEntropy, OsEntropy, SeededEntropy
-from multiplane.runtime.faults import NoFaults, ScriptedFaults
+from multiplane.runtime.faults import LiveFaults, NoFaults, ScriptedFaults
 from multiplane.runtime.pki import Credentials, Pki
 from multiplane.runtime.trust import Trust, TrustFiles
 from multiplane.service.planes import Application, KeyRules
 from multiplane.twin.scenario import World
 
 FAULTS_ENVIRONMENT: Final = "MULTIPLANE_FAULTS"
+FAULTS_FILE_ENVIRONMENT: Final = "MULTIPLANE_FAULTS_FILE"
 CANARY_ENVIRONMENT: Final = "MULTIPLANE_CANARY"
 POOLS_BYTE: Final = 192 * 1024 * 1024
 """Link key that one process holds at most."""
@@ -134,8 +135,10 @@ def fault_script(site: str | None) -> str:
 
 
 def faults_of(script: str) -> Faults:
-    """The faults of a script; none in operation."""
-    return ScriptedFaults(script) if script else NoFaults()
+    """The faults of a script, and of the file that the environment names; none in operation."""
+    scripted: Faults = ScriptedFaults(script) if script else NoFaults()
+    path = os.environ.get(FAULTS_FILE_ENVIRONMENT)
+    return LiveFaults(Path(path), scripted) if path else scripted
 
 
 def trust_of(authority: Path, mine: Credentials) -> Trust:
@@ -177,5 +180,6 @@ def _absolute(path: Path) -> str:
 
 
 def wall_ns() -> int:
-    """Unix wall time, by which certificates are judged."""
-    return time.time_ns()
+    """Unix wall time, by which certificates are judged; moved where a file of faults says so."""
+    path = os.environ.get(FAULTS_FILE_ENVIRONMENT)
+    return time.time_ns() + (LiveFaults(Path(path), NoFaults()).step_ns() if path else 0)

@@ -40,8 +40,9 @@ from multiplane.runtime.session import Session
 from multiplane.runtime.trust import keep_looking, look_at_all
 from multiplane.twin.scenario import World, load_shipped, parse, shipped
 
+NOTE_TIME_S: Final = 5.0
+_NS_PER_S: Final = 1_000_000_000
 _log: Final = structlog.get_logger("multiplane.assembly.up")
-NOTE_TIME_S = 5.0
 
 
 def load_world(scenario: str) -> World:
@@ -119,7 +120,7 @@ async def run_up(
                     await stopping.wait()
     finally:
         notice.withdraw()
-        state.remember_time(clock.now_ns())
+        _note(state, clock.now_ns())
         ticking.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await ticking
@@ -206,6 +207,15 @@ def _heed_hang_up(stack: contextlib.AsyncExitStack, layout: Layout, tasks: Tasks
 
 
 async def _note_time(state: StateDirectory, clock: PacedClock) -> None:
+    """Keep a mark that the network's time has not reached yet: even after a kill it never goes back."""
+    lead_ns = round(2 * NOTE_TIME_S * clock.rate * _NS_PER_S)
     while True:
+        _note(state, clock.now_ns() + lead_ns)
         await asyncio.sleep(NOTE_TIME_S)
-        state.remember_time(clock.now_ns())
+
+
+def _note(state: StateDirectory, now_ns: int) -> None:
+    try:
+        state.remember_time(now_ns)
+    except Refused as error:  # a full disk: the next note may succeed
+        _log.warning("state.time_not_noted", reason=error.reason)

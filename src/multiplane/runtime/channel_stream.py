@@ -132,6 +132,7 @@ class StreamChannel(asyncio.Protocol):
             self.fail(error.reason)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None  # its buffers go now, not with some later collection of cycles
         if self._abort is not None:
             self._abort.cancel()
         if not self.gone.done():

@@ -5,11 +5,15 @@ The grammar of a script, in which blanks around a rule do not matter:
     script = [ rule { "," rule } ]
     rule   = ( "kill" | "fail" ) "@" point [ ":" nth [ "x" count ] ]
            | "slow" "@" point ":" seconds
+           | "step" "@" "clock" ":" ( "+" | "-" ) seconds
 
 `kill@commit.after:5` ends the process by SIGKILL the fifth time it reaches the point;
 `fail@commit.before:3x2` raises at the third and the fourth time; `slow@commit.before:0.5` holds the
-thread up for half a second every time. `nth` and `count` are 1 unless given. Rules for one point act in
+thread up for half a second every time; `step@clock:-40` is no point: the wall clock of the host reads 40 s
+less, as after a correction of the time. `nth` and `count` are 1 unless given. Rules for one point act in
 the order of the script.
+
+A script in a file (`LiveFaults`) may change while the process runs.
 """
 
 from __future__ import annotations
@@ -21,9 +25,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from multiplane.kernel.errors import Faulty, Refused
+from multiplane.kernel.ports import Faults
 
 KNOWN_POINTS: Final = frozenset(
     {
@@ -47,15 +53,21 @@ KNOWN_POINTS: Final = frozenset(
     }
 )
 SLOWEST_S: Final = 3600.0
+CLOCK: Final = "clock"
+_NS_PER_S: Final = 1_000_000_000
 
 _RULE: Final = re.compile(
     r"(?:(?P<action>kill|fail)@(?P<point>[a-z_.]+)(?::(?P<nth>[0-9]{1,9})(?:x(?P<count>[0-9]{1,9}))?)?"
-    r"|slow@(?P<slow_point>[a-z_.]+):(?P<slow_s>[0-9]{1,9}(?:\.[0-9]{1,9})?))"
+    r"|slow@(?P<slow_point>[a-z_.]+):(?P<slow_s>[0-9]{1,9}(?:\.[0-9]{1,9})?)"
+    r"|step@clock:(?P<step_s>[+-][0-9]{1,9}(?:\.[0-9]{1,9})?))"
 )
 
 
 class Rule(NamedTuple):
-    """One rule of a script: acts at visits `first` to `last` of `point` (`last` 0 = for ever)."""
+    """One rule of a script: acts at visits `first` to `last` of `point` (`last` 0 = for ever).
+
+    `delay_s` is how long `slow` holds up, or by how much `step` moves the clock (either way).
+    """
 
     action: str
     point: str
@@ -77,9 +89,11 @@ def _rule(text: str) -> Rule:
     if match is None:
         raise Refused(
             "faults.syntax",
-            f"rule: expected kill@point[:nth[xcount]], fail@point[:nth[xcount]] or slow@point:seconds, "
-            f"got {text!r}",
+            f"rule: expected kill@point[:nth[xcount]], fail@point[:nth[xcount]], slow@point:seconds or "
+            f"step@clock:+seconds, got {text!r}",
         )
+    if match["step_s"]:
+        return Rule("step", CLOCK, 1, 0, float(match["step_s"]))
     point = match["point"] or match["slow_point"]
     if point not in KNOWN_POINTS:
         raise Refused("faults.syntax", f"point: expected one of {sorted(KNOWN_POINTS)}, got {point!r}")
@@ -145,3 +159,46 @@ class ScriptedFaults:
             self._kill()
         else:
             raise Faulty("fault.injected", f"{rule.point} was told to fail at visit {visit}")
+
+
+class LiveFaults:
+    """Faults by the script in a file, read again whenever it has changed; none while there is no file.
+
+    Every change begins new counts of visits. Replace the file as a whole (write another, rename it).
+
+    Args:
+        path: the file.
+        always: faults that act before those of the file.
+    """
+
+    def __init__(self, path: Path, always: Faults) -> None:
+        self._path = path
+        self._always = always
+        self._stamp = (0, 0, 0)
+        self._now: Faults = NoFaults()
+        self._step_ns = 0
+
+    def reach(self, point: str) -> None:
+        """As `ScriptedFaults.reach`. Raises: Refused(`faults.syntax`) when the file is wrong."""
+        self._always.reach(point)
+        self._look()
+        self._now.reach(point)
+
+    def step_ns(self) -> int:
+        """By how much the wall clock of the host is moved now."""
+        self._look()
+        return self._step_ns
+
+    def _look(self) -> None:
+        try:
+            found = self._path.stat()
+            stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
+            script = self._path.read_text(encoding="utf-8") if stamp != self._stamp else None
+        except FileNotFoundError:
+            stamp, script = (0, 0, 0), ""
+        if script is None:
+            return
+        rules = parse_faults(script)
+        self._now = ScriptedFaults(script)
+        self._step_ns = round(sum(rule.delay_s for rule in rules if rule.action == "step") * _NS_PER_S)
+        self._stamp = stamp

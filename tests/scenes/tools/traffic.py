@@ -30,6 +30,7 @@ class Traffic:
         workers: how many requests are open at most.
         keep: share of the keys that are left uncollected for later, in [0, 1].
         number: keys asked for at once.
+        pause_s: how long each worker rests after each pair of requests.
     """
 
     def __init__(
@@ -41,12 +42,14 @@ class Traffic:
         workers: int = 8,
         keep: float = 0.0,
         number: int = 1,
+        pause_s: float = 0.0,
     ) -> None:
         self.network = network
         self.book = book
         self.pairs = list(pairs)
         self.keep = keep
         self.number = number
+        self.pause_s = pause_s
         self.answered: Counter[Pair] = Counter()
         self.last_reason: dict[Pair, str] = {}
         self.longest_wait_s = 0
@@ -103,6 +106,8 @@ class Traffic:
                 keys = await self._enc(clients, master, slave)
                 if keys and self._random.random() >= self.keep:
                     await self._dec(clients, master, slave, [key.key_id for key in keys])
+                if self.pause_s:
+                    await self._pause(self.pause_s)
         finally:
             for client in clients.values():
                 await client.close()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from multiplane.kernel.errors import Refused
-from multiplane.runtime.channel_stream import FrameDecoder, frame
+from multiplane.runtime.channel_stream import FrameDecoder, StreamChannel, frame
 
 KIND = st.sampled_from([b"g", b"m", b"c"])
 
@@ -43,3 +46,17 @@ def test_garbage_is_frames_or_a_refusal(garbage: bytes) -> None:
     except Refused:
         return
     assert sum(5 + len(body) for _, body in found) <= len(garbage)
+
+
+def test_a_lost_connection_is_let_go() -> None:
+    """Under TLS a transport has a quarter of a megabyte of buffers; a kept channel must not keep it."""
+
+    async def lose() -> StreamChannel:
+        ours, theirs = socket.socketpair()
+        _, channel = await asyncio.get_running_loop().create_connection(StreamChannel, sock=ours)
+        assert channel.transport is not None
+        theirs.close()
+        await channel.gone
+        return channel
+
+    assert asyncio.run(lose()).transport is None

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import multiplane
 from multiplane.kernel.errors import Faulty, Refused
-from multiplane.runtime.faults import KNOWN_POINTS, NoFaults, Rule, ScriptedFaults, parse_faults
+from multiplane.runtime.faults import KNOWN_POINTS, LiveFaults, NoFaults, Rule, ScriptedFaults, parse_faults
 
 POINTS = st.sampled_from(sorted(KNOWN_POINTS))
 
@@ -145,3 +145,45 @@ def test_every_point_that_the_code_reaches_can_be_named_in_a_script() -> None:
         for point in re.findall(r"\.reach\(\"([^\"]+)\"\)", path.read_text(encoding="utf-8"))
     }
     assert reached == KNOWN_POINTS
+
+
+# --- a script in a file -----------------------------------------------------------------------
+
+
+def test_a_file_of_faults_is_read_again_whenever_it_changes(tmp_path: Path) -> None:
+    path = tmp_path / "faults"
+    faults = LiveFaults(path, NoFaults())
+
+    def replace(script: str) -> None:
+        draft = tmp_path / "draft"
+        draft.write_text(script)
+        draft.replace(path)
+
+    faults.reach("commit.before")
+    assert faults.step_ns() == 0
+    replace("fail@commit.before:2,step@clock:+40")
+    faults.reach("commit.before")
+    with pytest.raises(Faulty):
+        faults.reach("commit.before")
+    assert faults.step_ns() == 40_000_000_000
+    replace("fail@commit.before:2,step@clock:-40")
+    faults.reach("commit.before")
+    assert faults.step_ns() == -40_000_000_000
+    path.unlink()
+    faults.reach("commit.before")
+    assert faults.step_ns() == 0
+    replace("nonsense")
+    with pytest.raises(Refused):
+        faults.reach("commit.before")
+
+
+def test_the_script_of_the_environment_acts_beside_the_file(tmp_path: Path) -> None:
+    faults = LiveFaults(tmp_path / "absent", ScriptedFaults("fail@answer.before"))
+    with pytest.raises(Faulty):
+        faults.reach("answer.before")
+
+
+@pytest.mark.parametrize("script", ["step@clock", "step@clock:40", "step@clock:+", "step@commit.before:+1"])
+def test_a_step_has_a_sign_and_is_of_the_clock(script: str) -> None:
+    with pytest.raises(Refused):
+        parse_faults(script)

@@ -99,6 +99,7 @@ def test_a_right_server_passes_on_every_point_within_reach(cast: Cast) -> None:
     assert 0 < report.keys_collected < report.keys_taken
 
 
+@pytest.mark.slow
 def test_the_own_server_passes_without_a_third_application(cast: Cast) -> None:
     async def go() -> ConformanceReport:
         async with serving(cast.server) as served:
@@ -189,6 +190,7 @@ def test_every_point_of_the_standard_within_reach_has_a_defect_that_shows_at_it(
     assert asked - shown == {"unmet_extension", "versions"}
 
 
+@pytest.mark.slow
 def test_a_server_that_knows_only_get_is_judged_by_what_it_knows(cast: Cast) -> None:
     report = probed(cast, "only_get")
     assert report.outcome is Outcome.DEVIATION
@@ -200,6 +202,7 @@ def test_a_server_that_knows_only_get_is_judged_by_what_it_knows(cast: Cast) -> 
 # --- dead and hostile servers -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_server_without_keys_is_not_passed(cast: Cast) -> None:
     report = probed(cast, "always_503")
     assert report.outcome is not Outcome.PASS
@@ -211,6 +214,7 @@ def test_an_outcome_needs_the_core_points() -> None:
     assert outcome_of(()) is Outcome.INCONCLUSIVE
 
 
+@pytest.mark.slow
 def test_a_hostile_server_neither_hangs_nor_passes_nor_gets_a_key_printed(cast: Cast) -> None:
     report = probed(cast, "hostile", timeout_s=0.3, limit_s=4.0)
     assert report.outcome is Outcome.DEVIATION

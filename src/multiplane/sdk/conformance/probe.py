@@ -193,7 +193,7 @@ class Probe:
         answer = await self.patiently(lambda: self.issue(wish, slave_id=slave_id))
         keys = self.records.keys_of(answer, self.size_bit)
         if len(keys) != number:
-            raise Untested(f"no {number} keys to test with, {self.records.outline(answer)}")
+            raise Untested(f"no {number} key(s) to test with, {self.records.outline(answer)}")
         return keys
 
     async def refusal(self, request: Callable[[], Awaitable[Answer]]) -> Answer:
