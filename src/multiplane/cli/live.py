@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shlex
 import time
 from abc import ABC, abstractmethod
@@ -97,13 +98,15 @@ class Board(ABC):
 
 
 class PlainLines(Board):
-    """One line for each event."""
+    """One line for each event; lost where nobody can take it (a full disk, a pipe without reader)."""
 
     def event(self, text: str) -> None:
-        typer.echo(f"{time.strftime('%H:%M:%S')} {text}")
+        with contextlib.suppress(OSError):
+            typer.echo(f"{time.strftime('%H:%M:%S')} {text}")
 
     def lasting(self, lines: Sequence[str]) -> None:
-        typer.echo("\n".join(lines))
+        with contextlib.suppress(OSError):
+            typer.echo("\n".join(lines))
 
 
 class LiveBoard(Board):

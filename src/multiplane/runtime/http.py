@@ -165,7 +165,7 @@ class HttpServer:
             reply = _of_error(error)
         except Exception:
             _LOG.exception("request %s: internal fault", trace.request_id)
-            reply = failure(503, "internal fault")
+            reply = failure(503, "internal fault", headers=(("Retry-After", "1"),))
         finally:
             if begun is not None:
                 self._shares.end(begun)

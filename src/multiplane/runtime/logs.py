@@ -7,6 +7,7 @@ text under another name cannot be recognised: do not do that.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -24,6 +25,23 @@ SECRET_FIELDS: Final = frozenset({"key", "secret", "pad", "payload", "kek"})
 HIDDEN: Final = "<hidden>"
 
 
+class Lossy:
+    """A stream that cannot be written for a while (a full disk) costs lines, never the work they tell of."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Write, or leave it."""
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """Flush, or leave it to the next time."""
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+
 def set_up_logs(
     *,
     style: Literal["json", "human"] = "human",
@@ -38,6 +56,7 @@ def set_up_logs(
         level: the lowest level that is written.
     """
     stream = sys.stderr if path is None else _open(path)
+    lossy: Any = Lossy(stream)
     stamp: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         name_request,
@@ -48,10 +67,10 @@ def set_up_logs(
     structlog.configure(
         processors=[*stamp, *finish],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(stream),
+        logger_factory=structlog.WriteLoggerFactory(lossy),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(stream)
+    handler = logging.StreamHandler(lossy)
     drop_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(foreign_pre_chain=stamp, processors=[drop_meta, *finish])

@@ -260,6 +260,7 @@ def test_faults_of_a_handler_show_nothing_of_the_inside(cast: Cast, caplog: pyte
             assert told.status == 503
             assert is_failure(told.json)
             assert told.json["message"] == "internal fault"
+            assert told.headers["retry-after"] == "1"
             assert b"secret" not in told.body
             number = told.json["details"][0]["request_id"]
             assert f"request {number}: internal fault" in caplog.text

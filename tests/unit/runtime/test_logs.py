@@ -6,6 +6,8 @@ import dataclasses
 import json
 import logging
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -126,3 +128,32 @@ def test_without_a_path_lines_go_to_stderr(capsys: pytest.CaptureFixture[str]) -
 def test_redaction_leaves_plain_values_as_they_are() -> None:
     event = {"event": "e", "key_id": "0b1e", "count": 3, "ratio": 0.5, "none": None, "flag": True}
     assert redact(None, "info", dict(event)) == event
+
+
+def test_a_stream_that_takes_nothing_costs_lines_and_nothing_else(tmp_path: Path) -> None:
+    """A file that may not grow any more (a full disk): whoever logs goes on, and is heard again after it."""
+    script = """
+import logging, resource, signal, structlog, sys
+from pathlib import Path
+from multiplane.runtime.logs import set_up_logs
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+set_up_logs(style="json", path=Path(sys.argv[1]))
+log = structlog.get_logger("probe")
+log.info("before")
+resource.setrlimit(resource.RLIMIT_FSIZE, (64, resource.RLIM_INFINITY))
+for number in range(1000):
+    log.info("full", number=number)
+    logging.getLogger("probe").warning("full")
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+for _ in range(2):
+    log.info("after")
+"""
+    path = tmp_path / "log"
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(path)], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    text = path.read_text()
+    assert '"before"' in text
+    assert '"after"' in text
+    assert len(text) < 100_000, "what had no room is not kept"
