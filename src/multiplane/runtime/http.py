@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from multiplane.api.wire.web import Reply, Request, Route, failure
-from multiplane.kernel.errors import Busy, MultiplaneError, Refused
+from multiplane.kernel.errors import MultiplaneError, Refused
 from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Faults
 from multiplane.runtime.http_accept import Listener
@@ -25,6 +25,7 @@ from multiplane.runtime.http_routing import Router
 _LOG: Final = logging.getLogger(__name__)
 _USUAL: Final = Limits()
 _SHOWN_CHARACTERS: Final = 64
+SOON: Final = (("Retry-After", "1"),)
 _CODINGS: Final = ((b"content-encoding", b"identity", 415), (b"transfer-encoding", b"chunked", 501))
 
 Query = tuple[tuple[str, str], ...]
@@ -165,7 +166,7 @@ class HttpServer:
             reply = _of_error(error)
         except Exception:
             _LOG.exception("request %s: internal fault", trace.request_id)
-            reply = failure(503, "internal fault", headers=(("Retry-After", "1"),))
+            reply = failure(503, "internal fault", headers=SOON)
         finally:
             if begun is not None:
                 self._shares.end(begun)
@@ -259,5 +260,4 @@ def _of_error(error: MultiplaneError) -> Reply:
     detail = {"code": error.code, "kind": error.kind}
     if isinstance(error, Refused):
         return failure(400, error.reason, detail)
-    headers = (("Retry-After", "1"),) if isinstance(error, Busy) else ()
-    return failure(503, error.reason, detail, headers=headers)
+    return failure(503, error.reason, detail, headers=SOON)

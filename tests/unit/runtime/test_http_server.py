@@ -275,7 +275,7 @@ def test_faults_of_a_handler_show_nothing_of_the_inside(cast: Cast, caplog: pyte
     [
         (Refused("a.b", "no"), 400, None),
         (Busy("a.b", "later"), 503, "1"),
-        (Faulty("a.b", "broken"), 503, None),
+        (Faulty("a.b", "broken"), 503, "1"),
     ],
 )
 def test_kernel_errors_that_a_table_leaves_over(
