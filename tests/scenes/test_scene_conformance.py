@@ -13,7 +13,6 @@ pytestmark = [pytest.mark.scene, pytest.mark.timeout(180)]
 
 OUT_OF_REACH = {"nameless_certificate", "expired_certificate", "unmet_extension", "memory", "lost_answer"}
 DEPENDS_ON_STOCK = {"dry_stock", "stored_falls"}
-MULTICAST = {"same_key_for_all", "each_slave_once", "multicast_as_told"}
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +59,7 @@ def test_our_own_servers_pass(pair: Network, record_property: Callable[[str, obj
     assert report["outcome"] == "pass"
     assert set(verdicts.values()) <= {"pass", "not tested"}, printed
     untested = {name for name, verdict in verdicts.items() if verdict == "not tested"}
-    assert untested <= OUT_OF_REACH | DEPENDS_ON_STOCK | MULTICAST, printed
+    assert untested <= OUT_OF_REACH | DEPENDS_ON_STOCK, printed
     told = pair.cli_json("status")["kmes"]
     delivered_bit = {kme["name"]: sum(pool["delivered_bit"] for pool in kme["ledgers"]) for kme in told}
     assert report["keys_taken"] * 64 <= delivered_bit["alice"] <= (report["keys_taken"] + 8) * 256
