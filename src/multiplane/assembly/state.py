@@ -10,6 +10,8 @@ DIR/ready.json, DIR/control.sock   while a network runs
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +31,9 @@ VERSION: Final = 2
 LIVES_FOLDER: Final = "lives"
 NETWORK: Final = "network"
 """Name of the store that is not a site's."""
+FIRST_PORT: Final = 16_384
+PORTS: Final = 16_384
+PORT_TRIES: Final = 100
 LAYOUT: Final = {False: "one process", True: "per node"}
 
 
@@ -147,8 +152,7 @@ class StateDirectory:
         try:
             for name in names:
                 if name not in self._network.ports:
-                    probe = socket.socket()
-                    probe.bind(("127.0.0.1", 0))
+                    probe = _free_port()
                     fresh.append((name, probe))
                     self._network.ports[name] = probe.getsockname()[1]
         finally:
@@ -162,6 +166,20 @@ class StateDirectory:
         folder = self.path / SITES_FOLDER / site
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
+
+
+def _free_port() -> socket.socket:
+    """A socket on a free port below those that the system gives to outgoing connections, if there is one.
+
+    A remembered port of theirs could be taken by anybody's connection when the network starts again.
+    """
+    probe = socket.socket()
+    for _ in range(PORT_TRIES):
+        with contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", FIRST_PORT + secrets.randbelow(PORTS)))
+            return probe
+    probe.bind(("127.0.0.1", 0))
+    return probe
 
 
 def other_kek(path: Path) -> Refused:
