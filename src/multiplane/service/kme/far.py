@@ -301,10 +301,10 @@ class FarStock(Stock):
         if pool is None:
             raise not_found()
         places, names = self._wanted(pool, master, slave, key_ids)
-        for place, _ in places.values():
-            unit = self.book.slot(place.slot)
-            if unit is not None:
-                trace.note("unit", unit.digest)
+        last = next(reversed(places.values()), None)
+        unit = self.book.slot(last[0].slot) if last else None
+        if unit is not None:
+            trace.note("unit", unit.digest)
         keys, changes = pool.take(list(places.values()))
         held, more = self.copies.take(names, slave)
         taken: list[_Taken | TakenCopy] = [

@@ -14,6 +14,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from multiplane.api.operator import PoolLedger
+
 WORD_BYTE: Final = 8
 BLOCK_WORD: Final = 256
 BLOCK_BYTE: Final = WORD_BYTE * BLOCK_WORD
@@ -42,6 +44,23 @@ class Accounts(msgspec.Struct):
     delivered_bit: int = 0
     burnt_bit: int = 0
     expired_bit: int = 0
+
+    def ledger(
+        self, owner: str, peer: str, side: str, *, epoch: int, stock_bit: int, phase: str, taken_bit: int = 0
+    ) -> PoolLedger:
+        """The ledger of a side; `taken_bit`: delivered from blocks that are held still."""
+        return PoolLedger(
+            owner=owner,
+            peer=peer,
+            side=side,
+            epoch=epoch,
+            made_bit=self.made_bit,
+            stock_bit=stock_bit,
+            delivered_bit=self.delivered_bit + taken_bit,
+            burnt_bit=self.burnt_bit,
+            expired_bit=self.expired_bit,
+            phase=phase,
+        )
 
 
 def words_of(size_bit: int) -> int:

@@ -379,15 +379,6 @@ class CopyPool:
 
     def ledger(self) -> PoolLedger:
         """The accounts of the copies: made once for each slave that may collect them."""
-        return PoolLedger(
-            owner=self.owner,
-            peer=self.peer,
-            side="copies",
-            epoch=self.epoch,
-            made_bit=self.accounts.made_bit,
-            stock_bit=self.stock_bit(),
-            delivered_bit=self.accounts.delivered_bit,
-            burnt_bit=self.accounts.burnt_bit,
-            expired_bit=self.accounts.expired_bit,
-            phase="held",
+        return self.accounts.ledger(
+            self.owner, self.peer, "copies", epoch=self.epoch, stock_bit=self.stock_bit(), phase="held"
         )

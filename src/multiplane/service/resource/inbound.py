@@ -279,17 +279,14 @@ class InboundPool:
     def ledger(self) -> PoolLedger:
         """The accounts of this side now."""
         taken_bit = sum(block.taken_bit for block in self._blocks.values())
-        return PoolLedger(
-            owner=self.owner,
-            peer=self.peer,
-            side="far",
+        return self.accounts.ledger(
+            self.owner,
+            self.peer,
+            "far",
             epoch=self.epoch,
-            made_bit=self.accounts.made_bit,
             stock_bit=self.stock_bit(),
-            delivered_bit=self.accounts.delivered_bit + taken_bit,
-            burnt_bit=self.accounts.burnt_bit,
-            expired_bit=self.accounts.expired_bit,
             phase="held",
+            taken_bit=taken_bit,
         )
 
 

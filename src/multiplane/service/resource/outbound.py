@@ -347,15 +347,6 @@ class OutboundPool:
 
     def ledger(self, phase: str) -> PoolLedger:
         """The accounts of this side now."""
-        return PoolLedger(
-            owner=self.owner,
-            peer=self.peer,
-            side="near",
-            epoch=self.epoch,
-            made_bit=self.accounts.made_bit,
-            stock_bit=self.stock_bit(),
-            delivered_bit=self.accounts.delivered_bit,
-            burnt_bit=self.accounts.burnt_bit,
-            expired_bit=self.accounts.expired_bit,
-            phase=phase,
+        return self.accounts.ledger(
+            self.owner, self.peer, "near", epoch=self.epoch, stock_bit=self.stock_bit(), phase=phase
         )
