@@ -20,7 +20,7 @@ import msgspec
 
 from multiplane.assembly import kek as keks
 from multiplane.assembly import settings
-from multiplane.assembly.state import NETWORK_FILE, SITES_FOLDER, STORE_FILE, read_network
+from multiplane.assembly.state import NETWORK_FILE, read_network, stores_of
 from multiplane.kernel.errors import Refused
 from multiplane.runtime.store_copy import copy_store
 from multiplane.security.sealing import NONCE_BYTE, Vault, derive
@@ -100,7 +100,7 @@ def vault_of(kek: bytes) -> Vault:
 def _gather(state: Path, folder: Path, kek: bytes, *, with_kek: bool) -> dict[str, Path]:
     """Every file of the archive, by its name in it."""
     parts: dict[str, Path] = {}
-    for source in [state / STORE_FILE, *sorted((state / SITES_FOLDER).glob(f"*/{STORE_FILE}"))]:
+    for source in stores_of(state):
         name = source.relative_to(state).as_posix()
         parts[name] = folder / name.replace("/", "--")
         copy_store(source, parts[name])

@@ -19,10 +19,10 @@ from multiplane.assembly.layout import wall_ns
 from multiplane.assembly.state import (
     LAYOUT,
     RESTORING_FILE,
-    SITES_FOLDER,
     STORE_FILE,
     NetworkFile,
     read_network,
+    stores_of,
 )
 from multiplane.assembly.up import load_world
 from multiplane.assembly.world_digest import world_digest
@@ -167,9 +167,8 @@ def _spread(patient: Examination, loaded: settings.UpSettings | None) -> bool:
 def _stores(patient: Examination, loaded: settings.UpSettings | None) -> None:
     """Integrity, schema and rows of every store."""
     state, findings = patient.state, patient.findings
-    paths = [state / STORE_FILE, *sorted((state / SITES_FOLDER).glob(f"*/{STORE_FILE}"))]
     sound: dict[str, Snapshot] = {}
-    for path in paths:
+    for path in stores_of(state):
         name = path.relative_to(state).as_posix()
         if not path.exists():
             findings.append(ok(f"store: {name}", "not there yet"))

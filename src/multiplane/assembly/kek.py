@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from multiplane.kernel.errors import Refused
+from multiplane.runtime.durable import put_durably
 from multiplane.security.sealing import KEK_BYTE, derive
 
 KEK_ENVIRONMENT: Final = "MULTIPLANE_KEK"
@@ -70,17 +71,7 @@ def parse_kek(text: str, source: str) -> bytes:
 
 def write_kek(path: Path, kek: bytes) -> None:
     """Put the file in place, durably: rows sealed under a key that did not last are lost. Raises OSError."""
-    draft = path.with_suffix(".tmp")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(kek.hex() + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    put_durably(path, kek.hex() + "\n")
 
 
 def _printed(command: str) -> str:

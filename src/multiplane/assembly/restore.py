@@ -34,6 +34,7 @@ from multiplane.assembly.state import (
     write_network,
 )
 from multiplane.kernel.errors import Faulty, Refused
+from multiplane.runtime.durable import flush_folder
 from multiplane.runtime.store_copy import prepare_to_put_back
 from multiplane.runtime.store_sqlite import claim
 from multiplane.security.sealing import NONCE_BYTE
@@ -118,11 +119,11 @@ def _restore(
                 raise _damaged(archive, PKI)
             _unpack_pki(archive, vault.open(sealed, PKI.encode()), folder / PKI_FOLDER)
         (state / RESTORING_FILE).touch(mode=0o600)
-        _sync(state)
+        flush_folder(state)
         _put_in_place(folder, state, names, before)
-        _sync(state)
+        flush_folder(state)
         (state / RESTORING_FILE).unlink()
-        _sync(state)
+        flush_folder(state)
     return manifest
 
 
@@ -274,7 +275,7 @@ def _put_in_place(folder: Path, state: Path, names: list[str], before: NetworkFi
             (state / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             _remove_store(state / name)
             (folder / name).replace(state / name)
-            _sync((state / name).parent)
+            flush_folder((state / name).parent)
     if not whole:
         return
     shutil.rmtree(state / PKI_FOLDER, ignore_errors=True)
@@ -303,11 +304,3 @@ def _fresh(path: Path) -> Iterator[BinaryIO]:
         yield file
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -168,6 +168,11 @@ class StateDirectory:
         return folder
 
 
+def stores_of(path: Path) -> list[Path]:
+    """Where the stores of a state directory are: the network's, then those of sites with their own."""
+    return [path / STORE_FILE, *sorted((path / SITES_FOLDER).glob(f"*/{STORE_FILE}"))]
+
+
 def _free_port() -> socket.socket:
     """A socket on a free port below those that the system gives to outgoing connections, if there is one.
 

@@ -17,6 +17,7 @@ from typing import Final
 
 from multiplane.kernel.errors import Faulty
 from multiplane.kernel.ports import PUT_BACK_BOOT, PUT_BACK_KIND, PUT_BACK_STOCK
+from multiplane.runtime.durable import put_durably
 
 TOKEN_BYTE: Final = 16
 _MARK: Final = (
@@ -89,17 +90,7 @@ class Life:
 
     def _write(self, tokens: list[str]) -> None:
         self._witness.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = self._witness.with_suffix(".tmp")
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write("\n".join(tokens))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self._witness)
-        folder = os.open(self._witness.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        put_durably(self._witness, "\n".join(tokens))
 
 
 def mark_put_back(writer: sqlite3.Connection) -> None:
