@@ -30,7 +30,7 @@ PURE_NUMBERS: Final = frozenset(
     | {"value", "error", "confidence", "quantile", "utilisation", "overhead", "level"}
 )
 PURE_WHOLE_NAMES: Final = frozenset(
-    {"x", "y", "p", "q", "a", "b", "low", "high", "least", "most", "tolerance", "group_mean"}
+    {"x", "y", "z", "shift", "p", "q", "a", "b", "low", "high", "least", "most", "tolerance", "group_mean"}
 )
 
 URI_MODULES: Final = ("urllib", "yarl", "rfc3986", "rfc3987", "furl", "hyperlink")

@@ -11,7 +11,6 @@ from multiplane.kernel.names import link_id, slug
 from multiplane.twin.scenario import (
     LENGTH_BASES,
     LOSS_BASES,
-    ScenarioError,
     Site,
     Span,
     World,
@@ -20,6 +19,7 @@ from multiplane.twin.scenario import (
     shipped,
 )
 from multiplane.twin.scenario_writing import write
+from multiplane.twin.toml_reading import ScenarioError
 
 LABELS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True).filter(lambda t: slug(t) == t)
 DECOYS, RATES = "decoy-bb84-1ghz", "constant-rate"

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from multiplane.kernel.errors import Refused
 from multiplane.twin.profiles import PROFILES
-from multiplane.twin.scenario import ScenarioError, load_shipped, parse, shipped
+from multiplane.twin.scenario import load_shipped, parse, shipped
+from multiplane.twin.toml_reading import ScenarioError
 
 GOOD = """\
 format = "multiplane-scenario/1"

@@ -1,0 +1,120 @@
+"""Plug-in points of the twin and the strata: small Protocols that a class of one's own implements. Version 1.
+
+A scenario names a policy, it never imports one. Everything here is synchronous: a policy decides from the
+values it is given, the time and the chance of its host, and never waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from multiplane.kernel.nouns import Noun
+
+
+class Decay(NamedTuple):
+    """What rest in a memory does to one half of a pair: its Pauli X, Y, Z are multiplied by `x`, `y`, `z`,
+    and `shift` is added to Z (0 for every channel that keeps the maximally mixed state)."""
+
+    x: float
+    y: float
+    z: float
+    shift: float
+
+
+class MemoryModel(Protocol):
+    """How a memory forgets."""
+
+    def decay(self, elapsed_ps: int) -> Decay:
+        """What `elapsed_ps` >= 0 of rest since the qubit was last touched does to it."""
+        ...
+
+
+class PauliErrors(NamedTuple):
+    """Probabilities of the three Pauli errors; the rest is no error."""
+
+    x: float
+    y: float
+    z: float
+
+
+class NoiseModel(Protocol):
+    """How noisy local operations are."""
+
+    def single(self) -> PauliErrors:
+        """Of a one-qubit gate."""
+        ...
+
+    def double(self) -> tuple[float, ...]:
+        """Of a two-qubit gate: 16 probabilities, in order II, IX, IY, IZ, XI, ... ZZ (first = control)."""
+        ...
+
+    def flip_probability(self) -> float:
+        """That a readout tells the wrong bit."""
+        ...
+
+
+class LinkFacts(Noun, frozen=True, kw_only=True):
+    """What a link protocol knows of its link.
+
+    Args:
+        link: link id; sites: the two ends, in order of name. End 0 asks, end 1 answers.
+        success_probability: of one attempt, in (0, 1].
+        delay_ps: one way, of the classical companion between the two ends.
+        photon_ps: from emission until the photons meet (until the far end, when there is no middle).
+        herald_ps: (to end 0, to end 1) from there until an end knows the outcome.
+        reset_ps: from the herald of a failure until the memory can emit again.
+        memories: at each end.
+    """
+
+    link: str
+    sites: tuple[str, str]
+    success_probability: float
+    delay_ps: int
+    photon_ps: int
+    herald_ps: tuple[int, int]
+    reset_ps: int
+    memories: int
+
+
+class LinkHost(Protocol):
+    """What a link protocol may use: time, chance, and where to say that a pair is there."""
+
+    def now_ps(self) -> int: ...
+
+    def at_ps(self, due_ps: int, handler: Callable[..., None], *args: Any) -> None:
+        """Call `handler(*args)` at `due_ps`; equal times are served in order of asking."""
+        ...
+
+    def trials(self, probability: float) -> int:
+        """Attempts up to and including the first success, each with `probability`; at least 1."""
+        ...
+
+    def chance(self, probability: float) -> bool: ...
+
+    def born(self, slots: tuple[int, int], emitted_ps: int, heard_ps: tuple[int, int]) -> None:
+        """The memories `slots` of end 0 and end 1 hold the halves of a pair since `emitted_ps` (in the past
+        or now); the ends know it at `heard_ps`, not before now. The host draws the state of the link."""
+        ...
+
+
+class LinkProtocol(Protocol):
+    """How the two ends of a link come to a pair, message by message or in one draw.
+
+    The host says which memories are raw and wanted; the protocol pairs memories of both ends, lets time pass
+    as messages and photons need it, and calls `host.born`. It must not use a memory that was withdrawn.
+    """
+
+    def raw(self, end: int, slot: int) -> None:
+        """Memory `slot` of `end` is free from now on and shall make a pair."""
+        ...
+
+    def withdraw(self, end: int, slot: int) -> None:
+        """It is not wanted any more, whatever it is doing. Unknown ones are ignored."""
+        ...
+
+
+MakeMemory = Callable[[Mapping[str, float]], MemoryModel]
+"""A memory model from the numbers of a scenario, e.g. {"t1_s": 1.0, "t2_s": 0.5}."""
+MakeNoise = Callable[[Mapping[str, float]], NoiseModel]
+MakeLinkProtocol = Callable[[LinkFacts, LinkHost], LinkProtocol]
