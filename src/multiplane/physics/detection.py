@@ -30,14 +30,15 @@ def sequential_test(
 ) -> SequentialTest:
     """Wald's test between two error rates.
 
-    Args: 0 < honest_rate < attack_rate < 1; alarm_probability in (0, 1/2) of a false alarm; miss_probability in (0, 1/2).
+    Args: 0 < honest_rate < attack_rate < 1; alarm_probability of a false alarm and miss_probability of an
+        attack not noticed, both in (0, 1/2).
     Raises: ValueError outside of these.
     Holds for: independent bits; the overshoot over the levels is neglected; fixed_bit by the normal law.
     Source: Wald, Ann. Math. Statist. 16, 117 (1945).
     """
     if not 0.0 < honest_rate < attack_rate < 1.0:
         raise ValueError(
-            f"honest_rate, attack_rate: {honest_rate}, {attack_rate}, expected 0 < honest_rate < attack_rate < 1"
+            f"honest_rate, attack_rate: {honest_rate}, {attack_rate}, expected rising numbers between 0 and 1"
         )
     for name, value in (("alarm_probability", alarm_probability), ("miss_probability", miss_probability)):
         if not 0.0 < value < 0.5:

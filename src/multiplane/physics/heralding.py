@@ -41,7 +41,8 @@ class Herald(NamedTuple):
         pair: the Bell-diagonal part of the pair in the Pauli frame of the Bell state that was named, so that
             `bell.fidelity(pair)` is its fidelity and `bell.relabel(pair, index)` the physical pair.
         odds: probabilities that phi+, phi-, psi+, psi- is named when there is a success.
-        whole: the physical state, not only its Bell-diagonal part, when phi+, or else psi+, is named; for psi- change the sign of the first coherence.
+        whole: the physical state, not only its Bell-diagonal part, when phi+ or psi+ is named; for psi-
+            change the sign of the first coherence.
     """
 
     success_probability: float
