@@ -17,6 +17,7 @@ from multiplane.cli import (
     links,
     pki,
     starting,
+    twin,
     upkeep,
 )
 from multiplane.kernel.errors import MultiplaneError
@@ -27,7 +28,7 @@ INTERRUPTED: Final = 130
 
 # Codes that blame what was typed or written rather than the state of the network.
 _INPUT_CODES: Final = (
-    *("settings.", "scenario.", "input.", "state.", "backup."),
+    *("settings.", "scenario.", "input.", "state.", "backup.", "clock.rate", "pace.duration"),
     *("store.", "pki.", "port.", "host.", "control.already", "control.path", "control.not_a"),
 )
 
@@ -90,6 +91,7 @@ importing.add_to(app)
 inspection.add_to(app)
 keys.add_to(app)
 links.add_to(app)
+twin.add_to(app)
 pki.add_to(app)
 upkeep.add_to(app)
 conformance.add_to(app)
