@@ -92,6 +92,7 @@ class NetworkReport(Noun, frozen=True, kw_only=True):
     """One look at the whole network.
 
     Args:
+        rate: simulated seconds per wall second in force; 0 while paused (see `api.pace`).
         secret: False when random numbers come from a seed.
         relay_count: sites without applications, which have no key manager.
     """

@@ -22,7 +22,7 @@ from multiplane.assembly.centre import Centre
 from multiplane.kernel.errors import Busy, Faulty, MultiplaneError, Refused, Unknown
 from multiplane.kernel.names import link_id
 from multiplane.kernel.nouns import Caller
-from multiplane.kernel.ports import Clock
+from multiplane.runtime.clocks import JumpClock, PacedClock
 from multiplane.service.planes import KmeControl
 from multiplane.standards.exposition import exposition
 
@@ -71,7 +71,7 @@ class OperatorDesk:
     def __init__(
         self,
         centre: Centre,
-        clock: Clock,
+        clock: JumpClock | PacedClock,
         kmes: Callable[[], Mapping[str, KmeControl]],
         *,
         figures: Callable[[], Awaitable[tuple[ProcessFigures, ...]]],
@@ -101,7 +101,7 @@ class OperatorDesk:
             domain=world.domain,
             scenario=world.name,
             at_ns=self._clock.now_ns(),
-            rate=self._clock.rate,
+            rate=self._clock.factor(),
             secret=self._secret,
             table_version=self._centre.fabric.table_version,
             kmes=tuple(report for report in reports if report is not None),
