@@ -90,13 +90,13 @@ class OperatorDesk:
         reports = await self._reports()
         world = self._centre.world
         known = {link_id(link.a, link.b): link for link in self._centre.fabric.links()}
+        measured_db = {each.span.span: each.span.loss_db for each in self._centre.connectivity.inventory()}
         links = []
         for span in world.spans:
             a, b = span.sites
             link = known.get(span.id, DARK)
-            links.append(
-                msgspec.structs.replace(link, a=a, b=b, length_km=span.length_km, loss_db=span.loss_db)
-            )
+            loss_db = measured_db.get(span.id, span.loss_db)
+            links.append(msgspec.structs.replace(link, a=a, b=b, length_km=span.length_km, loss_db=loss_db))
         return NetworkReport(
             domain=world.domain,
             scenario=world.name,

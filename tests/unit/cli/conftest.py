@@ -70,6 +70,7 @@ class FakeNetwork:
 
     def __init__(self) -> None:
         self.cuts: set[Ends] = set()
+        self.edits: list[tuple[object, ...]] = []
         self.answer = report()
         self.spans = 1
 
@@ -133,6 +134,24 @@ class FakeNetwork:
 
     async def restore(self, caller: Caller, ends: Ends) -> None:
         self.cuts.discard(ends)
+
+    async def set_loss(self, caller: Caller, ends: Ends, loss_db: float) -> None:
+        self.edits.append(("set_loss", ends.sites, loss_db))
+
+    async def set_error(self, caller: Caller, ends: Ends, flip_probability: float) -> None:
+        self.edits.append(("set_error", ends.sites, flip_probability))
+
+    async def fail_device(self, caller: Caller, ends: Ends, site: str) -> None:
+        self.edits.append(("fail_device", ends.sites, site))
+
+    async def repair_device(self, caller: Caller, ends: Ends, site: str) -> None:
+        self.edits.append(("repair_device", ends.sites, site))
+
+    async def lose_site(self, caller: Caller, site: str) -> None:
+        self.edits.append(("lose_site", site))
+
+    async def return_site(self, caller: Caller, site: str) -> None:
+        self.edits.append(("return_site", site))
 
 
 class FakePace:
