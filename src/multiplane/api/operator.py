@@ -74,7 +74,14 @@ class StockOutlook(Noun, frozen=True, kw_only=True):
 
 
 class LinkReport(Noun, frozen=True, kw_only=True):
-    """A link as fabric telemetry knows it; `parcels` counts them by fate, both ends together."""
+    """A link as fabric telemetry knows it.
+
+    Args:
+        parcels: counted by fate, both ends together.
+        reason: why it is not up, where an end says so.
+        source: who feeds it (`HOST:PORT` of each end), when not the light between its ends; `qber` is then
+            not known, and 0.
+    """
 
     a: str
     b: str
@@ -86,6 +93,8 @@ class LinkReport(Noun, frozen=True, kw_only=True):
     length_km: float
     loss_db: float
     parcels: dict[str, int] = msgspec.field(default_factory=dict)
+    reason: str = ""
+    source: str = ""
 
 
 class NetworkReport(Noun, frozen=True, kw_only=True):

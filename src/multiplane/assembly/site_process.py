@@ -183,6 +183,7 @@ def _site(
             face=orders.face,
             pid=os.getpid(),
             access_log=orders.access_log,
+            feeds=orders.feeds,
         )
     )
 

@@ -19,6 +19,8 @@ from multiplane.assembly import host
 from multiplane.assembly.control import OPERATOR_DOOR, PACE_DOOR, SCENARIO_DOOR, SOCKET_NAME
 from multiplane.assembly.desk import OperatorDesk
 from multiplane.assembly.embedded import Embedded
+from multiplane.assembly.feeds.settings import check_feeds
+from multiplane.assembly.feeds.world import MixedWorld
 from multiplane.assembly.kek import kek_check, kek_of
 from multiplane.assembly.layout import Ground, Layout, wall_ns
 from multiplane.assembly.operations import OperationsListener
@@ -76,6 +78,7 @@ async def run_up(
         on_ready: told when every key manager serves, and again when a site has come back.
     """
     world = load_world(settings.scenario)
+    check_feeds(settings.feeds, [span.id for span in world.spans], settings.rate)
     set_up_logs(style=settings.log, level=settings.log_level)
     if settings.spread:
         check_spread(world)
@@ -189,8 +192,10 @@ async def _open_desk(
         secret=ground.settings.seed is None,
         stop=stop,
     )
-    scenario = strict(Scenario, centre.twin.scenario, centre.tap)
     pace = strict(Pace, _pace_desk(ground), centre.tap)
+    fed = [feed.link for feed in ground.settings.feeds]
+    world = MixedWorld(centre.twin.scenario, fed, centre.fabric.links)
+    scenario = strict(Scenario, world, centre.tap)
 
     def accept(channel: Channel) -> None:
         session = Session(channel)

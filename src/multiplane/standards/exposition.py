@@ -245,7 +245,8 @@ def _links(links: tuple[LinkReport, ...]) -> Iterator[Metric]:
         ("link_stock_bits", "Key that a link holds at the end that holds less.", lambda link: link.stock_bit),
     )
     for name, text, get in parts:
-        yield _gauge(name, text, ("link",), [((_name(link),), get(link)) for link in shown])
+        known = [link for link in shown if not (link.source and name == "link_qber_ratio")]
+        yield _gauge(name, text, ("link",), [((_name(link),), get(link)) for link in known])
     yield _counter(
         "link_parcels_dropped",
         "Parcels that a link lost, for whatever reason.",
