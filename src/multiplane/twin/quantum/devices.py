@@ -49,7 +49,7 @@ class Entangled(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         length_km, loss_db: of the fibre; the station or source is in its middle.
         type: one of `LINK_TYPES`, with its `numbers`.
         memories: at each end, >= 1; memory: names of the kinds at the two ends; empty = ideal.
-        handshake: name of the link protocol.
+        handshake: name of the link protocol; attempts: `jump` (one draw per pair) or `message` (each one).
         attempts_per_s: how often the hardware can try at most, > 0; 0 = as often as light allows.
     """
 
@@ -62,6 +62,7 @@ class Entangled(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     memories: int = 1
     memory: tuple[str, str] = ("", "")
     handshake: str = "grant"
+    attempts: str = "jump"
     attempts_per_s: float = 0.0
 
 

@@ -49,8 +49,8 @@ class Qubit:
         "touched_ps",
     )
 
-    def __init__(self, node: Node, side: Side, slot: int, since_ps: int, number: int, request: str) -> None:
-        self.node = node
+    def __init__(self, side: Side, slot: int, since_ps: int, number: int, request: str) -> None:
+        self.node: Node = side.node
         self.side = side
         self.slot = slot
         self.since_ps = since_ps
@@ -80,10 +80,10 @@ class Single:
         qubit.state = self
         qubit.index = 0
 
-    def touch(self, now_ps: int) -> None:
+    def touch(self, qubit: Qubit, now_ps: int) -> None:
         """Apply the rest since the last touch."""
         self.x, self.y, self.z = self.bloch(now_ps)
-        self.qubit.touched_ps = now_ps
+        qubit.touched_ps = now_ps
 
     def bloch(self, now_ps: int) -> tuple[float, float, float]:
         """Its Bloch vector at `now_ps`."""
@@ -132,12 +132,10 @@ class Pair:
 
     __slots__ = ("far", "frame", "near", "x", "y", "z")
 
-    def __init__(self, near: Qubit, far: Qubit, x: float, y: float, z: float, frame: int) -> None:
+    def __init__(self, near: Qubit, far: Qubit, state: tuple[float, float, float], frame: int) -> None:
         self.near = near
         self.far = far
-        self.x = x
-        self.y = y
-        self.z = z
+        self.x, self.y, self.z = state
         self.frame = frame
         near.state = far.state = self
         near.index = 0
