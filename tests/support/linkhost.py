@@ -1,4 +1,4 @@
-"""A host of one link for tests: a heap, a seeded random stream, memories free again as they are told to be."""
+"""A host of one link for tests: a heap, a seeded random stream, memories that are free again at once."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class LinkFacts(Noun, frozen=True, kw_only=True):
         herald_ps: (to end 0, to end 1) from there until an end knows the outcome, >= 0.
         reset_ps: from the herald of a failure until the memory can emit again, >= 0.
         memories: at each end, >= 1.
-        dead_ps: how long the detectors, which all memories of the link share, see nothing after a herald, >= 0.
+        dead_ps: how long the detectors, shared by all memories of the link, are blind after a herald, >= 0.
     """
 
     link: str
