@@ -74,7 +74,14 @@ class StockOutlook(Noun, frozen=True, kw_only=True):
 
 
 class LinkReport(Noun, frozen=True, kw_only=True):
-    """A link as fabric telemetry knows it; `parcels` counts them by fate, both ends together."""
+    """A link as fabric telemetry knows it.
+
+    Args:
+        parcels: counted by fate, both ends together.
+        reason: why it is not up, where an end says so.
+        source: who feeds it (`HOST:PORT` of each end), when not the light between its ends; `qber` is then
+            not known, and 0.
+    """
 
     a: str
     b: str
@@ -86,12 +93,15 @@ class LinkReport(Noun, frozen=True, kw_only=True):
     length_km: float
     loss_db: float
     parcels: dict[str, int] = msgspec.field(default_factory=dict)
+    reason: str = ""
+    source: str = ""
 
 
 class NetworkReport(Noun, frozen=True, kw_only=True):
     """One look at the whole network.
 
     Args:
+        rate: simulated seconds per wall second in force; 0 while paused (see `api.pace`).
         secret: False when random numbers come from a seed.
         relay_count: sites without applications, which have no key manager.
     """

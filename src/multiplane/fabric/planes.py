@@ -59,6 +59,7 @@ class LinkReport(Noun, frozen=True, kw_only=True):
         stock_bit: key held for both directions.
         discarded_bit: made by the device but not wanted, in this epoch.
         counters: parcels of this link by fate.
+        source: as the device says it, see `api.device.LinkStatus`.
     """
 
     link: str
@@ -73,6 +74,7 @@ class LinkReport(Noun, frozen=True, kw_only=True):
     counters: dict[str, int]
     at_ns: int
     reason: str = ""
+    source: str = ""
 
 
 class NodeControl(Protocol):
