@@ -89,8 +89,11 @@ def bell_measurement(
         index = chance.word() & 3
         factors = left.side.memory.swap_factors
         if twirl:
+            # As SeQUeNCe does: what goes in is Werner, and what comes out.
             one.settle(now_ps)
             two.settle(now_ps)
+            one.twirl()
+            two.twirl()
         else:
             one.touch(left, now_ps)
             two.touch(right, now_ps)
