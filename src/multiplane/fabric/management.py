@@ -98,4 +98,6 @@ def link_record(
         length_km=length_km,
         loss_db=loss_db,
         parcels=dict(parcels),
+        stock_ab_bit=sum(report.out_bit for report in reports if report.site == a),
+        stock_ba_bit=sum(report.out_bit for report in reports if report.site == b),
     )

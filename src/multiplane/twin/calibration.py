@@ -30,6 +30,7 @@ _STEP_SIGMA: Final = 5.0
 _CLIP: Final = 25.0
 _SPAN_S: Final = 60.0
 _HALVINGS: Final = 40
+_AS_PROFILE_RATIO: Final = 1e-3
 _MOST_LOSS_DB: Final = 80.0
 
 
@@ -61,17 +62,25 @@ def invert(span: Span, reading: Reading) -> Model:
     Holds for: profiles whose rate falls with loss. A rate above that of no loss gives loss 0.
     Source: bisection of `physics.decoy_bb84` at the error rate that was read, 1e-9 dB.
     """
-    profile = PROFILES[span.profile]
+    profile, rate_bit_per_s = PROFILES[span.profile], reading.rate_bit_per_s
     if profile.takes_rate:
-        return Model(loss_db=None, error=reading.qber, rate_bit_per_s=reading.rate_bit_per_s)
+        return Model(loss_db=None, error=reading.qber, rate_bit_per_s=rate_bit_per_s)
+    plain_db = _falls_to_zero(lambda loss_db: profile.yields(loss_db, 0.0).rate_bit_per_s - rate_bit_per_s)
+    if profile.name != DECOY:
+        return Model(loss_db=plain_db, error=reading.qber, rate_bit_per_s=rate_bit_per_s)
+    # Close to the largest loss another pair of loss and error can show the same: that of the profile counts.
+    if math.isclose(profile.yields(plain_db, 0.0).qber, reading.qber, rel_tol=_AS_PROFILE_RATIO):
+        return Model(
+            loss_db=plain_db, error=DECOY_SETUP.misalignment_probability, rate_bit_per_s=rate_bit_per_s
+        )
 
     def rate_above(loss_db: float) -> float:
-        error = misalignment(loss_db, reading.qber) if profile.name == DECOY else reading.qber
-        return predicted_bit_per_s(profile, loss_db, error) - reading.rate_bit_per_s
+        error = misalignment(loss_db, reading.qber)
+        return predicted_bit_per_s(profile, loss_db, error) - rate_bit_per_s
 
     loss_db = _falls_to_zero(rate_above)
-    error = misalignment(loss_db, reading.qber) if profile.name == DECOY else reading.qber
-    return Model(loss_db=loss_db, error=error, rate_bit_per_s=reading.rate_bit_per_s)
+    error = misalignment(loss_db, reading.qber)
+    return Model(loss_db=loss_db, error=error, rate_bit_per_s=rate_bit_per_s)
 
 
 def misalignment(loss_db: float, qber: float) -> float:

@@ -27,7 +27,10 @@ _NOTHING: Final = Yield(0.0, 0.0)
 class _Link:
     """One link: what it is, where it is in its life, and the production of its epoch."""
 
-    __slots__ = ("epoch", "life", "listeners", "makes", "production", "profile", "span", "stream", "waiting")
+    __slots__ = (
+        *("epoch", "head_start_bit", "life", "listeners", "makes"),
+        *("production", "profile", "span", "stream", "waiting"),
+    )
 
     def __init__(self, span: Span, profile: Profile, epoch: int, seed: bytes) -> None:
         self.span = span
@@ -37,6 +40,7 @@ class _Link:
         self.listeners: list[DeviceListener | None] = [None, None]
         self.epoch = epoch
         self.waiting = False
+        self.head_start_bit = 0
         self.production = Production(profile.block_interval_ps)
         self.stream = Stream(seed, span.id, epoch)
 
@@ -83,6 +87,13 @@ class Modules:
         now_ps = self._timeline.now_ps()
         held.production.grant(now_ps, end, limit_byte)
         self._schedule(held, now_ps)
+
+    def head_start(self, link: str, size_bit: int) -> None:
+        """The link begins its next life with `size_bit` of key more, as far as both ends have room.
+
+        Raises: Refused(`device.unknown_link`).
+        """
+        self._link(link).head_start_bit = size_bit
 
     def connect(self, link: str, loss_db: float) -> None:
         """Switch a quantum path of `loss_db` to the link.
@@ -157,7 +168,8 @@ class Modules:
                 case Action.DRAIN:
                     self._wait(held, held.production.next_grid_ps(now_ps))
                 case Action.PRODUCE:
-                    held.production.begin(now_ps, held.makes.rate_bit_per_s)
+                    held.production.begin(now_ps, held.makes.rate_bit_per_s, held.head_start_bit)
+                    held.head_start_bit = 0
                     held.waiting = False
                     self._schedule(held, now_ps)
 
