@@ -76,11 +76,15 @@ class StockOutlook(Noun, frozen=True, kw_only=True):
 
 
 class LinkReport(Noun, frozen=True, kw_only=True):
-    """A link as fabric telemetry knows it; `parcels` counts them by fate, both ends together.
+    """A link as fabric telemetry knows it.
 
     Args:
+        parcels: counted by fate, both ends together.
         stock_bit: key for both ways, at the end that holds less.
         stock_ab_bit, stock_ba_bit: key for the way from `a` to `b` and back, each at the end that sends.
+        reason: why it is not up, where an end says so.
+        source: who feeds it (`HOST:PORT` of each end), when not the light between its ends; `qber` is then
+            not known, and 0.
     """
 
     a: str
@@ -95,12 +99,15 @@ class LinkReport(Noun, frozen=True, kw_only=True):
     parcels: dict[str, int] = msgspec.field(default_factory=dict)
     stock_ab_bit: int = 0
     stock_ba_bit: int = 0
+    reason: str = ""
+    source: str = ""
 
 
 class NetworkReport(Noun, frozen=True, kw_only=True):
     """One look at the whole network.
 
     Args:
+        rate: simulated seconds per wall second in force; 0 while paused (see `api.pace`).
         secret: False when random numbers come from a seed.
         relay_count: sites without applications, which have no key manager.
     """

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
+import msgspec
+
 from multiplane.api.device import LinkState
 from multiplane.api.operator import LinkReport, NetworkReport
 from multiplane.assembly.study import Study
@@ -80,13 +82,17 @@ def moment_of(report: NetworkReport, scenario: str) -> Moment:
 
 
 def world_of(moment: Moment) -> World:
-    """The world of a moment, its links with the loss (or the rate) that they show while they are up."""
+    """The world of a moment, its links with the loss (or the rate) that they show while they are up.
+
+    What the scenario lets happen is left out: what has happened shows, what is to come is the question.
+    """
     world = parse(moment.scenario, "the running network")
     twins = {span.id: LinkTwin(span) for span in world.spans}
     for link in moment.links:
         reading = Reading(at_ns=moment.at_ns, rate_bit_per_s=link.rate_bit_per_s, qber=link.qber)
-        twins[link_id(link.a, link.b)].note(reading)
-    return calibrated(world, twins)
+        if not link.source:  # fed by another network: what it shows says nothing of its loss
+            twins[link_id(link.a, link.b)].note(reading)
+    return msgspec.structs.replace(calibrated(world, twins), traffic=(), faults=(), attackers=())
 
 
 async def begin(study: Study, moment: Moment) -> None:

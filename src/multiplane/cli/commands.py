@@ -45,6 +45,8 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     ),
     "key": Entry("keys", "Keys over ETSI GS QKD 014, with mutual TLS, as applications get them."),
     "link": Entry("links", "Cut a fibre and splice it again: the network must cope."),
+    "site": Entry("links", "SITEHELP"),
+    "twin": Entry("twin", "The twin under the network: its pace."),
     "pki": Entry("pki", "Certificates of the development PKI in the state directory."),
     "doctor": Entry(
         "upkeep",

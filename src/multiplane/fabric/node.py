@@ -420,6 +420,7 @@ class FabricAgent:
             counters=self._relay.counters(link.peer),
             at_ns=self._timeline.now_ns(),
             reason=reason or ("" if status is None else status.reason),
+            source="" if status is None else status.source,
         )
         self._publish("link", report)
 

@@ -59,6 +59,7 @@ class LinkReport(Noun, frozen=True, kw_only=True):
         stock_bit: key held for both directions; out_bit: of it, for what this end sends.
         discarded_bit: made by the device but not wanted, in this epoch.
         counters: parcels of this link by fate.
+        source: as the device says it, see `api.device.LinkStatus`.
     """
 
     link: str
@@ -74,6 +75,7 @@ class LinkReport(Noun, frozen=True, kw_only=True):
     at_ns: int
     reason: str = ""
     out_bit: int = 0
+    source: str = ""
 
 
 class NodeControl(Protocol):

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from multiplane.physics import ranges
+
 Weights = tuple[float, float, float, float]
 """Probabilities of phi+, phi-, psi+, psi-."""
 
@@ -82,8 +84,7 @@ def werner(fidelity: float) -> Correlations:
     Holds for: isotropic noise, or after `twirl`.
     Source: Werner, PRA 40, 4277 (1989).
     """
-    if not 0.0 <= fidelity <= 1.0:
-        raise ValueError(f"fidelity: {fidelity}, expected a number from 0 to 1")
+    ranges.probability("fidelity", fidelity)
     level = (4.0 * fidelity - 1.0) / 3.0
     return Correlations(level, level, level)
 

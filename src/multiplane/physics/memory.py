@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+from multiplane.physics import ranges
 from multiplane.physics.bell import Correlations
 
 Decay = tuple[float, float, float, float]
@@ -25,8 +26,7 @@ def decay(elapsed_s: float, t1_s: float, t2_s: float) -> Decay:
     Source: amplitude damping and phase damping, Nielsen and Chuang, 8.3.5 and 8.3.6.
     """
     check(t1_s, t2_s)
-    if not elapsed_s >= 0.0:
-        raise ValueError(f"elapsed_s: {elapsed_s}, expected at least 0")
+    ranges.at_least("elapsed_s", elapsed_s)
     level = math.exp(-elapsed_s / t1_s)
     coherence = math.exp(-elapsed_s / t2_s)
     return coherence, coherence, level, 1.0 - level
@@ -56,8 +56,7 @@ def depolarising(elapsed_s: float, lifetime_s: float) -> Decay:
     """
     if not lifetime_s > 0.0:
         raise ValueError(f"lifetime_s: {lifetime_s}, expected more than 0")
-    if not elapsed_s >= 0.0:
-        raise ValueError(f"elapsed_s: {elapsed_s}, expected at least 0")
+    ranges.at_least("elapsed_s", elapsed_s)
     left = math.exp(-elapsed_s / lifetime_s)
     return left, left, left, 0.0
 

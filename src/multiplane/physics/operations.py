@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, Literal
 
+from multiplane.physics import ranges
 from multiplane.physics.bell import Correlations, fidelity, swap
 
 Basis = Literal["x", "y", "z"]
@@ -31,8 +32,7 @@ def depolarising16(keep_probability: float) -> tuple[float, ...]:
     Holds for: isotropic noise.
     Source: Briegel et al., PRL 81, 5932 (1998).
     """
-    if not 0.0 <= keep_probability <= 1.0:
-        raise ValueError(f"keep_probability: {keep_probability}, expected a number from 0 to 1")
+    ranges.probability("keep_probability", keep_probability)
     each = (1.0 - keep_probability) / 16.0
     return (keep_probability + each, *(each,) * 15)
 
@@ -45,8 +45,7 @@ def depolarising3(keep_probability: float) -> tuple[float, float, float]:
     Holds for: isotropic noise.
     Source: Nielsen and Chuang, 8.3.4.
     """
-    if not 0.0 <= keep_probability <= 1.0:
-        raise ValueError(f"keep_probability: {keep_probability}, expected a number from 0 to 1")
+    ranges.probability("keep_probability", keep_probability)
     each = (1.0 - keep_probability) / 4.0
     return each, each, each
 
@@ -81,7 +80,7 @@ def swap_factors(double16: tuple[float, ...], flip_probability: float) -> Correl
     Holds for: Pauli noise; noise of the Hadamard gate must be counted into double16.
     Source: an error of the control's bit is a Z, of the target's an X on the pair that is left.
     """
-    _check_flip(flip_probability)
+    ranges.probability("flip_probability", flip_probability)
     gains = pauli_gains(double16)
     right = 1.0 - 2.0 * flip_probability
     return Correlations(right * gains[_XI], right * right * gains[_XZ], right * gains[_IZ])
@@ -141,7 +140,7 @@ def equal_probability(pair: Correlations, basis: Basis, flip_probability: float 
     Holds for: any pair of these correlations; the single bits are even only for Bell-diagonal ones.
     Source: <XX>, <YY>, <ZZ>; Born's rule.
     """
-    _check_flip(flip_probability)
+    ranges.probability("flip_probability", flip_probability)
     means = {"x": pair.x, "y": -pair.y, "z": pair.z}
     if basis not in means:
         raise ValueError(f"basis: {basis!r}, expected x, y or z")
@@ -158,8 +157,3 @@ def qber(pair: Correlations, basis: Basis, flip_probability: float = 0.0) -> flo
     """
     equal = equal_probability(pair, basis, flip_probability)
     return equal if basis == "y" else 1.0 - equal
-
-
-def _check_flip(flip_probability: float) -> None:
-    if not 0.0 <= flip_probability <= 1.0:
-        raise ValueError(f"flip_probability: {flip_probability}, expected a number from 0 to 1")

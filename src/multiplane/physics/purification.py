@@ -6,6 +6,7 @@ and tell one another the bit; the kept pair stays if the bits are equal.
 
 from __future__ import annotations
 
+from multiplane.physics import ranges
 from multiplane.physics.bell import Correlations, twirl
 from multiplane.physics.operations import pauli_gains
 
@@ -51,8 +52,7 @@ def _compared(
 
     Each term is the mean of a Pauli operator before the CNOTs; noise of both ends squares its gain.
     """
-    if not 0.0 <= flip_probability <= 1.0:
-        raise ValueError(f"flip_probability: {flip_probability}, expected a number from 0 to 1")
+    ranges.probability("flip_probability", flip_probability)
     gains = pauli_gains(double16)
     (x1, y1, z1), (x2, y2, z2) = kept, sacrificed
     right = (1.0 - 2.0 * flip_probability) ** 2
