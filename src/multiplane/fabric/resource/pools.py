@@ -54,6 +54,17 @@ class Lane:
                 return begin, bytes(held[begin - start : begin - start + size_byte])
         return None
 
+    def before_last(self, size_byte: int) -> int:
+        """The position behind which `size_byte` bytes are held, or all if there are fewer."""
+        left = self.stock_byte - size_byte
+        for start, key in self._pieces:
+            held_from = max(start, self.cursor)
+            held_byte = start + len(key) - held_from
+            if left <= held_byte:
+                return held_from + max(0, left)
+            left -= held_byte
+        return self.cursor
+
     def free(self, until: int) -> int:
         """Forget all before `until`; the number of bytes that were held there."""
         freed = 0
@@ -139,6 +150,17 @@ class LinkPool:
     def stock_byte(self) -> int:
         """Key held for both directions, bytes."""
         return self._out.stock_byte + self._in.stock_byte
+
+    @property
+    def out_byte(self) -> int:
+        """Key held for what this end sends, bytes."""
+        return self._out.stock_byte
+
+    def burn_down(self, out_byte: int, in_byte: int) -> None:
+        """Burn the oldest key of each lane until no more than so much is left."""
+        for lane, keep_byte in ((self._out, out_byte), (self._in, in_byte)):
+            if lane.stock_byte > keep_byte:
+                self.burnt_byte += lane.free(lane.before_last(keep_byte))
 
     def ledger(self) -> LinkLedger:
         """The accounts of this end, in bits."""
