@@ -41,7 +41,7 @@ class Worker:
         return self._process.pid if self._process is not None else 0
 
     async def ask(self, run: door.AnyJob | None, timeout_s: float) -> door.Answer:
-        """One question, one answer. Raises Faulty(`backend.*`), and then the group is gone."""
+        """One question, one answer. When it raises Faulty, the group is gone."""
         self._next_id += 1
         try:
             async with asyncio.timeout(timeout_s):
@@ -56,7 +56,9 @@ class Worker:
                 raise ValueError(f"an answer to question {answer.id}, expected {self._next_id}")
         except TimeoutError:
             await self.end()
-            raise Faulty("backend.timeout", f"no answer within {timeout_s:g} s: its processes were ended") from None
+            raise Faulty(
+                "backend.timeout", f"no answer within {timeout_s:g} s: its processes were ended"
+            ) from None
         except (ValueError, asyncio.LimitOverrunError) as error:
             await self.end()
             raise Faulty("backend.garbage", f"what it answered is no answer: {_short(str(error))}") from None
@@ -187,7 +189,7 @@ class WorkerPool:
         if self._failures > MOST_FAILURES:
             raise Faulty(
                 "backend.given_up",
-                f"backend {self._name}: it failed {self._failures} times without an answer and is not started again",
+                f"backend {self._name}: it failed {self._failures} times in a row and is not started again",
             )
         worker = self._free.pop()
         try:
