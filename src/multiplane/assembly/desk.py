@@ -25,6 +25,7 @@ from multiplane.kernel.nouns import Caller
 from multiplane.runtime.clocks import JumpClock, PacedClock
 from multiplane.service.planes import KmeControl
 from multiplane.standards.exposition import exposition
+from multiplane.twin.scenario_writing import write
 
 PATIENCE_S: Final = 2.0
 MOST_BEHIND_S: Final = 2.0
@@ -109,6 +110,11 @@ class OperatorDesk:
             outlooks=self._centre.service.outlooks(self._clock.now_ns()),
             relay_count=sum(not place.saes for place in world.sites),
         )
+
+    async def scenario(self, caller: Caller) -> str:
+        """The scenario that this network runs, written out."""
+        del caller
+        return write(self._centre.world)
 
     async def _reports(self) -> list[KmeReport | None]:
         kmes = self._kmes()

@@ -65,6 +65,15 @@ def report() -> NetworkReport:
     )
 
 
+SCENARIO = """
+format = "multiplane-scenario/1"
+name = "lab"
+domain = "lab"
+site = [{name = "a"}, {name = "b"}]
+link = [{a = "a", b = "b", length_km = 24.2, loss_db = 6.0, profile = "decoy-bb84-1ghz"}]
+"""
+
+
 class FakeNetwork:
     """Both doors of a running network; remembers what was cut."""
 
@@ -76,6 +85,9 @@ class FakeNetwork:
 
     async def report(self, caller: Caller) -> NetworkReport:
         return self.answer
+
+    async def scenario(self, caller: Caller) -> str:
+        return SCENARIO
 
     async def unit(self, caller: Caller, name: str) -> tuple[UnitRecord, ...]:
         if name not in (KEY_ID, *URNS):
