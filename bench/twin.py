@@ -201,7 +201,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--map", help="a map of the reference data instead")
     options.add_argument("--relays", type=float, default=200.0, help="parcels launched per second, 0 = none")
     options.add_argument("--hops", type=int, default=4)
-    options.add_argument("--block-byte", type=int, default=64, help="size of the block a link makes a second")
+    options.add_argument("--block-byte", type=int, default=128, help="size of the block a link makes a second")
     options.add_argument("--seconds", type=float, default=60.0)
     options.add_argument("--gc", choices=("default", "freeze", "off"), default="freeze")
     options.add_argument("--core", type=int, default=0)

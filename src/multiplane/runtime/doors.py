@@ -198,7 +198,8 @@ def _strict_notice(
             outcome = error.code
         except Exception as error:
             outcome = conceal(error, method.arguments.__name__).code
-        report(caller, given, outcome)
+        if tap is not None:
+            report(caller, given, outcome)
 
     return notify
 

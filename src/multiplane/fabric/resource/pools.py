@@ -18,6 +18,7 @@ ROOM_BYTE: Final = 1024 * KIB
 OUT_SHARE: Final = 15 / 32
 """The receiving side frees a pad one path delay after the sending side: its lane has the larger room."""
 GRANT_STEPS: Final = 16
+UNSORTED_LIMIT: Final = 16
 
 
 class Lane:
@@ -111,6 +112,8 @@ class LinkPool:
         "_reserve",
         "_room_byte",
         "_rules",
+        "_unsorted",
+        "_unsorted_byte",
         "burnt_byte",
         "epoch",
         "made_byte",
@@ -127,6 +130,9 @@ class LinkPool:
         self._reserve = bytearray()
         self._out = Lane()
         self._in = Lane()
+        # Blocks in a row that came last: nobody has asked for their key yet, so no lane has it yet.
+        self._unsorted: list[bytes] = []
+        self._unsorted_byte = 0
         self._received = 0
         self._granted = 0
         self.epoch = -1
@@ -138,13 +144,20 @@ class LinkPool:
     @property
     def stock_byte(self) -> int:
         """Key held for both directions, bytes."""
+        if self._unsorted:
+            self._sort_out()
         return self._out.stock_byte + self._in.stock_byte
+
+    @property
+    def about_byte(self) -> int:
+        """The same before it is known whether the last blocks found room."""
+        return self._out.stock_byte + self._in.stock_byte + self._unsorted_byte
 
     def ledger(self) -> LinkLedger:
         """The accounts of this end, in bits."""
         return LinkLedger(
+            stock_bit=bit_from_byte(self.stock_byte),  # first: what finds no room is burnt now
             made_bit=bit_from_byte(self.made_byte),
-            stock_bit=bit_from_byte(self.stock_byte),
             delivered_bit=bit_from_byte(self.spent_byte),
             burnt_bit=bit_from_byte(self.burnt_byte),
             reserved_bit=bit_from_byte(self.reserved_byte),
@@ -167,16 +180,23 @@ class LinkPool:
         The answer is the reserve of the epoch, when this block completes it.
         """
         size = len(block.key)
+        begin = block.offset_byte
+        in_order = block.epoch == self.epoch and begin == self._received
+        if in_order and self._rules.only_pads(begin, begin + size):
+            self.made_byte += size
+            self._received = begin + size
+            self._unsorted.append(block.key)
+            self._unsorted_byte += size
+            if len(self._unsorted) >= UNSORTED_LIMIT:
+                self._sort_out()
+            return None
+        self._sort_out()
         self.begin(block.epoch)
         self.made_byte += size
-        if block.epoch < self.epoch or block.offset_byte < self._received:
+        if block.epoch < self.epoch or begin < self._received:
             self.burnt_byte += size
             return None
-        begin = block.offset_byte
         self._received = begin + size
-        if self._rules.only_pads(begin, self._received):
-            self._share_out(begin, block.key)
-            return None
         return self._set_aside(begin, block.key)
 
     def _set_aside(self, begin: int, whole: bytes) -> bytes | None:
@@ -192,6 +212,16 @@ class LinkPool:
                 self._reserve += key
                 completed = len(self._reserve) == self._rules.size_byte
         return bytes(self._reserve) if completed else None
+
+    def _sort_out(self) -> None:
+        """Give the lanes what came last."""
+        if self._unsorted:
+            keys, size_byte = self._unsorted, self._unsorted_byte
+            self._unsorted, self._unsorted_byte = [], 0
+            position = self._received - size_byte
+            for key in keys:
+                self._share_out(position, key)
+                position += len(key)
 
     def _share_out(self, offset_byte: int, key: bytes) -> None:
         """Half of the key to each lane; what has no room is burnt."""
@@ -215,7 +245,8 @@ class LinkPool:
         The emptier lane decides: traffic in one direction alone must not starve behind the other lane's
         stock, whose share of new key is then burnt.
         """
-        room = self._out_room_byte - min(self._out.stock_byte, self._in.stock_byte)
+        least = min(self._out.stock_byte, self._in.stock_byte) + self._unsorted_byte // 2
+        room = self._out_room_byte - least
         limit = self._received + 2 * max(0, room)
         if self.epoch < 0 or limit < self._granted + self._room_byte // GRANT_STEPS:
             return None
@@ -224,6 +255,7 @@ class LinkPool:
 
     def take(self, size_byte: int) -> Pad | None:
         """Spend the next pad of the outward lane; None when it is dry."""
+        self._sort_out()
         lane = self._out
         if lane.stock_byte < size_byte or (found := lane.read(lane.cursor, size_byte)) is None:
             return None
@@ -235,6 +267,7 @@ class LinkPool:
 
     def peek(self, epoch: int, offset: int, size_byte: int) -> Pad | Early | Stale:
         """The inward pad a peer names. It is spent by `accept` only, once its tag has been verified."""
+        self._sort_out()
         if epoch < self.epoch or (epoch == self.epoch and offset < self._in.cursor):
             return STALE
         if epoch > self.epoch or (found := self._in.read(offset, size_byte)) is None:

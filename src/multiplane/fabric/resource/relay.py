@@ -107,6 +107,11 @@ class Relay:
         self._ports: dict[str, _Port] = {}
         self._holds = False  # whether anything may wait, for key or for its pad
 
+    @property
+    def holds(self) -> bool:
+        """Whether anything may wait here."""
+        return self._holds
+
     def port(self, peer: str) -> LinkPool:
         """The key pool of the link to `peer`, made at first use."""
         if peer not in self._ports:
