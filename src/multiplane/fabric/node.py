@@ -89,6 +89,7 @@ class FabricAgent:
         self._relay = Relay(site, pool_room_byte, NO_RESERVE if reserve is None else reserve.rules)
         self._reserves = Reserves(reserve, caller.principal, self._spawn) if reserve else None
         self._links: dict[str, _Link] = {}
+        self._peers: dict[str, _Link] = {}  # the same by the site at their other end
         self._listener: ParcelListener | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticking = False
@@ -140,7 +141,7 @@ class FabricAgent:
             raise Busy(
                 "fabric.link_dry", f"link: channel to {sent.peer} is full", retry_after_ns=100 * NS_PER_MS
             )
-        self._grant(self._links[link_id(self._site, sent.peer)])
+        self._grant(self._peers[sent.peer])
 
     # NodeControl
 
@@ -155,7 +156,8 @@ class FabricAgent:
         link = self._links.get(order.link)
         if link is None:
             pool = self._relay.port(order.peer_site)
-            link = self._links[order.link] = _Link(order.link, order.peer_site, pool)
+            link = _Link(order.link, order.peer_site, pool)
+            self._links[order.link] = self._peers[order.peer_site] = link
         async with link.lock:
             if link.order is not None and link.order.path != order.path:
                 self._drop_channel(link, "path replaced")
@@ -341,7 +343,7 @@ class FabricAgent:
             if isinstance(action, Send):
                 if not self._send(action):
                     self._relay.count(action.peer, "dropped_channel")
-                self._grant(self._links[link_id(self._site, action.peer)])
+                self._grant(self._peers[action.peer])
             elif isinstance(action, Arrive):
                 self._deliver(action)
             else:
@@ -357,7 +359,7 @@ class FabricAgent:
             self._perform(self._relay.expire(self._timeline.now_ns()))
 
     def _send(self, sent: Send) -> bool:
-        link = self._links[link_id(self._site, sent.peer)]
+        link = self._peers[sent.peer]
         try:
             if link.channel is None:
                 return False
