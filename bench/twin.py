@@ -97,7 +97,9 @@ async def measure(chosen: argparse.Namespace) -> dict[str, Any]:
     else:
         scene = generated(chosen.nodes, chosen.links, chosen.block_byte)
     found_routes = routes(scene, max(1, min(4000, len(scene.sites))), chosen.hops)
-    timeline = Dispatcher(PacedClock(time.time_ns(), 1.0))
+    clock = PacedClock(time.time_ns(), 1.0)
+    clock.pause()  # until all is built
+    timeline = Dispatcher(clock)
     began_s, began_cpu_s = time.perf_counter(), time.process_time()
     network = Network(scene, timeline, ROOM_BYTE, strict_bus=True)
     await network.start()
@@ -113,6 +115,7 @@ async def measure(chosen: argparse.Namespace) -> dict[str, Any]:
         gc.disable()
     if chosen.relays:
         await network.relay(found_routes, chosen.relays)
+    clock.resume()
     await asyncio.sleep(WARM_S)
     made_bit, reports = network.made_bit(), network.reports
     network.traffic.launched = network.traffic.arrived = network.traffic.refused = 0

@@ -205,7 +205,7 @@ class LinkPool:
         for piece in pieces(self._rules, begin, begin + len(whole)):
             key = whole[piece.begin - begin : piece.end - begin]
             if piece.use is Use.PAD:
-                self._share_out(piece.begin, key)
+                self._share_out(piece.begin, [key])
                 continue
             self.reserved_byte += len(key)
             if piece.use is Use.RESERVE and piece.begin == len(self._reserve):
@@ -218,26 +218,24 @@ class LinkPool:
         if self._unsorted:
             keys, size_byte = self._unsorted, self._unsorted_byte
             self._unsorted, self._unsorted_byte = [], 0
-            position = self._received - size_byte
-            for key in keys:
-                self._share_out(position, key)
-                position += len(key)
+            self._share_out(self._received - size_byte, keys)
 
-    def _share_out(self, offset_byte: int, key: bytes) -> None:
-        """Half of the key to each lane; what has no room is burnt."""
-        up, down = (offset_byte + 1) // 2, offset_byte // 2  # whatever the sizes: no byte between
-        half = (offset_byte + len(key) + 1) // 2 - up
-        out, inward = self._out, self._in
-        out_room = self._out_room_byte - out.stock_byte
-        in_room = self._room_byte - self._out_room_byte - inward.stock_byte
-        if self._leads:
-            first, first_room, second, second_room = out, out_room, inward, in_room
-        else:
-            first, first_room, second, second_room = inward, in_room, out, out_room
-        first_byte, second_byte = min(half, max(0, first_room)), min(len(key) - half, max(0, second_room))
-        first.push(up, key[:first_byte])
-        second.push(down, key[half : half + second_byte])
-        self.burnt_byte += len(key) - first_byte - second_byte
+    def _share_out(self, begin: int, keys: list[bytes]) -> None:
+        """Half of each key, of several in a row, to each lane; what has no room is burnt."""
+        firsts, seconds, end = [], [], begin
+        for key in keys:
+            half = (end + len(key) + 1) // 2 - (end + 1) // 2  # whatever the sizes: no byte between
+            firsts.append(key[:half])
+            seconds.append(key[half:])
+            end += len(key)
+        first, second = b"".join(firsts), b"".join(seconds)
+        outward, inward = (first, second) if self._leads else (second, first)
+        up, down = (begin + 1) // 2, begin // 2
+        out_room = max(0, self._out_room_byte - self._out.stock_byte)
+        in_room = max(0, self._room_byte - self._out_room_byte - self._in.stock_byte)
+        self._out.push(up if self._leads else down, outward[:out_room])
+        self._in.push(down if self._leads else up, inward[:in_room])
+        self.burnt_byte += max(0, len(outward) - out_room) + max(0, len(inward) - in_room)
 
     def grant(self) -> int | None:
         """The absolute window to grant to the device now; None while less than a step was freed.
