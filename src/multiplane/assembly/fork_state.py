@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
-import msgspec
-
 from multiplane.api.device import LinkState
 from multiplane.api.operator import LinkReport, NetworkReport
 from multiplane.assembly.study import Study
@@ -92,7 +90,8 @@ def world_of(moment: Moment) -> World:
         reading = Reading(at_ns=moment.at_ns, rate_bit_per_s=link.rate_bit_per_s, qber=link.qber)
         if not link.source:  # fed by another network: what it shows says nothing of its loss
             twins[link_id(link.a, link.b)].note(reading)
-    return msgspec.structs.replace(calibrated(world, twins), traffic=(), faults=(), attackers=())
+    spans = calibrated(world, twins).spans
+    return World(name=world.name, domain=world.domain, sites=world.sites, spans=spans)
 
 
 async def begin(study: Study, moment: Moment) -> None:
