@@ -65,6 +65,15 @@ def load_world(scenario: str) -> World:
     return parse(text, scenario)
 
 
+def _world_of(settings: UpSettings) -> World:
+    """The world of a scenario, and whether these settings fit it."""
+    world = load_world(settings.scenario)
+    check_feeds(settings.feeds, [span.id for span in world.spans], settings.rate)
+    if settings.spread:
+        check_spread(world)
+    return world
+
+
 async def run_up(
     settings: UpSettings, on_event: Callable[[str], None], on_ready: Callable[[Ready], None]
 ) -> int:
@@ -77,11 +86,8 @@ async def run_up(
         on_event: told what happens, one line each.
         on_ready: told when every key manager serves, and again when a site has come back.
     """
-    world = load_world(settings.scenario)
-    check_feeds(settings.feeds, [span.id for span in world.spans], settings.rate)
+    world = _world_of(settings)
     set_up_logs(style=settings.log, level=settings.log_level)
-    if settings.spread:
-        check_spread(world)
     state = StateDirectory(settings.state, world.name, world_digest(world), spread=settings.spread)
     kek = kek_of(state.path, settings.kek_command)
     state.check_kek(kek_check(kek))

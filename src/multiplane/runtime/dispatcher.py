@@ -123,6 +123,10 @@ class Dispatcher:
             episodes=self._episodes,
         )
 
+    def forget_lateness(self) -> None:
+        """Begin to count anew."""
+        self._late, self._late_kept, self._late_kept_own = Histogram(), Histogram(), Histogram()
+
     def behind_s(self) -> float:
         """Wall seconds by which the earliest handler is overdue now; 0 while all is on time."""
         if not self._heap or self._paced is None:

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
+from multiplane.twin.quantum import writing as entangled
 from multiplane.twin.scenario import FORMAT, Site, Span, World
 
 
@@ -28,6 +29,7 @@ def write(world: World, header: Sequence[str] = (), comments: Mapping[str, str] 
         lines += ["", *_above(above, site.name), "[[site]]", *_site(site)]
     for span in world.spans:
         lines += ["", *_above(above, span.id), "[[link]]", *_link(span, default)]
+    lines += entangled.lines(world.entanglement)
     return "\n".join(lines) + "\n"
 
 

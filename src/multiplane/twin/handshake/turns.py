@@ -42,16 +42,17 @@ class Bond:
 
     Args:
         near, far: slots at end 0 and end 1; numbers: of their turns.
-        begun_ps: when it was made; what it means is up to the handshake.
+        begun_ps: first emission.
     """
 
-    __slots__ = ("alive", "begun_ps", "far", "near", "numbers")
+    __slots__ = ("alive", "begun_ps", "far", "near", "numbers", "trials")
 
     def __init__(self, near: int, far: int, numbers: tuple[int, int], begun_ps: int) -> None:
         self.near = near
         self.far = far
         self.numbers = numbers
         self.begun_ps = begun_ps
+        self.trials = 0
         self.alive = True
 
 
@@ -74,6 +75,10 @@ class Bonds:
         """It is over; neither memory belongs to it."""
         bond.alive = False
         self._ends[0][bond.near] = self._ends[1][bond.far] = None
+
+    def all(self) -> list[Bond]:
+        """Those that are alive, by slot of end 0."""
+        return [bond for bond in self._ends[0] if bond]
 
     def of(self, end: int, slot: int) -> Bond | None:
         """The bond of a memory."""

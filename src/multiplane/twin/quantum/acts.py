@@ -54,9 +54,9 @@ def measure(qubit: Qubit, basis: str, now_ps: int, chance: Chance) -> int:
     return bit ^ chance.chance(flip_probability) if flip_probability else bit
 
 
-def _draw(mean: float, chance: Chance) -> int:
-    """0 with probability (1 + mean) / 2."""
-    return 0 if chance.chance((1.0 + mean) / 2.0) else 1
+def _draw(mean_value: float, chance: Chance) -> int:
+    """0 with probability (1 + mean_value) / 2."""
+    return 0 if chance.chance((1.0 + mean_value) / 2.0) else 1
 
 
 def _measure_half(pair: Pair, half: Qubit, basis: str, now_ps: int, chance: Chance) -> int:
@@ -89,8 +89,11 @@ def bell_measurement(
         index = chance.word() & 3
         factors = left.side.memory.swap_factors
         if twirl:
+            # As SeQUeNCe does: what goes in is Werner, and what comes out.
             one.settle(now_ps)
             two.settle(now_ps)
+            one.twirl()
+            two.twirl()
         else:
             one.touch(left, now_ps)
             two.touch(right, now_ps)

@@ -10,6 +10,7 @@ import msgspec
 
 from multiplane.api.policy import Decay, MakeLinkProtocol, MakeMemory, MakeNoise, NoiseModel, PauliErrors
 from multiplane.physics import memory, operations
+from multiplane.twin.handshake import HANDSHAKES
 
 _S_PER_PS: Final = 1e-12
 NO_REST: Final = Decay(1.0, 1.0, 1.0, 0.0)
@@ -131,4 +132,4 @@ MEMORIES: Final[Mapping[str, MakeMemory]] = {
     "depolarising": _depolarising,
 }
 NOISES: Final[Mapping[str, MakeNoise]] = {"depolarising": _depolarising_gates}
-POLICIES: Final = Policies(memories=MEMORIES, noises=NOISES, handshakes={})
+POLICIES: Final = Policies(memories=MEMORIES, noises=NOISES, handshakes=HANDSHAKES)
