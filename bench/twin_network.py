@@ -206,12 +206,9 @@ class Network:
 
     def unclosed(self) -> int:
         """Ends of links whose accounts disagree with what they hold."""
-        return sum(
-            not ledger.closes for agent in self.agents.values() for ledger in agent.ledgers().values()
-        )
+        return sum(not ledger.closes for agent in self.agents.values() for ledger in agent.ledgers().values())
 
     async def close(self) -> None:
         """Let go of everything."""
         for agent in self.agents.values():
             await agent.close()
-

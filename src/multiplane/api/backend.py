@@ -201,7 +201,10 @@ def problem(job: AnyJob) -> str:
         for name, weights in (("left", job.left), ("right", job.right)):
             if not all(0 <= weight <= 1 for weight in weights) or abs(sum(weights) - 1) > 1e-9:
                 return f"{name}: got {weights}, expected four weights in [0, 1] that sum to 1"
-        checks += [("gate_fidelity", job.gate_fidelity, 0, 1), ("readout_fidelity", job.readout_fidelity, 0, 1)]
+        checks += [
+            ("gate_fidelity", job.gate_fidelity, 0, 1),
+            ("readout_fidelity", job.readout_fidelity, 0, 1),
+        ]
     elif isinstance(job, FunctionalJob):
         checks += [("nodes", job.nodes, 2, 16)]
     else:

@@ -56,7 +56,9 @@ class Worker:
                 raise ValueError(f"an answer to question {answer.id}, expected {self._next_id}")
         except TimeoutError:
             await self.end()
-            raise Faulty("backend.timeout", f"no answer within {timeout_s:g} s: its processes were ended") from None
+            raise Faulty(
+                "backend.timeout", f"no answer within {timeout_s:g} s: its processes were ended"
+            ) from None
         except (ValueError, asyncio.LimitOverrunError) as error:
             await self.end()
             raise Faulty("backend.garbage", f"what it answered is no answer: {_short(str(error))}") from None

@@ -75,16 +75,17 @@ def teleport(hosts: list[Any], number: int) -> dict[str, int]:
     if number % 2:
         qubit.H()
     first.send_teleport(last.host_id, qubit, await_ack=True)
-    return {first.host_id: bit, last.host_id: measured(last.get_qubit(first.host_id, wait=PATIENCE_S), number)}
+    return {
+        first.host_id: bit,
+        last.host_id: measured(last.get_qubit(first.host_id, wait=PATIENCE_S), number),
+    }
 
 
 def ghz(hosts: list[Any], number: int) -> dict[str, int]:
     """A GHZ state over all hosts but the first, which makes it; all measured in Z."""
     maker, holders = hosts[0], hosts[1:]
     maker.send_ghz([host.host_id for host in holders], distribute=True)
-    return {
-        host.host_id: measured(host.get_ghz(maker.host_id, wait=PATIENCE_S), 0) for host in holders
-    }
+    return {host.host_id: measured(host.get_ghz(maker.host_id, wait=PATIENCE_S), 0) for host in holders}
 
 
 def measured(qubit: Any, number: int) -> int:
