@@ -33,7 +33,7 @@ from multiplane.twin.scenario import Site, Span, World
 
 BENCH = Profile(
     name="bench",
-    yields=lambda _, rate_bit_per_s: Yield(rate_bit_per_s, 0.02),
+    yields=lambda _, rate_bit_per_s, __=None: Yield(rate_bit_per_s, 0.02),
     takes_rate=True,
     max_loss_db=math.inf,
     provisioning_ps=PS_PER_S // 2,

@@ -36,6 +36,8 @@ class Tampering(NamedTuple):
 
 
 CLEAR: Final = Tampering()
+CLOCK_JITTER_PS: Final = 50.0
+"""Spread of arrival of a photon within its slot, source and detector together."""
 
 
 class Seen(NamedTuple):
@@ -80,6 +82,19 @@ def intercept_resend(share: float) -> Tampering:
     Source: Bennett, Brassard (1984); Scarani et al., RMP 81, 1301 (2009).
     """
     return Tampering(flip_probability=share / 4.0)
+
+
+def clock_offset(offset_ps: float, jitter_ps: float, period_ps: float) -> Tampering:
+    """A receiver's clock is off: photons that fall into a neighbouring slot carry the bit of another pulse.
+
+    Args: jitter_ps > 0, standard deviation; period_ps > 0, between pulses.
+    Holds for: Gaussian arrival, slots without gaps, offset below a period: a wrong slot's bit is wrong every
+        other time.
+    Source: definition of the error function.
+    """
+    half, scale = period_ps / 2.0, math.sqrt(2.0) * jitter_ps
+    own_slot = (math.erf((half - offset_ps) / scale) + math.erf((half + offset_ps) / scale)) / 2.0
+    return Tampering(flip_probability=(1.0 - own_slot) / 2.0)
 
 
 def multi_photon_probability(mu: float) -> float:

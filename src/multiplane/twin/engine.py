@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from multiplane.kernel.ports import Timeline
+from multiplane.twin.fate import Fate
 from multiplane.twin.modules import Modules
 from multiplane.twin.optics import Optics
 from multiplane.twin.profiles import PROFILES, Profile
@@ -42,6 +43,12 @@ class Twin:
         )
         self.optical = Optics(world, timeline, self.qkd)
         self.scenario = WorldControl(world, self.qkd, self.optical)
+        self._fate = Fate(world, timeline, self.scenario, self.qkd, self.optical)
+        self._seed, self._boot_epoch = seed, boot_epoch
+
+    def start(self) -> None:
+        """Let happen what the scenario says, its times counted from now."""
+        self._fate.start(self._seed, self._boot_epoch)
 
     def site_lost(self, site: str) -> None:
         """Nobody is left at `site` (its process is gone): drop its sessions and stop its ends."""

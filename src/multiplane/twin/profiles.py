@@ -25,6 +25,8 @@ DECOY_SETUP: Final = decoy_bb84.Setup(
 DECOY_MU: Final = 0.5
 DECOY_NU: Final = 0.1
 DECOY_PULSES_PER_S: Final = 1e9
+PULSE_PERIOD_PS: Final = 1_000.0
+"""Between two pulses of every profile."""
 CONSTANT_QBER: Final = 0.02
 
 
@@ -54,6 +56,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         provisioning_ps: from the order to connect a path until light arrives.
         calibration_ps: from both ends asking for key until the link is up.
         block_interval_ps: time between key blocks.
+        deaf: names of `Tampering` that do not reach it.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     provisioning_ps: int
     calibration_ps: int
     block_interval_ps: int
+    deaf: frozenset[str] = frozenset()
 
 
 def _decoy_rate(loss_db: float) -> float:
@@ -111,6 +115,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
             provisioning_ps=500 * _PS_PER_MS,
             calibration_ps=200 * _PS_PER_MS,
             block_interval_ps=100 * _PS_PER_MS,
+            deaf=frozenset({"loss_db", "background_probability", "split_share", "leak_mu"}),
         ),
         Profile(
             name="bare-fibre",
