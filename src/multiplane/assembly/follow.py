@@ -1,4 +1,4 @@
-"""A twin that follows a running network: it reads telemetry, calibrates its links, and tells its own error."""
+"""A twin that follows a running network: reads telemetry, calibrates its links, tells its own error."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def follow(
 ) -> None:
     """Follow a running network: calibrate loss, error and rate of its links from telemetry.
 
-    Prints what was found, and how well the twin had foreseen each reading; with --json one line for each look.
+    Prints what was found, and how well the twin had foreseen each reading; --json: one line for each look.
 
     Examples:
 

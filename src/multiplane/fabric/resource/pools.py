@@ -56,13 +56,10 @@ class Lane:
 
     def before_last(self, size_byte: int) -> int:
         """The position behind which `size_byte` bytes are held, or all if there are fewer."""
-        left = self.stock_byte - size_byte
-        for start, key in self._pieces:
-            held_from = max(start, self.cursor)
-            held_byte = start + len(key) - held_from
-            if left <= held_byte:
-                return held_from + max(0, left)
-            left -= held_byte
+        for start, held in reversed(self._runs):
+            if size_byte <= len(held):
+                return start + len(held) - size_byte
+            size_byte -= len(held)
         return self.cursor
 
     def free(self, until: int) -> int:
