@@ -16,6 +16,7 @@ from multiplane.cli import (
     keys,
     links,
     pki,
+    sim,
     starting,
     upkeep,
 )
@@ -93,6 +94,7 @@ links.add_to(app)
 pki.add_to(app)
 upkeep.add_to(app)
 conformance.add_to(app)
+sim.add_to(app)
 
 
 def main() -> None:
