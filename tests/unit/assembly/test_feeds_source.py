@@ -1,4 +1,4 @@
-"""A source over real mutual TLS, against a server that shares no code with ours: right, wrong, a stranger's."""
+"""A source over real mutual TLS, against a server that shares no code with ours, right or wrong."""
 
 from __future__ import annotations
 
