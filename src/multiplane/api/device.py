@@ -107,10 +107,6 @@ class SpanAlarm(Noun, frozen=True, kw_only=True):
     reason: str = ""
 
 
-class OpticalListener(Protocol):
-    def span_alarm(self, alarm: SpanAlarm) -> None: ...
-
-
 class SpanReading(Noun, frozen=True, kw_only=True):
     """What the optical layer measures of a span. `length_km` > 0, `loss_db` >= 0."""
 
@@ -118,6 +114,14 @@ class SpanReading(Noun, frozen=True, kw_only=True):
     length_km: float
     loss_db: float
     lost: bool
+
+
+class OpticalListener(Protocol):
+    def span_alarm(self, alarm: SpanAlarm) -> None: ...
+
+    def span_reading(self, reading: SpanReading) -> None:
+        """The loss of a span is not what it was."""
+        ...
 
 
 class OpticalDevice(Protocol):

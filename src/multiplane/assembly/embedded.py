@@ -127,7 +127,7 @@ class Embedded:
             trust = trust_of(ground.pki.authority, ground.pki.kmes[name])
             self.trusts.append(trust)
             urls[name] = await self._sites[name].serve(
-                trust, ports[f"{name}/014"], wall_ns, ground.settings.rate, limits
+                trust, ports[f"{name}/014"], wall_ns, lambda: ground.clock.rate, limits
             )
         return urls
 

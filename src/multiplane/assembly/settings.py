@@ -35,6 +35,10 @@ file and line:
     application = "madqci:quijote"
     quota_bit = 1000000
 
+    [pace]
+    policy = "warn"
+    late_limit_ms = 500
+
     [feed."alice--bob"]         see feeds/settings.py
 """
 
@@ -51,13 +55,14 @@ import msgspec
 
 from multiplane.assembly.feeds.settings import SECTION, Feed, read_feeds
 from multiplane.kernel.errors import Refused
+from multiplane.runtime.lateness import LatePolicy
 from multiplane.security.policy import PairingPolicy
 from multiplane.service.planes import MeterPolicy, QuotaRule, RateRule
 from multiplane.standards.etsi014 import FaceProfile
 
 FILE_NAME: Final = "multiplane.toml"
 LONGEST_GRACE_S: Final = 60.0
-_TABLES: Final = ("keys", "etsi014", "pairing", "metering")
+_TABLES: Final = ("keys", "etsi014", "pairing", "metering", "pace")
 
 
 class KeySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -131,9 +136,14 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
     etsi014: FaceProfile = FaceProfile()
     pairing: PairingPolicy = PairingPolicy()
     metering: MeterPolicy = MeterPolicy()
+    pace: LatePolicy = LatePolicy()
     feeds: tuple[Feed, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.spread and self.pace.policy != "warn":
+            raise ValueError(
+                f"late: expected warn where --spread makes several processes, got {self.pace.policy}"
+            )
         if not 0 < self.rate < float("inf"):
             raise ValueError(f"rate: expected more than 0, got {self.rate}")
         if self.for_s is not None and not self.for_s > 0:
@@ -159,6 +169,7 @@ _SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "metering": MeterPolicy.__struct_fields__,
     "metering.rules[]": RateRule.__struct_fields__,
     "metering.quotas[]": QuotaRule.__struct_fields__,
+    "pace": LatePolicy.__struct_fields__,
 }
 
 
@@ -183,13 +194,16 @@ def load(state: Path, given: Mapping[str, Any], config: Path | None = None) -> U
             _expect_known(path, lines, f"{section}.{name}[]", rule, place)
     feeds = read_feeds(document.get(SECTION, {}), path, lines)
     said = {name: value for name, value in given.items() if value is not None}
+    tables = {name: document.get(name, {}) for name in _TABLES}
+    if late := said.pop("late", None):
+        tables["pace"] = {**tables["pace"], "policy": late}
     try:
         settings = msgspec.convert(
             {
                 **document.get("up", {}),
                 **said,
                 "state": str(state.absolute()),
-                **{name: document.get(name, {}) for name in _TABLES},
+                **tables,
             },
             UpSettings,
             dec_hook=lambda kind, value: kind(value),

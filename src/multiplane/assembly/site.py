@@ -148,7 +148,7 @@ class Site:
             await self.key_manager.start()
 
     async def serve(
-        self, trust: Trust, port: int, wall_ns: Callable[[], int], rate: float, limits: Limits
+        self, trust: Trust, port: int, wall_ns: Callable[[], int], rate: Callable[[], float], limits: Limits
     ) -> str:
         """Open the server of ETSI GS QKD 014 and return its URL.
 
@@ -159,7 +159,7 @@ class Site:
 
         Raises: Refused(`port.in_use`).
         """
-        routes = etsi014.routes(self.kme, lambda retry_ns: retry_ns / NS_PER_S / rate, self.parts.face)
+        routes = etsi014.routes(self.kme, lambda retry_ns: retry_ns / NS_PER_S / rate(), self.parts.face)
         described = openapi.route("ETSI GS QKD 014", "1.1.1", routes)
         server = HttpServer(
             (*routes, described),

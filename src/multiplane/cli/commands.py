@@ -44,7 +44,9 @@ COMMANDS: Final[Mapping[str, Entry]] = {
         "All figures of the network in the text format of Prometheus, as /metrics serves them.",
     ),
     "key": Entry("keys", "Keys over ETSI GS QKD 014, with mutual TLS, as applications get them."),
-    "link": Entry("links", "Cut a fibre and splice it again: the network must cope."),
+    "link": Entry("links", "Cut, splice, change or break a link of the world: the network must cope."),
+    "site": Entry("links", "Lose a site of the world and get it back."),
+    "twin": Entry("twin", "The twin under the network: its pace."),
     "pki": Entry("pki", "Certificates of the development PKI in the state directory."),
     "doctor": Entry(
         "upkeep",

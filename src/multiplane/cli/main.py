@@ -17,7 +17,7 @@ INTERRUPTED: Final = 130
 
 # Codes that blame what was typed or written rather than the state of the network.
 _INPUT_CODES: Final = (
-    *("settings.", "scenario.", "input.", "state.", "backup."),
+    *("settings.", "scenario.", "input.", "state.", "backup.", "clock.rate", "pace.duration"),
     *("store.", "pki.", "port.", "host.", "control.already", "control.path", "control.not_a"),
 )
 

@@ -100,6 +100,8 @@ def link_record(
         length_km=length_km,
         loss_db=loss_db,
         parcels=dict(parcels),
+        stock_ab_bit=sum(report.out_bit for report in reports if report.site == a),
+        stock_ba_bit=sum(report.out_bit for report in reports if report.site == b),
         reason=next(filter(None, reasons), ""),
         source=" ".join(sources),
     )

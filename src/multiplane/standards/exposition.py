@@ -314,11 +314,48 @@ def _processes(processes: tuple[ProcessFigures, ...]) -> Iterator[Metric]:
     )
     for name, text, get in gauges:
         yield _gauge(name, text, label, [((one.name,), get(one)) for one in processes])
+    yield from _dispatchers(processes)
+
+
+def _dispatchers(processes: tuple[ProcessFigures, ...]) -> Iterator[Metric]:
+    label = ("process",)
     yield _counter(
         "dispatcher_handlers",
         "Handlers that the dispatcher has run.",
         label,
         [((one.name,), one.dispatcher.handlers) for one in processes],
+    )
+    counters: tuple[tuple[str, str, Callable[[ProcessFigures], float]], ...] = (
+        (
+            "dispatcher_early",
+            "Handlers that ran before they were due: a defect.",
+            lambda o: o.dispatcher.early,
+        ),
+        (
+            "dispatcher_late_episodes",
+            "Times that handlers began to be later than allowed.",
+            lambda o: o.dispatcher.late_episodes,
+        ),
+        (
+            "dispatcher_dilated_seconds",
+            "Wall time that the clock stood still so that nothing was later.",
+            lambda o: o.dispatcher.dilated_s,
+        ),
+    )
+    for name, text, get in counters:
+        yield _counter(name, text, label, [((one.name,), get(one)) for one in processes])
+    yield _gauge(
+        "dispatcher_own_lateness_seconds",
+        "The same without the time in which the machine did not let the process run.",
+        ("process", "quantile"),
+        [
+            row
+            for one in processes
+            for row in (
+                ((one.name, "0.99"), one.dispatcher.late_own_p99_s),
+                ((one.name, "1"), one.dispatcher.late_own_max_s),
+            )
+        ],
     )
     yield _gauge(
         "dispatcher_lateness_seconds",
