@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from multiplane.assembly.feeds.settings import FeedEnd, check_feeds, ends_at
+from multiplane.assembly.feeds.settings import RATE_BIT_PER_S, FeedEnd, check_feeds, ends_at
 from multiplane.assembly.settings import FILE_NAME, load
 from multiplane.kernel.errors import Refused
 
@@ -119,3 +120,16 @@ def test_a_fed_link_must_be_one_of_the_scenario_and_run_in_real_time(folder: Pat
         check_feeds(feeds, ["alice--bob"], 1.0)
     with pytest.raises(Refused, match="expected rate 1, got 10"):
         check_feeds(feeds, ["alice--relay"], 10.0)
+
+
+def test_the_settings_of_the_page_are_read(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "operations" / "mixed.md").read_text(encoding="utf-8")
+    found = re.search(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert found
+    (tmp_path / "feed").mkdir()
+    for name in ("ca.pem", "app-a.pem", "app-a.key", "app-b.pem", "app-b.key"):
+        (tmp_path / "feed" / name).touch()
+    (tmp_path / FILE_NAME).write_text(found.group(1), encoding="utf-8")
+    (feed,) = load(tmp_path, {}).feeds
+    assert [(end.site, end.sae_id) for end in feed.ends] == [("alice", "app-a"), ("relay", "app-b")]
+    assert f"default {RATE_BIT_PER_S:g}".replace("e+0", "e") in page
