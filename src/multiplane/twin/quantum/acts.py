@@ -46,6 +46,9 @@ def drop(qubit: Qubit) -> None:
 def vacate(qubit: Qubit) -> None:
     """A qubit is no more."""
     qubit.slot = -1
+    del (
+        qubit.state
+    )  # a state and its qubits point at one another: without this they would wait for the collector
     qubit.node.qubits.pop(qubit.handle, None)
 
 
