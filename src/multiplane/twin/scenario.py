@@ -10,6 +10,8 @@ import msgspec
 
 from multiplane.kernel.errors import Refused
 from multiplane.kernel.names import link_id, slug
+from multiplane.twin import happenings_reading
+from multiplane.twin.happenings import Attacker, Fault, Traffic
 from multiplane.twin.profiles import PROFILES, Profile
 from multiplane.twin.quantum import reading
 from multiplane.twin.quantum.devices import NONE, Entanglement
@@ -64,13 +66,16 @@ class Span(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class World(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """All that exists before anything runs."""
+    """All that exists before anything runs, and what happens to it then."""
 
     name: str
     domain: str
     sites: tuple[Site, ...]
     spans: tuple[Span, ...]
     entanglement: Entanglement = NONE
+    traffic: tuple[Traffic, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    attackers: tuple[Attacker, ...] = ()
 
 
 def parse(
@@ -117,7 +122,10 @@ class _Scenario:
     def world(self) -> World:
         document = self._doc.document
         self._doc.keys(
-            document, (), ("format", "name", "domain", "site"), ("link", "defaults", *reading.SECTIONS)
+            document,
+            (),
+            ("format", "name", "domain", "site"),
+            ("link", "defaults", *reading.SECTIONS, *happenings_reading.SECTIONS),
         )
         if document["format"] != FORMAT:
             problem = f"unknown format {show(document['format'])}, expected {FORMAT!r}"
@@ -129,13 +137,25 @@ class _Scenario:
         labels = [site.name for site in sites]
         spans = self._spans(self._doc.tables(document.get("link", []), "link"), labels, default)
         fibres = [reading.Fibre(span.id, span.sites, span.length_km, span.loss_db) for span in spans]
+        happens = self._happenings(sites, spans)
         return World(
             name=name,
             domain=domain,
             sites=sites,
             spans=spans,
             entanglement=reading.read(self._doc, fibres, self._policies),
+            traffic=happens.traffic,
+            faults=happens.faults,
+            attackers=happens.attackers,
         )
+
+    def _happenings(self, sites: tuple[Site, ...], spans: tuple[Span, ...]) -> happenings_reading.Happenings:
+        known = happenings_reading.World(
+            sites=tuple(site.name for site in sites),
+            saes=tuple(sae for site in sites for sae in site.saes),
+            links={span.id: (span.sites, self._profiles[span.profile]) for span in spans},
+        )
+        return happenings_reading.read(self._doc, known)
 
     def _default_profile(self, defaults: Any) -> str | None:
         if not isinstance(defaults, dict):

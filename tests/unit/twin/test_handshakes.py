@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
+import statistics
 from collections import Counter
 
 import pytest
@@ -173,13 +175,20 @@ def test_withdrawing_and_asking_again_for_ever_leaves_nothing_behind(name: str, 
         st.tuples(st.sampled_from(["raw", "withdraw", "wait"]), st.integers(0, 1), st.integers(0, 3)),
         max_size=60,
     ),
-    arms=st.tuples(st.integers(0, 400), st.integers(0, 400), st.integers(0, 400), st.integers(0, 50)),
+    arms=st.tuples(st.integers(0, 400), st.integers(0, 400), st.integers(-400, 100), st.integers(0, 50)),
     seed=st.integers(0, 1000),
 )
 def test_every_pair_uses_memories_that_are_wanted_once(
     name: str, fidelity: str, steps: list[tuple[str, int, int]], arms: tuple[int, int, int, int], seed: int
 ) -> None:
-    link = facts(0.6, 100, memories=4, photon_ps=arms[0], herald_ps=arms[1:3], reset_ps=arms[3])
+    link = facts(
+        0.6,
+        100,
+        memories=4,
+        photon_ps=arms[0],
+        herald_ps=(arms[1], max(0, arms[1] + arms[2])),
+        reset_ps=arms[3],
+    )
     host = TestHost(seed)
     host.protocol = protocol = open_handshake(name, fidelity, link, host)
     wanted: tuple[set[int], set[int]] = (set(), set())
@@ -205,7 +214,7 @@ def test_every_pair_uses_memories_that_are_wanted_once(
 @pytest.mark.parametrize("name", HANDSHAKES)
 def test_dead_detectors_are_refused_in_one_draw_and_cost_pairs_message_by_message(name: str) -> None:
     link = facts(0.5, DELAY_PS, memories=4, dead_ps=40_000)
-    assert interactions(link)
+    assert interactions(name, link)
     with pytest.raises(Refused) as refusal:
         open_handshake(name, "jump", link, TestHost())
     assert refusal.value.code == "handshake.interacting"
@@ -216,6 +225,14 @@ def test_dead_detectors_are_refused_in_one_draw_and_cost_pairs_message_by_messag
         host.run(1000 * DELAY_PS)
         counts.append(len(host.pairs))
     assert counts[1] < 0.9 * counts[0]
+
+
+def test_an_end_that_hears_late_is_refused_in_one_draw_where_requests_would_be_early() -> None:
+    link = facts(herald_ps=(0, DELAY_PS + 1))
+    assert not interactions("grant", link)
+    with pytest.raises(Refused, match="more than a delay") as refusal:
+        open_handshake("request-poll", "jump", link, TestHost())
+    assert refusal.value.code == "handshake.interacting"
 
 
 @pytest.mark.parametrize(
@@ -236,3 +253,52 @@ def test_polling_needs_a_delay() -> None:
     with pytest.raises(Refused) as refusal:
         open_handshake("request-poll", "message", facts(delay_ps=0), TestHost())
     assert refusal.value.code == "handshake.no_delay"
+
+
+def held(name: str, fidelity: str, link: LinkFacts, span_ps: int, hold_ps: tuple[int, int]) -> list[int]:
+    """Pairs in each of 20 equal parts of `span_ps` when ends hold their memories for random times."""
+    host = opened(name, fidelity, link, seed=5)
+    chance = random.Random(9)
+
+    def born(slots: tuple[int, int], _emitted_ps: int, heard_ps: tuple[int, int]) -> None:
+        assert host.protocol is not None
+        for end in (0, 1):
+            free_ps = heard_ps[end] + int(chance.expovariate(1 / hold_ps[end]))
+            host.at_ps(free_ps, host.protocol.raw, end, slots[end])
+
+    host.on_born = born
+    counts = []
+    for part in range(1, 21):
+        before = len(host.pairs)
+        host.run(part * span_ps // 20)
+        counts.append(len(host.pairs) - before)
+    return counts
+
+
+def alike(name: str, link: LinkFacts, span_ps: int, hold_ps: tuple[int, int]) -> tuple[float, float]:
+    """By how much the rates of both fidelities differ, and its standard error, as shares of the rate."""
+    jump, message = (held(name, fidelity, link, span_ps, hold_ps) for fidelity in FIDELITIES)
+    error = math.sqrt((statistics.variance(jump) + statistics.variance(message)) / 20)
+    mean = statistics.mean(message)
+    return (statistics.mean(jump) - mean) / mean, error / mean
+
+
+ARMS = {
+    "answer is primary": facts(0.25, DELAY_PS, memories=4),
+    "asker is primary": facts(0.25, DELAY_PS, memories=4, sites=("b", "a")),
+    "unequal arms": facts(0.25, DELAY_PS, memories=4, herald_ps=(DELAY_PS // 5, DELAY_PS * 4 // 5)),
+    "slow reset": facts(0.25, DELAY_PS, memories=4, reset_ps=DELAY_PS * 7 // 10),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HANDSHAKES)
+@pytest.mark.parametrize("arms", ARMS)
+@pytest.mark.parametrize("hold", [(1, 40), (20, 20), (40, 1)])
+def test_both_fidelities_have_the_same_rate_when_memories_are_held(
+    name: str, arms: str, hold: tuple[int, int]
+) -> None:
+    hold_ps = (hold[0] * DELAY_PS, hold[1] * DELAY_PS)
+    difference, error = alike(name, ARMS[arms], 160_000 * DELAY_PS, hold_ps)
+    assert error < 0.012
+    assert abs(difference) < min(4 * error, 0.01 + 2 * error)

@@ -38,14 +38,15 @@ def open_handshake(name: str, fidelity: str, facts: LinkFacts, host: LinkHost) -
         raise Refused("handshake.unknown", reason)
     if name == "request-poll" and facts.delay_ps == 0:
         raise Refused("handshake.no_delay", f"delay_ps: got 0 on link {facts.link}, expected > 0 to poll")
-    if fidelity == "jump" and (unseen := interactions(facts)):
+    if fidelity == "jump" and (unseen := interactions(name, facts)):
         reason = f"fidelity: got 'jump', expected 'message' for link {facts.link}: {'; '.join(unseen)}"
         raise Refused("handshake.interacting", reason)
     return HANDSHAKES[name][fidelity](facts, host)
 
 
-def interactions(facts: LinkFacts) -> tuple[str, ...]:
-    """Why attempts on a link depend on one another, one clause each; empty when they do not."""
+def interactions(name: str, facts: LinkFacts) -> tuple[str, ...]:
+    """Why attempts on a link depend on one another under the handshake `name`, one clause each; empty when
+    they do not, so that one draw per pair has the same law as every message."""
     found = []
     if facts.dead_ps and facts.memories > 1:
         found.append(
@@ -54,4 +55,10 @@ def interactions(facts: LinkFacts) -> tuple[str, ...]:
     cycle_ps = facts.photon_ps + max(facts.herald_ps) + facts.reset_ps
     if facts.dead_ps > cycle_ps:
         found.append(f"detectors are dead {facts.dead_ps} ps, longer than an attempt of {cycle_ps} ps")
+    near_ps, far_ps = facts.herald_ps
+    if name == "request-poll" and far_ps - near_ps > facts.delay_ps:
+        found.append(
+            f"end 1 hears {far_ps - near_ps} ps after end 0, more than a delay of {facts.delay_ps} ps:"
+            " requests come before the memory of their attempt is free"
+        )
     return tuple(found)

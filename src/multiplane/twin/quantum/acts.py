@@ -173,8 +173,11 @@ def _swap(left: Qubit, right: Qubit, moment: Moment, index: int) -> None:
     assert isinstance(one, Pair)
     assert isinstance(two, Pair)
     if moment.twirl:
+        # As SeQUeNCe does: what goes in is Werner, and what comes out.
         one.settle(moment.now_ps)
         two.settle(moment.now_ps)
+        one.twirl()
+        two.twirl()
     else:
         one.touch(left, moment.now_ps)
         two.touch(right, moment.now_ps)

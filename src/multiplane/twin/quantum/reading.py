@@ -158,7 +158,7 @@ class _Reading:
         )
         efficiencies = tuple(self._memories[name].efficiency if name else 1.0 for name in link.memory)
         source = self._try(table, where, lambda: make_source(link, (efficiencies[0], efficiencies[1])))
-        unseen = interactions(link_facts(link, source.success_probability))
+        unseen = interactions(handshake, link_facts(link, source.success_probability))
         if link.attempts == "jump" and unseen:
             raise self._doc.error(
                 (*where, "attempts"), f"got 'jump', expected 'message': {'; '.join(unseen)}"
