@@ -68,6 +68,7 @@ class Centre:
         await self.connectivity.start()
         await self.fabric.start()
         await self.service.start()
+        self.twin.start()
 
     async def close(self) -> None:
         """Let go of work under way."""

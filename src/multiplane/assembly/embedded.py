@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from multiplane.api.operations import ProcessFigures
 from multiplane.assembly import host
 from multiplane.assembly.centre import Centre
+from multiplane.assembly.feeds.settings import ends_at
 from multiplane.assembly.figures import process_figures
 from multiplane.assembly.layout import (
     CENTRE,
@@ -111,6 +112,7 @@ class Embedded:
                 tap=self.centre.tap,
                 pid=os.getpid(),
                 access_log=settings.access_log,
+                feeds=ends_at(settings.feeds, name),
                 pool_room_byte=self._room_byte,
             )
         )
@@ -125,7 +127,7 @@ class Embedded:
             trust = trust_of(ground.pki.authority, ground.pki.kmes[name])
             self.trusts.append(trust)
             urls[name] = await self._sites[name].serve(
-                trust, ports[f"{name}/014"], wall_ns, ground.settings.rate, limits
+                trust, ports[f"{name}/014"], wall_ns, lambda: ground.clock.rate, limits
             )
         return urls
 

@@ -18,6 +18,7 @@ import msgspec
 from multiplane.api.device import QkdDevice
 from multiplane.api.operations import ProcessFigures
 from multiplane.assembly.centre import Centre
+from multiplane.assembly.feeds.settings import ends_at
 from multiplane.assembly.figures import process_figures
 from multiplane.assembly.layout import (
     CENTRE,
@@ -193,6 +194,7 @@ class Spread:
                 log=settings.log,
                 log_level=settings.log_level,
                 access_log=settings.access_log,
+                feeds=ends_at(settings.feeds, name),
             )
 
     def hang_up(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
-from multiplane.api.device import OpticalDevice, SpanAlarm
+from multiplane.api.device import OpticalDevice, SpanAlarm, SpanReading
 from multiplane.api.fabric_connectivity import PathDemand, PathListener, PotentialLink, QuantumPath
 from multiplane.api.service_connectivity import ClassicalListener, ClassicalPath
 from multiplane.api.telemetry import Sample
@@ -178,9 +178,18 @@ class ConnectivityController:
         self.for_fabric.tell_potential(self.potential())
         self.for_service.tell_found()
 
+    def span_reading(self, reading: SpanReading) -> None:
+        """See `api.device.OpticalListener`. Paths in use stay as they are."""
+        span = self._fibres.measured(reading)
+        if span is not None:
+            self._publish(self._light.loss(span, self._timeline.now_ns()))
+            self._lit = lit_spans(self._fibres.spans.values())
+            self.for_fabric.tell_potential(self.potential())
+
     def _publish(self, sample: Sample) -> None:
+        subject = f"{self._caller.domain}.connectivity.telemetry.{sample.subject}.{sample.name}"
         with contextlib.suppress(MultiplaneError):  # telemetry may be lost
-            self._bus.publish(f"{self._caller.domain}.connectivity.telemetry.{sample.subject}.light", sample)
+            self._bus.publish(subject, sample)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -45,6 +45,13 @@ class Fibres:
         self._spans[alarm.span] = changed
         return changed
 
+    def measured(self, reading: SpanReading) -> Span | None:
+        """Note what a span loses now; the span, or None if it is not known."""
+        span = self._spans.get(reading.span)
+        if span is not None:
+            span = self._spans[reading.span] = msgspec.structs.replace(span, loss_db=reading.loss_db)
+        return span
+
     def connect(self, path: QuantumPath, user: str) -> None:
         """Reserve the spans of a path for `user`."""
         self._paths[path.path_id] = path

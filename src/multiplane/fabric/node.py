@@ -114,6 +114,14 @@ class FabricAgent:
         """The accounts of this end of each link."""
         return {link.link: link.pool.ledger() for link in self._links.values()}
 
+    def burn_down(self, link: str, out_byte: int, in_byte: int) -> None:
+        """Keep at most so much of a link's key for each way; the other end must do the same at once.
+
+        For a copy of a network that is to hold what the original holds. Raises: KeyError for no link here.
+        """
+        self._links[link].pool.burn_down(out_byte, in_byte)
+        self._grant(self._links[link])
+
     # FabricNode
 
     async def subscribe(self, caller: Caller, listener: ParcelListener) -> None:
@@ -407,10 +415,12 @@ class FabricAgent:
             rate_bit_per_s=0.0 if status is None else status.rate_bit_per_s,
             qber=0.0 if status is None else status.qber,
             stock_bit=bit_from_byte(link.pool.stock_byte),
+            out_bit=bit_from_byte(link.pool.out_byte),
             discarded_bit=0 if status is None else status.discarded_bit,
             counters=self._relay.counters(link.peer),
             at_ns=self._timeline.now_ns(),
             reason=reason or ("" if status is None else status.reason),
+            source="" if status is None else status.source,
         )
         self._publish("link", report)
 

@@ -175,9 +175,8 @@ def amplitude_damping(state: Matrix, decay_probability: ArrayLike, qubit: int) -
     Holds for: zero temperature.
     Source: Nielsen and Chuang, 8.3.5.
     """
-    fall = np.asarray(decay_probability, dtype=np.float64)[..., None, None]
-    stay = np.diag([1.0, 0.0]) + np.sqrt(1.0 - fall) * np.diag([0.0, 1.0])
-    return channel(state, [stay + 0j, np.sqrt(fall) * np.array([[0, 1], [0, 0]]) + 0j], qubit)
+    fall = np.asarray(decay_probability, dtype=np.float64)
+    return _damped(state, 1.0 - fall, fall, qubit)
 
 
 def dephasing(state: Matrix, flip_probability: ArrayLike, qubit: int) -> Matrix:
@@ -202,7 +201,7 @@ def rest(state: Matrix, qubit: int, elapsed_s: ArrayLike, t1_s: ArrayLike, t2_s:
     Source: 1/T2 = 1/(2 T1) + 1/T_phi.
     """
     elapsed, t1, t2 = (np.asarray(value, dtype=np.float64) for value in (elapsed_s, t1_s, t2_s))
-    damped = amplitude_damping(state, 1.0 - np.exp(-elapsed / t1), qubit)
+    damped = _damped(state, np.exp(-elapsed / t1), -np.expm1(-elapsed / t1), qubit)
     left = np.exp(-elapsed / t2) / np.sqrt(np.exp(-elapsed / t1))
     return dephasing(damped, (1.0 - left) / 2.0, qubit)
 
@@ -311,6 +310,13 @@ def correlations(state: Matrix) -> NDArray[np.float64]:
     Source: definition.
     """
     return np.stack([mean(state, "XX"), -mean(state, "YY"), mean(state, "ZZ")], axis=-1)
+
+
+def _damped(state: Matrix, stay: NDArray[np.float64], fall: NDArray[np.float64], qubit: int) -> Matrix:
+    """Amplitude damping from both probabilities, so that neither is rounded off when it is small."""
+    kept = np.diag([1.0, 0.0]) + np.sqrt(stay)[..., None, None] * np.diag([0.0, 1.0])
+    fallen = np.sqrt(fall)[..., None, None] * np.array([[0.0, 1.0], [0.0, 0.0]])
+    return channel(state, [kept + 0j, fallen + 0j], qubit)
 
 
 def _pauli(place: int, qubits: int) -> Matrix:

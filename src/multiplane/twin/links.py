@@ -3,6 +3,7 @@
     dark --Connected--> provisioning --Elapsed, both ends want key--> calibrating --Elapsed--> up
     up --an end stops--> draining --Elapsed--> dark (still lit: starts again without provisioning)
     any --Disconnected--> dark      any --Failed--> faulted --Connected--> provisioning
+    up --Changed, a flaw--> faulted --Changed, no flaw--> calibrating (while lit and wanted, else dark)
 
 Every wait belongs to a generation; when the life takes another turn the generation rises, and the timer of an
 older one does nothing.
@@ -45,6 +46,12 @@ class Failed(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Changed(msgspec.Struct, frozen=True):
+    """The path or a module is not what it was; `flaw` says why no key can be made now, empty when it can."""
+
+    flaw: str
+
+
 class Wanted(msgspec.Struct, frozen=True):
     """End 0 or 1 asks to make key, or to stop."""
 
@@ -58,7 +65,7 @@ class Elapsed(msgspec.Struct, frozen=True):
     generation: int
 
 
-Event = Connected | Disconnected | Failed | Wanted | Elapsed
+Event = Connected | Disconnected | Failed | Changed | Wanted | Elapsed
 
 
 class Life(msgspec.Struct, frozen=True):
@@ -93,6 +100,8 @@ def step(life: Life, event: Event) -> Step:
             return _turn(msgspec.structs.replace(life, lit=False), LinkState.DARK, reason=reason)
         case Failed(reason):
             return _turn(msgspec.structs.replace(life, lit=False), LinkState.FAULTED, reason=reason)
+        case Changed(flaw):
+            return _changed(msgspec.structs.replace(life, flaw=flaw))
         case Wanted(end, on):
             return _wanted(life, end, on)
         case Elapsed(generation):
@@ -108,6 +117,16 @@ def _wanted(life: Life, end: int, on: bool) -> Step:
         return _turn(life, LinkState.DRAINING, Action.DRAIN)
     if life.state is LinkState.CALIBRATING:
         return _turn(life, LinkState.DARK, reason="stopped")
+    return life, ()
+
+
+def _changed(life: Life) -> Step:
+    if life.flaw and life.state in (LinkState.UP, LinkState.DRAINING):
+        return _turn(life, LinkState.FAULTED, reason=life.flaw)
+    if not life.flaw and life.lit and life.state is LinkState.FAULTED:
+        dark, told = _turn(life, LinkState.DARK, reason="stopped")
+        again, more = _calibrate_if_ready(dark)
+        return again, more or told
     return life, ()
 
 

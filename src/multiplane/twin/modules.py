@@ -14,7 +14,19 @@ from multiplane.kernel.errors import Faulty, Refused
 from multiplane.kernel.names import site_of
 from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Timeline
-from multiplane.twin.links import Action, Connected, Disconnected, Elapsed, Event, Failed, Life, Wanted, step
+from multiplane.physics.tampered_bb84 import CLEAR, Tampering
+from multiplane.twin.links import (
+    Action,
+    Changed,
+    Connected,
+    Disconnected,
+    Elapsed,
+    Event,
+    Failed,
+    Life,
+    Wanted,
+    step,
+)
 from multiplane.twin.production import Production
 from multiplane.twin.profiles import Profile, Yield
 from multiplane.twin.scenario import Span, World
@@ -27,7 +39,20 @@ _NOTHING: Final = Yield(0.0, 0.0)
 class _Link:
     """One link: what it is, where it is in its life, and the production of its epoch."""
 
-    __slots__ = ("epoch", "life", "listeners", "makes", "production", "profile", "span", "stream", "waiting")
+    __slots__ = (
+        "broken",
+        "due_ps",
+        "epoch",
+        "head_start_bit",
+        "life",
+        "listeners",
+        "makes",
+        "production",
+        "profile",
+        "span",
+        "starved",
+        "stream",
+    )
 
     def __init__(self, span: Span, profile: Profile, epoch: int, seed: bytes) -> None:
         self.span = span
@@ -36,9 +61,19 @@ class _Link:
         self.makes = _NOTHING
         self.listeners: list[DeviceListener | None] = [None, None]
         self.epoch = epoch
-        self.waiting = False
+        self.head_start_bit = 0
+        self.due_ps: int | None = None  # of the next block
+        self.broken: dict[str, set[str]] = {}  # sites whose module has failed, and why
+        self.starved = ""  # why the path yields no key, if so
         self.production = Production(profile.block_interval_ps)
         self.stream = Stream(seed, span.id, epoch)
+
+    @property
+    def flaw(self) -> str:
+        """Why no key can be made, empty when it can."""
+        if self.broken:
+            return f"module at {' and '.join(sorted(self.broken))} failed"
+        return self.starved
 
 
 class Modules:
@@ -62,7 +97,7 @@ class Modules:
         held.epoch += 1
         held.stream = Stream(self._seed, link, held.epoch)
         held.production = Production(held.profile.block_interval_ps)
-        held.waiting = False
+        held.due_ps = None
         if held.life.state is LinkState.UP:
             held.production.begin(self._timeline.now_ps(), held.makes.rate_bit_per_s)
         self._tell(held)
@@ -84,15 +119,62 @@ class Modules:
         held.production.grant(now_ps, end, limit_byte)
         self._schedule(held, now_ps)
 
-    def connect(self, link: str, loss_db: float) -> None:
-        """Switch a quantum path of `loss_db` to the link.
+    def head_start(self, link: str, size_bit: int) -> None:
+        """The link begins its next life with `size_bit` of key more, as far as both ends have room.
+
+        Raises: Refused(`device.unknown_link`).
+        """
+        self._link(link).head_start_bit = size_bit
+
+    def connect(self, link: str, loss_db: float, done: Tampering = CLEAR) -> None:
+        """Switch a quantum path of `loss_db`, to whose light `done` is done, to the link.
 
         Raises: Refused(`device.unknown_link`).
         """
         held = self._link(link)
-        held.makes = held.profile.yields(loss_db, held.span.rate_bit_per_s)
-        flaw = "" if held.makes.rate_bit_per_s > 0.0 else f"no secret key at {loss_db:.1f} dB"
-        self._apply(held, Connected(flaw), self._timeline.now_ps())
+        self._measure(held, loss_db, done)
+        self._apply(held, Connected(held.flaw), self._timeline.now_ps())
+
+    def change(self, link: str, loss_db: float, done: Tampering) -> None:
+        """The path of the link is not what it was: key is made at another rate from now on, or no more."""
+        held, now_ps = self._link(link), self._timeline.now_ps()
+        self._measure(held, loss_db, done)
+        if held.production.running and not held.flaw:
+            held.production.change(now_ps, held.makes.rate_bit_per_s)
+            held.due_ps = None
+            self._schedule(held, now_ps)
+            self._tell(held)
+        self._apply(held, Changed(held.flaw), now_ps)
+
+    def break_module(self, link: str, site: str, cause: str) -> None:
+        """The module of the link at `site` fails, for one more cause. Idempotent."""
+        held = self._link(link)
+        held.broken.setdefault(site, set()).add(cause)
+        self._apply(held, Changed(held.flaw), self._timeline.now_ps())
+
+    def repair_module(self, link: str, site: str, cause: str) -> None:
+        """That cause is gone; without another the module works again. Idempotent."""
+        held = self._link(link)
+        held.broken.get(site, set()).discard(cause)
+        if not held.broken.get(site, True):
+            del held.broken[site]
+            self._apply(held, Changed(held.flaw), self._timeline.now_ps())
+
+    def makes(self, link: str) -> Yield:
+        """What the link makes, or made, over its last path. Raises: Refused(`device.unknown_link`)."""
+        return self._link(link).makes
+
+    def broken(self, link: str) -> tuple[str, ...]:
+        """Which modules of the link have failed, as sentences."""
+        return tuple(f"module at {site} failed" for site in sorted(self._link(link).broken))
+
+    @staticmethod
+    def _measure(held: _Link, loss_db: float, done: Tampering) -> None:
+        held.makes = held.profile.yields(loss_db, held.span.rate_bit_per_s, done)
+        held.starved = ""
+        if not held.makes.rate_bit_per_s > 0.0:
+            seen = "" if done == CLEAR else f", error rate {held.makes.qber:.1%}"
+            held.starved = f"no secret key at {loss_db + done.loss_db:.1f} dB{seen}"
 
     def disconnect(self, link: str, reason: str) -> None:
         """Take the quantum path of the link away."""
@@ -157,8 +239,9 @@ class Modules:
                 case Action.DRAIN:
                     self._wait(held, held.production.next_grid_ps(now_ps))
                 case Action.PRODUCE:
-                    held.production.begin(now_ps, held.makes.rate_bit_per_s)
-                    held.waiting = False
+                    held.production.begin(now_ps, held.makes.rate_bit_per_s, held.head_start_bit)
+                    held.head_start_bit = 0
+                    held.due_ps = None
                     self._schedule(held, now_ps)
 
     def _wait(self, held: _Link, due_ps: int) -> None:
@@ -173,17 +256,17 @@ class Modules:
 
     def _schedule(self, held: _Link, now_ps: int) -> None:
         """Make sure that the next block will come, if any can."""
-        if held.waiting or held.life.state is not LinkState.UP:
+        if held.due_ps is not None or held.life.state is not LinkState.UP:
             return
         due_ps = held.production.next_block_ps(now_ps)
         if due_ps is not None:
-            held.waiting = True
+            held.due_ps = due_ps
             self._timeline.at_ps(due_ps, self._block, held, held.production, held.life.generation, due_ps)
 
     def _block(self, held: _Link, production: Production, generation: int, due_ps: int) -> None:
-        if production is not held.production or generation != held.life.generation:
+        if (production, generation, due_ps) != (held.production, held.life.generation, held.due_ps):
             return
-        held.waiting = False
+        held.due_ps = None
         self._deliver(held, due_ps)
         self._schedule(held, due_ps)
 

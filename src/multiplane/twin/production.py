@@ -17,10 +17,12 @@ class Production:
 
     __slots__ = (
         "_accounted_bit",
+        "_carried",
         "_discarded_bit",
         "_grants_byte",
         "_interval_ps",
         "_rate_ubit_per_s",
+        "_since_ps",
         "_start_ps",
         "sent_byte",
     )
@@ -31,6 +33,8 @@ class Production:
         self._grants_byte = [0, 0]
         self._discarded_bit = 0
         self._start_ps = 0
+        self._since_ps = 0
+        self._carried = 0  # made before `_since_ps`, in `_UBIT_PS`ths of a bit
         self._rate_ubit_per_s = 0
         self._accounted_bit = 0
 
@@ -46,11 +50,26 @@ class Production:
         limit_byte = near_byte if near_byte < far_byte else far_byte
         return limit_byte - self.sent_byte if limit_byte > self.sent_byte else 0
 
-    def begin(self, now_ps: int, rate_bit_per_s: float) -> None:
-        """The link is up: make key from now on. Args: rate_bit_per_s > 0 and at most 1e12."""
-        self._start_ps = now_ps
+    def begin(self, now_ps: int, rate_bit_per_s: float, head_start_bit: int = 0) -> None:
+        """The link is up: make key from now on.
+
+        Args: rate_bit_per_s > 0 and at most 1e12; head_start_bit: key that comes on top with the first block.
+        """
+        self._start_ps = self._since_ps = now_ps
         self._rate_ubit_per_s = round(rate_bit_per_s * _MICRO)
-        self._accounted_bit = 0
+        self._carried = 0
+        self._accounted_bit = -head_start_bit
+
+    def change(self, now_ps: int, rate_bit_per_s: float) -> None:
+        """Make key faster or slower from now on; the grid stays, nothing made is lost.
+
+        Args: rate_bit_per_s > 0 and at most 1e12.
+        """
+        self._settle(now_ps)
+        if self.running:
+            self._carried += (now_ps - self._since_ps) * self._rate_ubit_per_s
+            self._since_ps = now_ps
+            self._rate_ubit_per_s = round(rate_bit_per_s * _MICRO)
 
     def end(self, now_ps: int) -> None:
         """Light or demand is gone: the block under way is lost, what is left of whole ones is discarded."""
@@ -86,8 +105,8 @@ class Production:
         wanted_bit = self._accounted_bit + 8
         if self._made_bit(due_ps) >= wanted_bit:
             return due_ps
-        elapsed_ps = -(-wanted_bit * _UBIT_PS // self._rate_ubit_per_s)
-        return self.next_grid_ps(self._start_ps + elapsed_ps - 1)
+        elapsed_ps = -((self._carried - wanted_bit * _UBIT_PS) // self._rate_ubit_per_s)
+        return self.next_grid_ps(self._since_ps + elapsed_ps - 1)
 
     def next_grid_ps(self, now_ps: int) -> int:
         """First point of the grid after now."""
@@ -104,7 +123,9 @@ class Production:
             self.take(self._grid_ps(now_ps))
 
     def _made_bit(self, at_ps: int) -> int:
-        return (at_ps - self._start_ps) * self._rate_ubit_per_s // _UBIT_PS
+        if at_ps < self._since_ps:  # before the last change of rate: whole blocks of then are accounted for
+            return self._accounted_bit
+        return (self._carried + (at_ps - self._since_ps) * self._rate_ubit_per_s) // _UBIT_PS
 
     def _grid_ps(self, now_ps: int) -> int:
         """Last point of the grid that is not after now."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+from collections.abc import Mapping
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
-from multiplane.physics import decoy_bb84
+from multiplane.physics import decoy_bb84, tampered_bb84
+from multiplane.physics.decoy_bb84 import binary_entropy
+from multiplane.physics.tampered_bb84 import CLEAR, Tampering
 
 _PS_PER_S: Final = 1_000_000_000_000
 _PS_PER_MS: Final = 1_000_000_000
@@ -23,6 +25,8 @@ DECOY_SETUP: Final = decoy_bb84.Setup(
 DECOY_MU: Final = 0.5
 DECOY_NU: Final = 0.1
 DECOY_PULSES_PER_S: Final = 1e9
+PULSE_PERIOD_PS: Final = 1_000.0
+"""Between two pulses of every profile."""
 CONSTANT_QBER: Final = 0.02
 
 
@@ -33,25 +37,36 @@ class Yield(NamedTuple):
     qber: float
 
 
+class Yields(Protocol):
+    def __call__(self, loss_db: float, rate_bit_per_s: float, done: Tampering = CLEAR, /) -> Yield:
+        """What a link makes.
+
+        Args: loss_db: of its path, >= 0; rate_bit_per_s: of the scenario, or 0; done: to the light.
+        """
+        ...
+
+
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """A kind of link.
 
     Args:
-        yields: (loss_db, rate_bit_per_s of the scenario or 0) to what the link makes.
+        yields: from loss, rate of the scenario and what is done to the light to what the link makes.
         takes_rate: the scenario must give `rate_bit_per_s`; otherwise it must not.
         max_loss_db: loss from which on there is no key; infinite when the rate does not depend on loss.
         provisioning_ps: from the order to connect a path until light arrives.
         calibration_ps: from both ends asking for key until the link is up.
         block_interval_ps: time between key blocks.
+        deaf: names of `Tampering` that do not reach it.
     """
 
     name: str
-    yields: Callable[[float, float], Yield]
+    yields: Yields
     takes_rate: bool
     max_loss_db: float
     provisioning_ps: int
     calibration_ps: int
     block_interval_ps: int
+    deaf: frozenset[str] = frozenset()
 
 
 def _decoy_rate(loss_db: float) -> float:
@@ -59,12 +74,25 @@ def _decoy_rate(loss_db: float) -> float:
     return DECOY_PULSES_PER_S * per_pulse
 
 
-def _decoy(loss_db: float, _rate_bit_per_s: float) -> Yield:
-    return Yield(max(0.0, _decoy_rate(loss_db)), decoy_bb84.error_rate(DECOY_SETUP, loss_db, DECOY_MU))
+def _decoy(loss_db: float, _rate_bit_per_s: float, done: Tampering = CLEAR, /) -> Yield:
+    if done == CLEAR:
+        qber = decoy_bb84.error_rate(DECOY_SETUP, loss_db, DECOY_MU)
+        return Yield(max(0.0, _decoy_rate(loss_db)), qber)
+    per_pulse = tampered_bb84.secret_bit_per_pulse(DECOY_SETUP, loss_db, DECOY_MU, DECOY_NU, done)
+    signal = tampered_bb84.seen(DECOY_SETUP, loss_db, DECOY_MU, DECOY_MU, done)
+    return Yield(max(0.0, DECOY_PULSES_PER_S * per_pulse), signal.error_rate)
 
 
-def _constant(_loss_db: float, rate_bit_per_s: float) -> Yield:
-    return Yield(rate_bit_per_s, CONSTANT_QBER)
+def _constant(_loss_db: float, rate_bit_per_s: float, done: Tampering = CLEAR, /) -> Yield:
+    """Errors and blinded detectors cost it key in proportion; nothing else that is done reaches it."""
+    qber = tampered_bb84.flipped(CONSTANT_QBER, done.flip_probability)
+    secret_share = (1.0 - 2.0 * binary_entropy(qber)) / (1.0 - 2.0 * binary_entropy(CONSTANT_QBER))
+    rate_bit_per_s *= max(0.0, secret_share) * (1.0 - done.blinded_share / 2.0)
+    return Yield(rate_bit_per_s, qber)
+
+
+def _bare(*_given: object) -> Yield:
+    return Yield(0.0, 0.0)
 
 
 PROFILES: Final[Mapping[str, Profile]] = {
@@ -84,6 +112,16 @@ PROFILES: Final[Mapping[str, Profile]] = {
             yields=_constant,
             takes_rate=True,
             max_loss_db=math.inf,
+            provisioning_ps=500 * _PS_PER_MS,
+            calibration_ps=200 * _PS_PER_MS,
+            block_interval_ps=100 * _PS_PER_MS,
+            deaf=frozenset({"loss_db", "background_probability", "split_share", "leak_mu"}),
+        ),
+        Profile(
+            name="bare-fibre",
+            yields=_bare,
+            takes_rate=False,
+            max_loss_db=0.0,
             provisioning_ps=500 * _PS_PER_MS,
             calibration_ps=200 * _PS_PER_MS,
             block_interval_ps=100 * _PS_PER_MS,

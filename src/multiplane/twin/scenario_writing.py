@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+import msgspec
+
+from multiplane.kernel.duration import duration_text
+from multiplane.twin.happenings import EVERY, Happening, When
+from multiplane.twin.quantum import writing as entangled
 from multiplane.twin.scenario import FORMAT, Site, Span, World
 
 
@@ -28,7 +33,41 @@ def write(world: World, header: Sequence[str] = (), comments: Mapping[str, str] 
         lines += ["", *_above(above, site.name), "[[site]]", *_site(site)]
     for span in world.spans:
         lines += ["", *_above(above, span.id), "[[link]]", *_link(span, default)]
+    lines += entangled.lines(world.entanglement)
+    ends = {span.id: span.sites for span in world.spans}
+    happenings: tuple[tuple[str, tuple[Happening, ...]], ...] = (
+        ("traffic", world.traffic),
+        ("fault", world.faults),
+        ("attacker", world.attackers),
+    )
+    for name, tables in happenings:
+        for table in tables:
+            lines += ["", f"[[{name}]]", *_happening(table, ends)]
     return "\n".join(lines) + "\n"
+
+
+def _happening(table: Happening, ends: Mapping[str, tuple[str, str]]) -> Iterator[str]:
+    """What differs from its default; times as people write them."""
+    for field in msgspec.structs.fields(table):
+        value = getattr(table, field.name)
+        if value == field.default:
+            continue
+        if isinstance(value, When):
+            yield from _happening(value, ends)
+        elif field.name == "links":
+            yield f"link = {_text(EVERY) if len(value) > 1 else _list(ends[value[0]])}"
+        elif field.name == "sites":
+            yield f"site = {_text(EVERY if len(value) > 1 else value[0])}"
+        elif field.name == "at_ns":
+            yield f"at = {_list(duration_text(at_ns) for at_ns in value)}"
+        elif field.name.endswith("_ns"):
+            yield f"{field.name.removesuffix('_ns')} = {_text(duration_text(value))}"
+        else:
+            yield f"{field.name} = {_text(value) if isinstance(value, str) else repr(value)}"
+
+
+def _list(texts: Iterable[str]) -> str:
+    return f"[{', '.join(map(_text, texts))}]"
 
 
 def _site(site: Site) -> Iterator[str]:

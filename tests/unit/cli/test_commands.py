@@ -125,6 +125,29 @@ def test_messages_come_in_order_after_a_number(running: Any, multiplane: Run) ->
     assert lines[0].strip() == "2 00:00:02.000000 urn:qkd:lab:a:kme -> fabric_control.place a--b: ok"
 
 
+def test_edits_of_the_world_reach_it_and_are_said(running: Any, multiplane: Run) -> None:
+    commands = {
+        ("link", "set", "B", "a", "--loss-db", "9.5"): (("set_loss", ("a", "b"), 9.5), "a--b loses 9.5 dB"),
+        ("link", "set", "a", "b", "--flip-probability", "0.02"): (
+            ("set_error", ("a", "b"), 0.02),
+            "a--b flips a bit with probability 0.02 beside its usual errors",
+        ),
+        ("link", "fail", "a", "b", "--at", "A"): (
+            ("fail_device", ("a", "b"), "a"),
+            "the module of a--b at a has failed",
+        ),
+        ("link", "repair", "a", "b", "--at", "a"): (
+            ("repair_device", ("a", "b"), "a"),
+            "the module of a--b at a works",
+        ),
+        ("site", "lose", "B"): (("lose_site", "b"), "b is lost"),
+        ("site", "return", "b"): (("return_site", "b"), "b is back"),
+    }
+    for arguments, (edit, said) in commands.items():
+        result = multiplane(*arguments)
+        assert (result.exit_code, result.output.strip(), running.edits[-1]) == (0, said, edit)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "word"),
     [
@@ -133,6 +156,10 @@ def test_messages_come_in_order_after_a_number(running: Any, multiplane: Run) ->
         (("link", "cut", "a", "A"), 2, "different names"),
         (("link", "cut", "a", "%%"), 2, "at least one ASCII letter"),
         (("link", "cut", "a"), 2, "Missing argument"),
+        (("link", "set", "a", "b"), 2, "expected --loss-db or --flip-probability"),
+        (("link", "set", "a", "b", "--loss-db", "much"), 2, "--loss-db"),
+        (("link", "fail", "a", "b"), 2, "Missing option '--at'"),
+        (("site", "lose", "%%"), 2, "at least one ASCII letter"),
         (("status", "--state", "/nowhere"), 1, "no network runs on /nowhere"),
         (("stauts",), 2, "No such command 'stauts'"),
         (("messages", "--after", "-1"), 2, "--after"),

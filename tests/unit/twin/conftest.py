@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from multiplane.api.device import KeyBlock, LinkState, LinkStatus, SpanAlarm
+from multiplane.api.device import KeyBlock, LinkState, LinkStatus, SpanAlarm, SpanReading
 from multiplane.kernel.names import element_urn
 from multiplane.kernel.nouns import Caller, ends
 from multiplane.twin.engine import Twin
@@ -139,6 +139,9 @@ class Rig:
 
     def span_alarm(self, alarm: SpanAlarm) -> None:
         self.alarms.append((self.now_s, alarm))
+
+    def span_reading(self, reading: SpanReading) -> None:
+        self.readings = tuple(reading if one.span == reading.span else one for one in self.readings)
 
     @property
     def now_s(self) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Final
 
 import msgspec
@@ -28,45 +27,56 @@ class Lane:
     so a pad never spans one: it is the first run of positions in a row that is long enough.
     """
 
-    __slots__ = ("_pieces", "cursor", "stock_byte")
+    __slots__ = ("_runs", "cursor", "stock_byte")
 
     def __init__(self) -> None:
-        self._pieces: deque[tuple[int, bytes]] = deque()
+        self._runs: list[tuple[int, bytearray]] = []  # each with the position of its first byte, gaps between
         self.cursor = 0
         self.stock_byte = 0
 
     def push(self, position: int, key: bytes) -> None:
         """Add key that begins at `position`, which no earlier key reaches."""
-        if key:
-            self._pieces.append((position, key))
-            self.stock_byte += len(key)
+        if not key:
+            return
+        self.stock_byte += len(key)
+        if self._runs:
+            start, held = self._runs[-1]
+            if start + len(held) == position:
+                held += key
+                return
+        self._runs.append((position, bytearray(key)))
 
     def read(self, position: int, size_byte: int) -> tuple[int, bytes] | None:
         """Where the first `size_byte` bytes in a row from `position` on begin, and they; None if too few."""
-        parts: list[bytes] = []
-        begin = end = -1
-        for start, key in self._pieces:
-            if start + len(key) <= position:
-                continue
-            first = max(position - start, 0)
-            if start + first != end:  # a gap, or the first piece: a run begins here
-                parts, begin = [], start + first
-            parts.append(key[first : first + size_byte - sum(map(len, parts))])
-            end = start + len(key)
-            if sum(map(len, parts)) == size_byte:
-                return begin, b"".join(parts)
+        for start, held in self._runs:
+            begin = max(start, position)
+            if start + len(held) - begin >= size_byte:
+                return begin, bytes(held[begin - start : begin - start + size_byte])
         return None
+
+    def before_last(self, size_byte: int) -> int:
+        """The position behind which `size_byte` bytes are held, or all if there are fewer."""
+        left = self.stock_byte - size_byte
+        for start, key in self._pieces:
+            held_from = max(start, self.cursor)
+            held_byte = start + len(key) - held_from
+            if left <= held_byte:
+                return held_from + max(0, left)
+            left -= held_byte
+        return self.cursor
 
     def free(self, until: int) -> int:
         """Forget all before `until`; the number of bytes that were held there."""
         freed = 0
-        while self._pieces:
-            start, key = self._pieces[0]
-            held_from, held_to = max(start, self.cursor), min(start + len(key), until)
-            freed += max(0, held_to - held_from)
-            if start + len(key) > until:
-                break
-            self._pieces.popleft()
+        while self._runs and (start := self._runs[0][0]) < until:
+            held = self._runs[0][1]
+            if start + len(held) > until:
+                freed += until - start
+                del held[: until - start]
+                self._runs[0] = (until, held)
+            else:
+                freed += len(held)
+                del self._runs[0]
         self.cursor = max(self.cursor, until)
         self.stock_byte -= freed
         return freed
@@ -141,6 +151,17 @@ class LinkPool:
         """Key held for both directions, bytes."""
         return self._out.stock_byte + self._in.stock_byte
 
+    @property
+    def out_byte(self) -> int:
+        """Key held for what this end sends, bytes."""
+        return self._out.stock_byte
+
+    def burn_down(self, out_byte: int, in_byte: int) -> None:
+        """Burn the oldest key of each lane until no more than so much is left."""
+        for lane, keep_byte in ((self._out, out_byte), (self._in, in_byte)):
+            if lane.stock_byte > keep_byte:
+                self.burnt_byte += lane.free(lane.before_last(keep_byte))
+
     def ledger(self) -> LinkLedger:
         """The accounts of this end, in bits."""
         return LinkLedger(
@@ -175,9 +196,16 @@ class LinkPool:
             return None
         begin = block.offset_byte
         self._received = begin + size
+        if self._rules.only_pads(begin, self._received):
+            self._share_out(begin, block.key)
+            return None
+        return self._set_aside(begin, block.key)
+
+    def _set_aside(self, begin: int, whole: bytes) -> bytes | None:
+        """Take what is for authentication out of a block, the rest is for pads; the reserve when complete."""
         completed = False
-        for piece in pieces(self._rules, begin, self._received):
-            key = block.key[piece.begin - begin : piece.end - begin]
+        for piece in pieces(self._rules, begin, begin + len(whole)):
+            key = whole[piece.begin - begin : piece.end - begin]
             if piece.use is Use.PAD:
                 self._share_out(piece.begin, key)
                 continue
@@ -191,12 +219,17 @@ class LinkPool:
         """Half of the key to each lane; what has no room is burnt."""
         up, down = (offset_byte + 1) // 2, offset_byte // 2  # whatever the sizes: no byte between
         half = (offset_byte + len(key) + 1) // 2 - up
-        lanes = (self._out, self._in) if self._leads else (self._in, self._out)
-        before = self.stock_byte
-        for lane, at, part in zip(lanes, (up, down), (key[:half], key[half:]), strict=True):
-            most = self._out_room_byte if lane is self._out else self._room_byte - self._out_room_byte
-            lane.push(at, part[: max(0, most - lane.stock_byte)])
-        self.burnt_byte += len(key) - (self.stock_byte - before)
+        out, inward = self._out, self._in
+        out_room = self._out_room_byte - out.stock_byte
+        in_room = self._room_byte - self._out_room_byte - inward.stock_byte
+        if self._leads:
+            first, first_room, second, second_room = out, out_room, inward, in_room
+        else:
+            first, first_room, second, second_room = inward, in_room, out, out_room
+        first_byte, second_byte = min(half, max(0, first_room)), min(len(key) - half, max(0, second_room))
+        first.push(up, key[:first_byte])
+        second.push(down, key[half : half + second_byte])
+        self.burnt_byte += len(key) - first_byte - second_byte
 
     def grant(self) -> int | None:
         """The absolute window to grant to the device now; None while less than a step was freed.

@@ -54,9 +54,9 @@ def measure(qubit: Qubit, basis: str, now_ps: int, chance: Chance) -> int:
     return bit ^ chance.chance(flip_probability) if flip_probability else bit
 
 
-def _draw(mean: float, chance: Chance) -> int:
-    """0 with probability (1 + mean) / 2."""
-    return 0 if chance.chance((1.0 + mean) / 2.0) else 1
+def _draw(mean_value: float, chance: Chance) -> int:
+    """0 with probability (1 + mean_value) / 2."""
+    return 0 if chance.chance((1.0 + mean_value) / 2.0) else 1
 
 
 def _measure_half(pair: Pair, half: Qubit, basis: str, now_ps: int, chance: Chance) -> int:

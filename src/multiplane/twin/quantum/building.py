@@ -65,6 +65,7 @@ def link_facts(words: Entangled, success_probability: float) -> LinkFacts:
         herald_ps=(half_ps, half_ps),
         reset_ps=max(0, wanted_ps - cycle_ps),
         memories=words.memories,
+        dead_ps=round(words.dead_ns * 1000),
     )
 
 

@@ -51,6 +51,7 @@ class Entangled(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         memories: at each end, >= 1; memory: names of the kinds at the two ends; empty = ideal.
         handshake: name of the link protocol; attempts: `jump` (one draw per pair) or `message` (each one).
         attempts_per_s: how often the hardware can try at most, > 0; 0 = as often as light allows.
+        dead_ns: how long the detectors see nothing after a herald, >= 0.
     """
 
     id: str
@@ -64,6 +65,7 @@ class Entangled(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     handshake: str = "grant"
     attempts: str = "jump"
     attempts_per_s: float = 0.0
+    dead_ns: float = 0.0
 
 
 class Entanglement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
