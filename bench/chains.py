@@ -80,7 +80,7 @@ class Chains:
         for number, path in enumerate(paths):
             Chain(self.quantum, timeline, f"chain {number}", path, self._delivered).start()
 
-    def _delivered(self, _fidelity: float) -> None:
+    def _delivered(self, _site: str, _handle: int) -> None:
         self.delivered += 1
 
     def made(self) -> int:
@@ -208,7 +208,7 @@ def sequence_ms(hops: int) -> float:
     folder = backends_folder(os.environ)
     if not interpreter(named("sequence"), folder).exists():
         return 0.0
-    windows, window_s = 20, {2: 0.03, 4: 0.04, 8: 0.03}[hops]
+    windows, window_s = 10, {2: 0.02, 4: 0.03, 8: 0.03}[hops]
     job = ChainJob(hops=hops, length_km=20.0, warm_s=0.05, windows=windows, window_s=window_s)
 
     async def ask() -> AnyOutcome:
@@ -250,7 +250,7 @@ def _hours(sessions: Sequence[int]) -> list[Row]:
 
 def bench(span_s: float, hours: Sequence[int]) -> list[Row]:
     """All figures; with `hours` only the simulated hours of so many chains."""
-    rows = _hours(hours) if hours else [*_saturated(4000), _cold(), *_many(span_s)]
+    rows = _hours(hours) if hours else [*_saturated(2000), _cold(), *_many(span_s)]
     show(rows)
     save("chains-hours" if hours else "chains", rows, {"span_s": span_s})
     return rows

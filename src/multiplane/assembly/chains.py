@@ -18,6 +18,7 @@ from multiplane.kernel.names import link_id
 from multiplane.runtime.clocks import PS_PER_S, JumpClock, run_virtual
 from multiplane.runtime.dispatcher import Dispatcher
 from multiplane.twin.chains import Chain
+from multiplane.twin.oracle import Oracle
 from multiplane.twin.quantum.devices import Entangled, Entanglement, MemoryKind
 from multiplane.twin.quantum.engine import Quantum
 
@@ -68,30 +69,6 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     events: int
 
 
-def run_point(
-    hops: int,
-    km: float,
-    *,
-    t2_s: float = 0.05,
-    detector_efficiency: float = 1.0,
-    swap_success: float = 1.0,
-    seed: int = 1,
-    pairs: int = 10_000,
-    memories: int = 4,
-    attempts: str = "jump",
-) -> Result:
-    """A chain of equal links under `request-poll`; arguments as of `Point`."""
-    point = Point(
-        lengths_km=(km,) * hops,
-        t2_s=t2_s,
-        detector_efficiency=detector_efficiency,
-        swap_success_probability=swap_success,
-        memories=memories,
-        attempts=attempts,
-    )
-    return run_chain(point, seed, pairs)
-
-
 def run_chain(point: Point, seed: int, pairs: int) -> Result:
     """Run one chain until `pairs` are delivered after it has warmed up; at least 20."""
 
@@ -121,7 +98,11 @@ def start_chain(point: Point, timeline: Dispatcher, seed: int, delivered: Callab
     """The engine of one chain, which makes pairs from now on; `delivered` is told the fidelity of each."""
     sites = [f"n{index:03d}" for index in range(len(point.lengths_km) + 1)]
     quantum = Quantum(chain_words(point, sites), "chain", timeline, seed_bytes(seed), 1)
-    Chain(quantum, timeline, "chain", sites, delivered).start()
+    oracle = Oracle(quantum)
+    chain = Chain(
+        quantum, timeline, "chain", sites, lambda site, handle: delivered(oracle.fidelity(site, handle))
+    )
+    chain.start()
     return quantum
 
 

@@ -53,8 +53,8 @@ def deliveries(world: Entanglement, pairs: int) -> tuple[list[tuple[int, float]]
         timeline, done = Dispatcher(clock), asyncio.Event()
         found: list[tuple[int, float]] = []
 
-        def delivered(fidelity: float) -> None:
-            found.append((clock.now_ps(), fidelity))
+        def delivered(site: str, handle: int) -> None:
+            found.append((clock.now_ps(), Oracle(quantum).fidelity(site, handle)))
             if len(found) >= pairs:
                 done.set()
 
