@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final
 
 from multiplane.api.north import KeyRequest
@@ -23,6 +24,7 @@ from multiplane.twin.scenario import World
 LEAST_USE_BIT_PER_S: Final = 1.0
 """Measured use below it is no demand."""
 _LOOK_S: Final = 1.0
+_OPENING_TRIES: Final = 5
 
 
 class WhatIf(Noun, frozen=True, kw_only=True):
@@ -138,10 +140,9 @@ def issue_in(study: Study) -> Issue:
 
 async def _ahead(study: Study, moment: Moment, question: WhatIf, demands: Iterable[Demand]) -> Forecast:
     issue = issue_in(study)
-    for stock in moment.stocks:
-        surplus = surplus_bit(stock) // KEY_BIT
-        if surplus:
-            await _give_out(issue, stock.owner, stock.peer, surplus)
+    await asyncio.gather(
+        *(_give_out(issue, stock.owner, stock.peer, surplus_bit(stock) // KEY_BIT) for stock in moment.stocks)
+    )
     for link in _gone(study.world, question):
         await study.scenario.cut(study.centre.caller, link)
     before = _stocks(study)
@@ -177,11 +178,11 @@ def _seed(question: WhatIf) -> int | None:
 
 
 async def _give_out(issue: Issue, owner: str, peer: str, number: int) -> None:
-    """Give out what the blocks hold beyond the stock; a stock that does not open is left as it is."""
-    try:
-        await issue(owner, peer, number)
-    except Busy:
-        return
+    """Give out what the blocks hold beyond the stock, which opens its unit; one that cannot is left as it is."""
+    for _ in range(_OPENING_TRIES):
+        with suppress(Busy):
+            await issue(owner, peer, max(1, number))
+            return
 
 
 def _gone(world: World, question: WhatIf) -> list[Ends]:

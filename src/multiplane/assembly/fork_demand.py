@@ -6,6 +6,7 @@ one that was granted. A demand that was never granted anything is not dry: its w
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -15,10 +16,11 @@ import msgspec
 from multiplane.kernel.errors import Busy
 from multiplane.kernel.nouns import Noun
 from multiplane.kernel.ports import Clock
-from multiplane.kernel.quantity import ns_from_s
+from multiplane.kernel.quantity import PS_PER_NS, ns_from_s
 
 KEY_BIT: Final = 256
 MOST_KEYS: Final = 128
+MOST_OPEN: Final = 128
 ASK_EVERY_S: Final = 0.25
 DRY_CODES: Final = frozenset({"key.dry", "key.cold", "key.route_lost"})
 
@@ -48,25 +50,33 @@ async def draw(
 ) -> None:
     """Ask for key at the rate of a demand until cancelled; note in `drawn` what came of it.
 
-    One request at a time, of as many keys as are needed in a quarter of a second (1 to 128). What became due
-    while one waited for its answer is not asked for later.
+    Each request is for as many keys as are needed in a quarter of a second (1 to 128). None waits for the
+    answer to another, but no more than 128 are open: those that would be are not made.
 
     Args: chance: draws the times between requests from an exponential distribution; None = all are equal.
     """
     number = max(1, min(round(demand.rate_bit_per_s * ASK_EVERY_S / KEY_BIT), MOST_KEYS))
     mean_s = number * KEY_BIT / demand.rate_bit_per_s
     begun_ns = due_ns = clock.now_ns()
-    while True:
-        due_ns += ns_from_s(mean_s if chance is None else chance.expovariate(1.0 / mean_s))
-        if due_ns < clock.now_ns():
-            continue
-        await clock.sleep_until_ps((due_ns - clock.epoch_ns) * 1000)
-        asked_ns = clock.now_ns()
-        try:
-            await issue(demand.owner, demand.peer, number)
-        except Busy as error:
-            drawn.refused, drawn.code = drawn.refused + 1, error.code
-            if drawn.dry_ns is None and drawn.served_bit and error.code in DRY_CODES:
-                drawn.dry_ns = asked_ns - begun_ns
-        else:
-            drawn.served_bit += number * KEY_BIT
+    async with asyncio.TaskGroup() as opened:
+        waiting: set[asyncio.Task[None]] = set()
+        while True:
+            due_ns += ns_from_s(mean_s if chance is None else chance.expovariate(1.0 / mean_s))
+            await clock.sleep_until_ps((due_ns - clock.epoch_ns) * PS_PER_NS)
+            if len(waiting) < MOST_OPEN:
+                after_ns = clock.now_ns() - begun_ns
+                task = opened.create_task(_ask(issue, demand, number, drawn, after_ns))
+                waiting.add(task)
+                task.add_done_callback(waiting.discard)
+
+
+async def _ask(issue: Issue, demand: Demand, number: int, drawn: Drawn, after_ns: int) -> None:
+    """One request, made `after_ns` after the demand began."""
+    try:
+        await issue(demand.owner, demand.peer, number)
+    except Busy as error:
+        drawn.refused, drawn.code = drawn.refused + 1, error.code
+        if drawn.dry_ns is None and drawn.served_bit and error.code in DRY_CODES:
+            drawn.dry_ns = after_ns
+    else:
+        drawn.served_bit += number * KEY_BIT

@@ -7,11 +7,9 @@ stock of keys between two sites. Nothing of it is secret: the study makes key of
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from contextlib import suppress
 from typing import Final
-
-import msgspec
 
 from multiplane.api.device import LinkState
 from multiplane.api.operator import LinkReport, NetworkReport
@@ -22,6 +20,7 @@ from multiplane.kernel.nouns import Noun, ends
 from multiplane.kernel.ports import Change
 from multiplane.kernel.quantity import BIT_PER_BYTE
 from multiplane.service.kme.ports import sealer_of
+from multiplane.service.planes import PairPhase
 from multiplane.service.resource.blocks import BLOCK_BIT, BLOCK_BYTE
 from multiplane.service.resource.inbound import InboundPool
 from multiplane.service.resource.outbound import OutboundPool
@@ -29,7 +28,7 @@ from multiplane.twin.calibration import LinkTwin, Reading, calibrated
 from multiplane.twin.scenario import World, parse
 
 LONGEST_START_S: Final = 60
-_LOOK_S: Final = 0.1
+_LOOK_S: Final = 1.0
 _SECRET_BYTE: Final = 32
 _EPOCH: Final = 1
 
@@ -92,7 +91,8 @@ def world_of(moment: Moment) -> World:
         reading = Reading(at_ns=moment.at_ns, rate_bit_per_s=link.rate_bit_per_s, qber=link.qber)
         if not link.source:  # fed by another network: what it shows says nothing of its loss
             twins[link_id(link.a, link.b)].note(reading)
-    return msgspec.structs.replace(calibrated(world, twins), traffic=(), faults=(), attackers=())
+    spans = calibrated(world, twins).spans
+    return World(name=world.name, domain=world.domain, sites=world.sites, spans=spans)
 
 
 async def begin(study: Study, moment: Moment) -> None:
@@ -104,10 +104,7 @@ async def begin(study: Study, moment: Moment) -> None:
     for link in moment.links:
         if link.state == LinkState.FAULTED.value:
             await study.scenario.cut(study.centre.caller, ends(link.a, link.b))
-    for stock in moment.stocks:
-        with suppress(MultiplaneError):  # as in the original: it is tried again
-            await study.centre.control.open_pair(study.sites[stock.owner].caller, stock.peer)
-    await _links_up(study, [link_id(link.a, link.b) for link in up])
+    await _ready(study, {link_id(link.a, link.b) for link in up}, moment.stocks)
     for link in up:
         _level(study, link)
     for stock in moment.stocks:
@@ -119,20 +116,24 @@ async def begin(study: Study, moment: Moment) -> None:
         near.wake()
 
 
-async def _links_up(study: Study, links: Sequence[str]) -> None:
-    """Wait until these links are up and their first block has come, or for so long as nothing takes."""
-    missing = set(links)
-    for _ in range(round(LONGEST_START_S / _LOOK_S)):
-        now_up = {
-            link_id(link.a, link.b)
-            for link in study.centre.fabric.links()
-            if link.state == LinkState.UP.value
-        }
-        await asyncio.sleep(_LOOK_S)
-        missing -= now_up
-        if not missing:
-            await asyncio.sleep(_LOOK_S)
+async def _ready(study: Study, links: Set[str], stocks: Sequence[StockNow]) -> None:
+    """Wait until these links are up and all pairs can be carried between, or for as long as that may take."""
+    await asyncio.gather(*(_opened(study, stock) for stock in stocks))
+    for _ in range(LONGEST_START_S):
+        reports = study.centre.fabric.links()
+        if links <= {link_id(link.a, link.b) for link in reports if link.state == LinkState.UP.value}:
             return
+        await asyncio.sleep(_LOOK_S)
+
+
+async def _opened(study: Study, stock: StockNow) -> None:
+    """Open the pair of a stock, without beginning the stock; one that cannot be opened stays as it is."""
+    for _ in range(LONGEST_START_S):
+        with suppress(MultiplaneError):
+            state = await study.centre.control.open_pair(study.sites[stock.owner].caller, stock.peer)
+            if state.phase is not PairPhase.OPENING:
+                return
+        await asyncio.sleep(_LOOK_S)
 
 
 def _level(study: Study, link: LinkReport) -> None:
@@ -148,9 +149,8 @@ def _level(study: Study, link: LinkReport) -> None:
 
 
 async def _place(study: Study, stock: StockNow) -> None:
-    """Put whole blocks in both stores, as the two key managers would have: the near side's has `known`."""
-    sides: list[tuple[str, list[Change]]] = []
-    domain, count = study.world.domain, -(-stock.stock_bit // BLOCK_BIT)
+    """Put whole blocks in both stores, in the form in which the two key managers keep them."""
+    domain, count = study.world.domain, stock.stock_bit // BLOCK_BIT + 1
     owner, peer = study.sites[stock.owner].parts, study.sites[stock.peer].parts
     secret = owner.entropy.take(_SECRET_BYTE)
     near_urn, far_urn = element_urn(domain, stock.owner), element_urn(domain, stock.peer)
@@ -166,11 +166,10 @@ async def _place(study: Study, stock: StockNow) -> None:
         sequence = near.send(block, study.clock.now_ns())
         near_rows += near.stored(sequence)
         far_rows += far.accept(sequence, block) or ()
-    sides = [(far_urn, far_rows), (near_urn, near_rows)]
-    for urn, rows in sides:
-        await study.store.commit(urn, rows)
+    await study.store.commit(far_urn, far_rows)
+    await study.store.commit(near_urn, near_rows)
 
 
 def surplus_bit(stock: StockNow) -> int:
-    """What the last of the whole blocks holds beyond the stock: to be given out at the beginning."""
-    return -stock.stock_bit % BLOCK_BIT
+    """What the last of the blocks placed holds beyond the stock, > 0: to be given out at the beginning."""
+    return BLOCK_BIT - stock.stock_bit % BLOCK_BIT

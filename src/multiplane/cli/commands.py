@@ -46,13 +46,17 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "key": Entry("keys", "Keys over ETSI GS QKD 014, with mutual TLS, as applications get them."),
     "link": Entry("links", "Cut, splice, change or break a link of the world: the network must cope."),
     "site": Entry("links", "Lose a site of the world and get it back."),
-    "twin": Entry("twin", "The twin under the network: its pace."),
+    "twin": Entry("twin", "The twin: its pace, following a network, what if."),
     "pki": Entry("pki", "Certificates of the development PKI in the state directory."),
     "doctor": Entry(
         "upkeep",
         "Look at everything a network stands on, and say what to do about what is wrong. Changes nothing.",
     ),
     "state": Entry("upkeep", "Back a state directory up, and restore it without issuing any key again."),
+    "sim": Entry(
+        "sim",
+        "Run the whole network as fast as it can compute, once for each seed, and gather what came of it.",
+    ),
     "backends": Entry("backends", "Other simulators beside the twin's own engine: references and backends."),
     "crossvalidate": Entry(
         "backends", "Hold chains of entangled links against SeQUeNCe at twelve points; say where they differ."
