@@ -1,4 +1,4 @@
-"""Links that a backend answers ahead: born when due, late ones counted, faults survived, memories returned."""
+"""Links that a backend answers ahead: born when due, late ones counted, faults survived."""
 
 from __future__ import annotations
 
