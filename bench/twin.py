@@ -1,4 +1,4 @@
-"""The paced twin, engine and agents in one process: how much of a core it takes, and how late it is.
+"""The paced twin, engine and agents in one process: what it takes and how late it is.
 
 Bars are those of DESIGN for 10,000 nodes, 20,000 links, 20,000 blocks/s to both ends and 2,000 relays/s over
 4 hops; the smaller networks are held to the same. Lateness is told on the wall and on the process's own clock
@@ -28,11 +28,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from multiplane.runtime.clocks import PacedClock
-from multiplane.runtime.dispatcher import Dispatcher
-
 from bench.report import RESULTS, Row, save, show
 from bench.twin_network import Network, generated, routes, world
+from multiplane.runtime.clocks import PacedClock
+from multiplane.runtime.dispatcher import Dispatcher
 
 SHARE_BARS: Final = (0.7, 0.4)
 LATE_BARS_MS: Final = (5.0, 2.0, 1.2)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from multiplane.api.scenario import Position, WorldLink
 from multiplane.kernel.errors import Refused
 from multiplane.kernel.names import link_id
 from multiplane.kernel.nouns import Caller, Ends
 from multiplane.kernel.ports import Timeline
-from multiplane.twin.modules import Modules
+from multiplane.twin.modules import Modules, own_phase
 from multiplane.twin.optics import Optics
 from multiplane.twin.profiles import PROFILES, Profile
 from multiplane.twin.scenario import Site, World
@@ -23,6 +23,7 @@ class Twin:
         seed: 32 bytes; secret when the keys are to be secret.
         boot_epoch: >= 0, durable and higher at each start with the same seed: no key ever comes twice.
         profiles: known kinds of link.
+        phase: of a link's blocks, so that links that come up together do not beat together.
     """
 
     def __init__(
@@ -32,9 +33,11 @@ class Twin:
         seed: bytes,
         boot_epoch: int,
         profiles: Mapping[str, Profile] = PROFILES,
+        *,
+        phase: Callable[[str], float] = own_phase,
     ) -> None:
         self.world = world
-        self.qkd = Modules(world, timeline, seed, boot_epoch, profiles)
+        self.qkd = Modules(world, timeline, seed, boot_epoch, profiles, phase=phase)
         self.optical = Optics(world, timeline, self.qkd)
         self.scenario = WorldControl(world, self.qkd, self.optical)
 

@@ -6,8 +6,9 @@ nothing. What both ends are told goes through the timeline, so that no agent is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
+from zlib import crc32
 
 from multiplane.api.device import DeviceListener, KeyBlock, LinkState, LinkStatus
 from multiplane.kernel.errors import Faulty, Refused
@@ -24,12 +25,28 @@ EPOCHS_PER_BOOT: Final = 1 << 20
 _NOTHING: Final = Yield(0.0, 0.0)
 
 
+def own_phase(link: str) -> float:
+    """Share of an interval by which a link's blocks come later than the moment it came up; in [0, 1)."""
+    return crc32(link.encode()) / 2**32
+
+
 class _Link:
     """One link: what it is, where it is in its life, and the production of its epoch."""
 
-    __slots__ = ("epoch", "life", "listeners", "makes", "production", "profile", "span", "stream", "waiting")
+    __slots__ = (
+        "epoch",
+        "life",
+        "listeners",
+        "makes",
+        "phase_ps",
+        "production",
+        "profile",
+        "span",
+        "stream",
+        "waiting",
+    )
 
-    def __init__(self, span: Span, profile: Profile, epoch: int, seed: bytes) -> None:
+    def __init__(self, span: Span, profile: Profile, epoch: int, stream: Stream, phase_share: float) -> None:
         self.span = span
         self.profile = profile
         self.life = Life()
@@ -37,22 +54,37 @@ class _Link:
         self.listeners: list[DeviceListener | None] = [None, None]
         self.epoch = epoch
         self.waiting = False
-        self.production = Production(profile.block_interval_ps)
-        self.stream = Stream(seed, span.id, epoch)
+        self.phase_ps = int(phase_share * profile.block_interval_ps)
+        self.production = self.new_production()
+        self.stream = stream
+
+    def new_production(self) -> Production:
+        """That of a new epoch."""
+        return Production(self.profile.block_interval_ps, self.phase_ps)
 
 
 class Modules:
     """All modules of a world; implements `api.device.QkdDevice` for callers at its sites."""
 
     def __init__(
-        self, world: World, timeline: Timeline, seed: bytes, boot_epoch: int, profiles: Mapping[str, Profile]
+        self,
+        world: World,
+        timeline: Timeline,
+        seed: bytes,
+        boot_epoch: int,
+        profiles: Mapping[str, Profile],
+        *,
+        phase: Callable[[str], float] = own_phase,
     ) -> None:
         self._domain = world.domain
         self._timeline = timeline
         self._seed = seed
         self._last_epoch = (boot_epoch + 1) * EPOCHS_PER_BOOT - 1
         first = boot_epoch * EPOCHS_PER_BOOT
-        self._links = {span.id: _Link(span, profiles[span.profile], first, seed) for span in world.spans}
+        self._links = {
+            span.id: _Link(span, profiles[span.profile], first, Stream(seed, span.id, first), phase(span.id))
+            for span in world.spans
+        }
 
     async def attach(self, caller: Caller, link: str, listener: DeviceListener) -> LinkStatus:
         held, end = self._at(caller, link)
@@ -61,7 +93,7 @@ class Modules:
         held.listeners[end] = listener
         held.epoch += 1
         held.stream = Stream(self._seed, link, held.epoch)
-        held.production = Production(held.profile.block_interval_ps)
+        held.production = held.new_production()
         held.waiting = False
         if held.life.state is LinkState.UP:
             held.production.begin(self._timeline.now_ps(), held.makes.rate_bit_per_s)
