@@ -2,7 +2,7 @@
 
 Bars are those of DESIGN for 10,000 nodes, 20,000 links, 20,000 blocks/s to both ends and 2,000 relays/s over
 4 hops; the smaller networks are held to the same. Lateness is told on the wall and on the process's own clock
-(CPU time + requested sleeps, see docs/operations/pace.md) beside a bare loop that only spins: its share of the
+(CPU time + requested sleeps, docs/operations/pace.md) beside a bare loop that only spins: its share of the
 wall and its longest stall say what the machine took away meanwhile.
 
 Left out: the controllers, which speak only when links change, key managers, stores and the reserve.

@@ -249,4 +249,4 @@ def test_links_that_come_up_together_do_not_beat_together() -> None:
     assert early.next_block_ps(5_000) == 6_000
     assert late.next_block_ps(5_000) == 5_250
     assert (late.take(5_250), late.next_block_ps(5_250), late.take(6_250)) == (250, 6_250, 1_000)
-    assert late.next_block_ps(6_249) == 6_250
+    assert late.next_block_ps(6_250) == 7_250
