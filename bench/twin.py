@@ -38,6 +38,7 @@ from bench.twin_network import Network, generated, routes, world
 from multiplane.runtime.clocks import PS_PER_S, PacedClock
 from multiplane.runtime.dispatcher import Dispatcher
 from multiplane.runtime.lateness import LatePolicy
+from multiplane.twin.scenario import World
 
 SHARE_BARS: Final = (0.7, 0.4)
 LATE_BARS_MS: Final = (5.0, 2.0, 1.2)
@@ -97,14 +98,27 @@ def topology(name: str) -> tuple[list[str], list[tuple[str, str]]]:
     return names, sorted(edges)
 
 
+def scene_of(chosen: argparse.Namespace) -> World:
+    """The world that was asked for."""
+    if chosen.map:
+        names, edges = topology(chosen.map)
+        return world(chosen.map, names, edges, chosen.block_byte)
+    return generated(chosen.nodes, chosen.links, chosen.block_byte)
+
+
+def settle(how: str) -> None:
+    """What the collector does from now on: what is there stays."""
+    if how != "default":
+        gc.collect()
+        gc.freeze()
+    if how == "off":
+        gc.disable()
+
+
 async def measure(chosen: argparse.Namespace) -> dict[str, Any]:
     """One network: build it, let it run, tell what it took."""
     base_mb = rss_mb()
-    if chosen.map:
-        names, edges = topology(chosen.map)
-        scene = world(chosen.map, names, edges, chosen.block_byte)
-    else:
-        scene = generated(chosen.nodes, chosen.links, chosen.block_byte)
+    scene = scene_of(chosen)
     found_routes = routes(scene, max(1, min(4000, len(scene.sites))), chosen.hops)
     clock = PacedClock(time.time_ns(), 1.0)
     clock.pause()  # until all is built
@@ -115,17 +129,11 @@ async def measure(chosen: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, Any] = {"start_s": time.perf_counter() - began_s}
     found["start_cpu_s"] = time.process_time() - began_cpu_s
     ticking = asyncio.ensure_future(timeline.run())
-    if chosen.gc == "freeze":
-        gc.collect()
-        gc.freeze()
-    elif chosen.gc == "off":
-        gc.collect()
-        gc.freeze()
-        gc.disable()
+    settle(chosen.gc)
     if chosen.relays:
         await network.relay(found_routes, chosen.relays)
     clock.resume()
-    await asyncio.sleep(WARM_S)
+    await clock.sleep_until_ps(round(WARM_S * PS_PER_S))
     made_bit, reports = network.made_bit(), network.reports
     network.traffic.launched = network.traffic.arrived = network.traffic.refused = 0
     timeline.forget_lateness()
@@ -133,7 +141,7 @@ async def measure(chosen: argparse.Namespace) -> dict[str, Any]:
     wall_s, cpu_s, began_ps = time.monotonic(), time.process_time(), clock.now_ps()
     if profile:
         profile.enable()
-    await asyncio.sleep(chosen.seconds)
+    await clock.sleep_until_ps(began_ps + round(chosen.seconds * PS_PER_S))
     if profile:
         profile.disable()
     wall_s, cpu_s = time.monotonic() - wall_s, time.process_time() - cpu_s
@@ -171,10 +179,10 @@ def child(chosen: argparse.Namespace) -> None:
     print(json.dumps(found | control))
 
 
-def run(arguments: list[str]) -> dict[str, Any]:
+def run(arguments: list[str], module: str = "bench.twin") -> dict[str, Any]:
     """Measure in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-m", "bench.twin", *arguments], capture_output=True, text=True, check=False
+        [sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise RuntimeError(done.stderr)

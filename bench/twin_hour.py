@@ -10,8 +10,8 @@ import os
 import time
 from typing import Any, Final
 
-from bench.report import Row
-from bench.twin import heap_us, rss_mb
+from bench.report import Row, save, show
+from bench.twin import heap_us, rss_mb, run
 from bench.twin_network import Network, generated, routes
 from multiplane.runtime.clocks import PS_PER_S, JumpClock, run_virtual
 from multiplane.runtime.dispatcher import Dispatcher
@@ -61,6 +61,19 @@ def rows_of(found: dict[str, Any], bars: tuple[float, ...]) -> Row:
         f"over {found['hops']} hops, {found['unclosed']} ledgers open, heap {found['heap_us']:.2f} us"
     )
     return Row(f"one hour, {found['nodes']:,} nodes", found["cpu_s"], "s CPU", bars, note)
+
+
+def bench() -> list[Row]:
+    """All three networks, each in a process of its own."""
+    rows, details = [], {}
+    for nodes, links, bars in HOURS:
+        arguments = ["--nodes", str(nodes), "--links", str(links)]
+        found = run(arguments, "bench.twin_hour")
+        details[str(nodes)] = found
+        rows.append(rows_of(found, bars))
+        show(rows[-1:])
+    save("hour", rows, details)
+    return rows
 
 
 if __name__ == "__main__":
