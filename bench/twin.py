@@ -14,10 +14,12 @@ import argparse
 import asyncio
 import cProfile
 import gc
+import heapq
 import io
 import json
 import os
 import pstats
+import random
 import resource
 import subprocess
 import sys
@@ -40,6 +42,8 @@ IDLE_BARS_PERCENT: Final = (2.0,)
 ROOM_BYTE: Final = 16 * 1024
 WARM_S: Final = 4.0
 SPIN_S: Final = 2.0
+HEAP_US: Final = 0.65
+"""What `heap_us` was on the machine, undisturbed, on which the bars were measured."""
 SHARED: Final = Path(os.environ.get("MULTIPLANE_SHARED", "../shared"))
 
 
@@ -54,6 +58,18 @@ def spin(seconds: float = SPIN_S) -> dict[str, float]:
         last_ns = now_ns
     share = (time.process_time_ns() - cpu_ns) / (now_ns - began_ns)
     return {"spin_share": share, "spin_stall_ms": longest_ns / 1e6}
+
+
+def heap_us(entries: int = 20_000, rounds: int = 100_000) -> float:
+    """CPU time of one pop and one push on a heap as large as that of the largest network."""
+    rng = random.Random(1)
+    heap = [(rng.random(), number) for number in range(entries)]
+    heapq.heapify(heap)
+    began_s = time.process_time()
+    for _ in range(rounds):
+        due, number = heapq.heappop(heap)
+        heapq.heappush(heap, (due + 1.0, number))
+    return 1e6 * (time.process_time() - began_s) / rounds
 
 
 def rss_mb() -> float:
@@ -81,7 +97,9 @@ async def measure(chosen: argparse.Namespace) -> dict[str, Any]:
     else:
         scene = generated(chosen.nodes, chosen.links, chosen.block_byte)
     found_routes = routes(scene, max(1, min(4000, len(scene.sites))), chosen.hops)
-    timeline = Dispatcher(PacedClock(time.time_ns(), 1.0))
+    clock = PacedClock(time.time_ns(), 1.0)
+    clock.pause()  # until all is built
+    timeline = Dispatcher(clock)
     began_s, began_cpu_s = time.perf_counter(), time.process_time()
     network = Network(scene, timeline, ROOM_BYTE, strict_bus=True)
     await network.start()
@@ -97,6 +115,7 @@ async def measure(chosen: argparse.Namespace) -> dict[str, Any]:
         gc.disable()
     if chosen.relays:
         await network.relay(found_routes, chosen.relays)
+    clock.resume()
     await asyncio.sleep(WARM_S)
     made_bit, reports = network.made_bit(), network.reports
     network.traffic.launched = network.traffic.arrived = network.traffic.refused = 0
@@ -135,8 +154,10 @@ async def measure(chosen: argparse.Namespace) -> dict[str, Any]:
 def child(chosen: argparse.Namespace) -> None:
     """Measure in this process, on one core, and print the findings as JSON."""
     os.sched_setaffinity(0, {chosen.core})
-    control = spin()
+    control, before_us = spin(), heap_us()
     found = asyncio.run(measure(chosen))
+    found["heap_us"] = (before_us + heap_us()) / 2
+    found["share_at_reference"] = found["share"] * HEAP_US / found["heap_us"]
     print(json.dumps(found | control))
 
 
@@ -201,7 +222,9 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--map", help="a map of the reference data instead")
     options.add_argument("--relays", type=float, default=200.0, help="parcels launched per second, 0 = none")
     options.add_argument("--hops", type=int, default=4)
-    options.add_argument("--block-byte", type=int, default=64, help="size of the block a link makes a second")
+    options.add_argument(
+        "--block-byte", type=int, default=128, help="size of the block a link makes a second"
+    )
     options.add_argument("--seconds", type=float, default=60.0)
     options.add_argument("--gc", choices=("default", "freeze", "off"), default="freeze")
     options.add_argument("--core", type=int, default=0)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from multiplane.api.device import QkdDevice
 from multiplane.api.fabric_connectivity import QuantumPath
 from multiplane.api.service_fabric import FabricNode, Parcel
+from multiplane.assembly.centre import BULK
 from multiplane.fabric.node import FabricAgent
 from multiplane.fabric.planes import ForwardingTable, LinkOrder, LinkReport
 from multiplane.fabric.telemetry import LinkView
@@ -118,7 +119,7 @@ class Network:
     def __init__(self, world: World, timeline: Dispatcher, pool_room_byte: int, *, strict_bus: bool) -> None:
         self.world, self.timeline = world, timeline
         self.modules = Modules(world, timeline, bytes(32), 0, PROFILES)
-        self.device = strict(QkdDevice, self.modules)
+        self.device = strict(QkdDevice, self.modules, None, BULK)
         self.bus = MemoryBus(strict=strict_bus)
         self.view = LinkView()
         self.reports = 0

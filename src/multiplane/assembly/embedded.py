@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from multiplane.api.operations import ProcessFigures
 from multiplane.assembly import host
-from multiplane.assembly.centre import Centre
+from multiplane.assembly.centre import BULK, Centre
 from multiplane.assembly.feeds.settings import ends_at
 from multiplane.assembly.figures import process_figures
 from multiplane.assembly.layout import (
@@ -67,7 +67,7 @@ class Embedded:
         )
         seed = twin_seed(settings.seed)
         self.centre = Centre(
-            ground.world, ground.timeline, ground.bus, seed=seed, boot=boot, nodes=self._node
+            ground.world, ground.timeline, ground.bus, seed=seed, boot=boot, nodes=self._node, direct=BULK
         )
         await self.centre.start()
         channels = LocalChannels(ground.timeline)

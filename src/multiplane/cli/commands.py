@@ -53,6 +53,10 @@ COMMANDS: Final[Mapping[str, Entry]] = {
         "Look at everything a network stands on, and say what to do about what is wrong. Changes nothing.",
     ),
     "state": Entry("upkeep", "Back a state directory up, and restore it without issuing any key again."),
+    "backends": Entry("backends", "Other simulators beside the twin's own engine: references and backends."),
+    "crossvalidate": Entry(
+        "backends", "Hold chains of entangled links against SeQUeNCe at twelve points; say where they differ."
+    ),
     "conformance": Entry(
         "conformance",
         "Ask an ETSI GS QKD 014 server, any vendor's, what it does on each point of the standard.",

@@ -129,7 +129,7 @@ def jammed(setup: Setup, loss_db: float, mu: float, light_probability: float) ->
     """
     ranges.probability("light_probability", light_probability)
     dark = setup.background_probability
-    bright_probability = 1.0 - (1.0 - dark) * (1.0 - light_probability)
+    bright_probability = dark + (1.0 - dark) * light_probability
     worse = Setup(
         bob_efficiency=setup.bob_efficiency,
         background_probability=bright_probability,

@@ -41,7 +41,7 @@ class Worker:
         return self._process.pid if self._process is not None else 0
 
     async def ask(self, run: door.AnyJob | None, timeout_s: float) -> door.Answer:
-        """One question, one answer. Raises Faulty(`backend.*`), and then the group is gone."""
+        """One question, one answer. When it raises Faulty, the group is gone."""
         self._next_id += 1
         try:
             async with asyncio.timeout(timeout_s):
@@ -189,7 +189,7 @@ class WorkerPool:
         if self._failures > MOST_FAILURES:
             raise Faulty(
                 "backend.given_up",
-                f"backend {self._name}: it failed {self._failures} times without an answer and is not started again",
+                f"backend {self._name}: it failed {self._failures} times in a row and is not started again",
             )
         worker = self._free.pop()
         try:

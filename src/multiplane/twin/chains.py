@@ -67,6 +67,7 @@ class Chain:
         self._name = name
         self._sites = tuple(sites)
         self._delivered = delivered
+        self._nodes = [quantum.nodes[site] for site in sites]
         self._last = len(sites) - 1
         self._partners = partners(self._last)
         self._requests = 0
@@ -101,7 +102,7 @@ class Chain:
             half.far, far.far = far, half
             self._born[report.link, report.number] = far
         half.handle = handle
-        half.slot = self._oracle.qubit(report.node, handle).slot
+        half.slot = self._nodes[node].qubits[handle].slot
         self._heard(half)
 
     def _heard(self, half: Half) -> None:

@@ -1,4 +1,4 @@
-"""A pool of backends whose processes die, hang, talk nonsense or breed: clear errors, and no process is left."""
+"""A pool of backends whose processes die, hang, talk nonsense or breed: clear errors, no process is left."""
 
 from __future__ import annotations
 
@@ -239,8 +239,7 @@ def test_what_a_backend_refuses_keeps_its_worker(tmp_path: Path) -> None:
 def test_closing_ends_open_questions(tmp_path: Path) -> None:
     async def play(pool: WorkerPool) -> None:
         asked = asyncio.create_task(pool.run(job(3), 60))
-        while not pool.pids:
-            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
         await pool.close()
         with pytest.raises(Faulty):
             await asked

@@ -1,1 +1,1 @@
-"""Backends as they run in the Python of another simulator: plain scripts that import nothing of this package."""
+"""Backends as the Python of another simulator runs them: scripts that import nothing of this package."""

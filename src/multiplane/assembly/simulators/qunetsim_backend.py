@@ -81,7 +81,7 @@ def teleport(hosts: list[Any], number: int) -> dict[str, int]:
     }
 
 
-def ghz(hosts: list[Any], number: int) -> dict[str, int]:
+def ghz(hosts: list[Any], _number: int) -> dict[str, int]:
     """A GHZ state over all hosts but the first, which makes it; all measured in Z."""
     maker, holders = hosts[0], hosts[1:]
     maker.send_ghz([host.host_id for host in holders], distribute=True)

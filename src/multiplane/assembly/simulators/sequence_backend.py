@@ -94,7 +94,7 @@ def topology(job: dict[str, Any], hops: int, memories: int) -> tuple[Any, list[s
     return RouterNetTopo(config), names
 
 
-class End(RequestApp):
+class End(RequestApp):  # type: ignore[misc]  # known in its own environment only
     """An end of the path: notes each pair with the true state of it, and frees the memory at once."""
 
     def __init__(self, node: Any, partner: str, note: Any) -> None:
@@ -137,7 +137,7 @@ def link(job: dict[str, Any]) -> dict[str, Any]:
 
     nodes = {node.name: node for node in network.get_nodes_by_type("QuantumRouter")}
     asker = End(nodes[names[0]], names[1], note)
-    End(nodes[names[1]], names[0], lambda info: None)
+    End(nodes[names[1]], names[0], lambda _: None)
     timeline.init()
     asker.start(names[1], START_PS, 10**22, 1, LOWEST_FIDELITY)
     timeline.run()
@@ -161,7 +161,7 @@ def chain(job: dict[str, Any]) -> dict[str, Any]:
             first[index] += 1
             fidelity_sums[index] += weights_of(info, timeline)[0]
 
-    def note_second(info: Any) -> None:
+    def note_second(_: Any) -> None:
         index = (timeline.now() - begin_ps) // window_ps
         if 0 <= index < windows:
             second[index] += 1

@@ -77,6 +77,7 @@ Action: TypeAlias = Send | Arrive | Alarm
 class _Port:
     """The relay's side of one link."""
 
+    link: str
     pool: LinkPool
     open: bool = False
     waiting: Waitlist = field(default_factory=Waitlist)
@@ -107,10 +108,16 @@ class Relay:
         self._ports: dict[str, _Port] = {}
         self._holds = False  # whether anything may wait, for key or for its pad
 
+    @property
+    def holds(self) -> bool:
+        """Whether anything may wait here."""
+        return self._holds
+
     def port(self, peer: str) -> LinkPool:
         """The key pool of the link to `peer`, made at first use."""
         if peer not in self._ports:
-            self._ports[peer] = _Port(LinkPool(self._site, peer, self._room_byte, self._rules))
+            pool = LinkPool(self._site, peer, self._room_byte, self._rules)
+            self._ports[peer] = _Port(link_id(self._site, peer), pool)
         return self._ports[peer].pool
 
     def counters(self, peer: str) -> dict[str, int]:
@@ -260,7 +267,7 @@ class Relay:
             port.counters["dropped_malformed"] += 1
             return []
         size = len(hop.locked) - TAG_BYTE
-        if header.link != link_id(self._site, peer) or not 0 <= size <= PAYLOAD_LIMIT_BYTE:
+        if header.link != port.link or not 0 <= size <= PAYLOAD_LIMIT_BYTE:
             port.counters["dropped_malformed"] += 1
             return []
         pad = port.pool.peek(header.epoch, header.offset, size + PAD_OVERHEAD_BYTE)
@@ -313,7 +320,7 @@ class Relay:
             return None
         header = _encode(
             HopHeader(
-                link=link_id(self._site, peer),
+                link=port.link,
                 epoch=pad.epoch,
                 offset=pad.offset,
                 version=item.version,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 
 from multiplane.api.policy import LinkFacts, LinkHost
-from multiplane.twin.handshake.turns import Bond, Bonds, Turns
+from multiplane.twin.handshake.turns import Bond, Turns
 
 
 class _Grant:
@@ -19,7 +19,6 @@ class _Grant:
         self._facts = facts
         self._host = host
         self._turns = Turns(facts.memories)
-        self._bonds = Bonds(facts.memories)
         self._free: deque[tuple[int, int]] = deque()
         self._grants: dict[int, int] = {}
         self._delay_ps = facts.delay_ps
@@ -32,13 +31,13 @@ class _Grant:
 
     def withdraw(self, end: int, slot: int) -> None:
         number = self._turns.stop(end, slot)
-        bond = self._bonds.of(end, slot) if number else None
+        bond = self._turns.bond(end, slot) if number else None
         if bond is None:
             # A memory of end 1 that was granted says nothing: the START that comes for it is refused.
             if not end and (slot, number) in self._free:
                 self._free.remove((slot, number))
             return
-        self._bonds.end(bond)
+        self._turns.part(bond)
         now_ps = self._host.now_ps()
         if end:
             # END, or the refusal of a START that is still under way.
@@ -69,7 +68,7 @@ class _Grant:
             far = next(iter(self._grants))
             bond = Bond(near, far, (number, self._grants.pop(far)), self._host.now_ps() + self._delay_ps)
             if self._turns.holds(1, far, bond.numbers[1]):
-                self._bonds.add(bond)
+                self._turns.bind(bond)
                 self._attempt(bond)
             else:
                 self._host.at_ps(bond.begun_ps + self._delay_ps, self._ready, 0, near, number)
@@ -81,9 +80,7 @@ class _Grant:
     def _success(self, bond: Bond, emitted_ps: int) -> None:
         if not bond.alive:
             return
-        self._bonds.end(bond)
-        self._turns.stop(0, bond.near)
-        self._turns.stop(1, bond.far)
+        self._turns.pair(bond)
         near_ps, far_ps = self._heard_ps
         self._host.born((bond.near, bond.far), emitted_ps, (emitted_ps + near_ps, emitted_ps + far_ps))
 

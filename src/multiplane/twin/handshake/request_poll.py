@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 
 from multiplane.api.policy import LinkFacts, LinkHost
-from multiplane.twin.handshake.turns import Bond, Bonds, Turns
+from multiplane.twin.handshake.turns import Bond, Turns
 
 _Asker = tuple[int, int, int]
 """A memory of end 0 that polls: when a request of it is at end 1, its slot and its number."""
@@ -82,8 +82,7 @@ class RequestPollMessages:
 
     def _success(self, bond: Bond, emitted_ps: int, heard_ps: tuple[int, int]) -> None:
         if self._wanted(bond):
-            self._turns.stop(0, bond.near)
-            self._turns.stop(1, bond.far)
+            self._turns.pair(bond)
             self._host.born((bond.near, bond.far), emitted_ps, heard_ps)
             return
         self._host.at_ps(heard_ps[0], self._free, 0, bond.near, bond.numbers[0])
@@ -104,10 +103,9 @@ class RequestPollJump:
     """
 
     def __init__(self, facts: LinkFacts, host: LinkHost) -> None:
-        self._facts = facts
         self._host = host
+        self._success_probability = facts.success_probability
         self._turns = Turns(facts.memories)
-        self._bonds = Bonds(facts.memories)
         self._asking: list[_Asker] = []
         self._waiting: deque[tuple[int, int]] = deque()
         delay_ps = self._delay_ps = facts.delay_ps
@@ -123,13 +121,13 @@ class RequestPollJump:
 
     def raw(self, end: int, slot: int) -> None:
         if number := self._turns.begin(end, slot):
-            self._free(end, slot, number)
+            self._join(end, slot, number)
 
     def withdraw(self, end: int, slot: int) -> None:
         number = self._turns.stop(end, slot)
-        bond = self._bonds.of(end, slot) if number else None
+        bond = self._turns.bond(end, slot) if number else None
         if bond:
-            self._bonds.end(bond)
+            self._turns.part(bond)
             self._part(end, bond)
         elif end and (slot, number) in self._waiting:
             self._waiting.remove((slot, number))
@@ -137,8 +135,10 @@ class RequestPollJump:
             self._asking = [asker for asker in self._asking if asker[1:] != (slot, number)]
 
     def _free(self, end: int, slot: int, number: int) -> None:
-        if not self._turns.holds(end, slot, number):
-            return
+        if self._turns.holds(end, slot, number):
+            self._join(end, slot, number)
+
+    def _join(self, end: int, slot: int, number: int) -> None:
         if not end:
             self._ask((self._host.now_ps() + self._delay_ps, slot, number))
         elif self._asking:
@@ -152,26 +152,28 @@ class RequestPollJump:
             self._bind(asker, *self._waiting.popleft())
             return
         self._asking.append(asker)
-        for bond in self._bonds.all():
+        for bond in self._turns.bonds():
             self._plan_take(asker, bond)
 
     def _next_asker(self) -> _Asker:
         """The one whose request or poll reaches end 1 first from now on, when that will be."""
         now_ps, poll_ps = self._host.now_ps(), self._poll_ps
-        due_ps, index = min(
-            (due_ps if due_ps >= now_ps else now_ps + (due_ps - now_ps) % poll_ps, index)
-            for index, (due_ps, _, _) in enumerate(self._asking)
-        )
-        _, near, number = self._asking.pop(index)
+        next_ps = [
+            due_ps if due_ps >= now_ps else now_ps + (due_ps - now_ps) % poll_ps
+            for due_ps, _, _ in self._asking
+        ]
+        due_ps = min(next_ps)
+        _, near, number = self._asking.pop(next_ps.index(due_ps))
         return due_ps, near, number
 
     def _bind(self, asker: _Asker, far: int, far_number: int, trials: int = 0) -> None:
         """The request of `asker` meets a memory of end 1; they succeed at trial `trials`, 0 to draw it."""
         due_ps, near, number = asker
-        bond = Bond(near, far, (number, far_number), due_ps + self._lead_ps)
-        bond.trials = trials or self._host.trials(self._facts.success_probability)
-        self._bonds.add(bond)
-        emitted_ps = bond.begun_ps + (bond.trials - 1) * self._cycle_ps
+        trials = trials or self._host.trials(self._success_probability)
+        begun_ps = due_ps + self._lead_ps
+        bond = Bond(near, far, (number, far_number), begun_ps, trials)
+        self._turns.bind(bond)
+        emitted_ps = begun_ps + (trials - 1) * self._cycle_ps
         self._host.at_ps(emitted_ps + self._first_heard_ps, self._success, bond, emitted_ps)
         for other in self._asking:
             self._plan_take(other, bond)
@@ -200,7 +202,7 @@ class RequestPollJump:
         """`asker` goes on in the place of the bond's own, which is back at `back_ps` and finds nothing."""
         if not bond.alive or asker not in self._asking:
             return
-        self._bonds.end(bond)
+        self._turns.part(bond)
         self._asking.remove(asker)
         left = bond.trials - trial - 1
         self._bind((self._host.now_ps(), *asker[1:]), bond.far, bond.numbers[1], left)
@@ -209,9 +211,7 @@ class RequestPollJump:
     def _success(self, bond: Bond, emitted_ps: int) -> None:
         if not bond.alive:
             return
-        self._bonds.end(bond)
-        self._turns.stop(0, bond.near)
-        self._turns.stop(1, bond.far)
+        self._turns.pair(bond)
         near_ps, far_ps = self._heard_ps
         self._host.born((bond.near, bond.far), emitted_ps, (emitted_ps + near_ps, emitted_ps + far_ps))
 

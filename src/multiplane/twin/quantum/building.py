@@ -42,6 +42,9 @@ def build(
         source = make_source(words, (kinds[0].kind.efficiency, kinds[1].kind.efficiency))
         facts = link_facts(words, source.success_probability)
         link = Link(facts, source, timeline, chance_of(f"pairs {words.id}"), hooks)
+        link.photon_probability = (
+            kinds[0].kind.efficiency * kinds[1].kind.efficiency * 10.0 ** (-words.loss_db / 10.0)
+        )
         link.sides = [
             _side(nodes[site], words, end, kinds[end], link) for end, site in enumerate(words.sites)
         ]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple
-
 from multiplane.api import instructions as core
 from multiplane.api.instructions import CoreInstruction, Report, ReportListener
 from multiplane.kernel.errors import Busy, Refused
@@ -13,29 +10,15 @@ from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Timeline
 from multiplane.physics.bell import Correlations, fidelity
 from multiplane.twin.quantum import acts
+from multiplane.twin.quantum.acts import Moment
 from multiplane.twin.quantum.building import build
 from multiplane.twin.quantum.chance import Chance
 from multiplane.twin.quantum.devices import Entanglement
-from multiplane.twin.quantum.links import Hooks, Link, Wish, watch
-from multiplane.twin.quantum.nodes import Node, Side
+from multiplane.twin.quantum.links import Hooks, Link, Wish
+from multiplane.twin.quantum.nodes import Node
+from multiplane.twin.quantum.operations import NOTHING, Act, Operations, Outcome, check
 from multiplane.twin.quantum.policies import POLICIES, Policies
-from multiplane.twin.quantum.states import Pair, Qubit, prepared
-
-
-class Outcome(NamedTuple):
-    """What an operation came to, and the memories it has freed."""
-
-    handles: tuple[int, ...] = ()
-    bits: tuple[int, ...] = ()
-    code: str = ""
-    reason: str = ""
-    freed: tuple[tuple[Side, int], ...] = ()
-    link: str = ""
-    since_ps: int = -1
-    free: int = 0
-
-
-NOTHING: Final = Outcome()
+from multiplane.twin.quantum.states import Pair, Qubit
 
 
 class Quantum:
@@ -61,7 +44,7 @@ class Quantum:
     ) -> None:
         self._domain = domain
         self._timeline = timeline
-        self._twirl = entanglement.twirl
+        self._exact = entanglement.state_model == "dense"
         self.base_ps = timeline.base_ps
         self._wishes: dict[tuple[str, str], tuple[Link, Wish]] = {}
         self.nodes, self.links = build(
@@ -71,15 +54,9 @@ class Quantum:
             policies,
             hooks=Hooks(make=self._pair, ended=self._ended),
         )
-        self._acts: dict[type, Callable[[Node, Any, int], Outcome]] = {
-            core.Swap: self._swap,
-            core.Teleport: self._teleport,
-            core.Measure: self._measure,
-            core.Prepare: self._prepare,
-            core.Move: self._move,
-            core.Discard: self._discard,
-            core.Query: self._query,
-        }
+        operations = Operations(timeline, self.links, exact=self._exact, twirl=entanglement.twirl)
+        self._acts = operations.by_type
+        self._delay_ps = operations.delay_ps
 
     async def subscribe(self, caller: Caller, listener: ReportListener) -> None:
         self._node_of(caller).listener = listener
@@ -150,9 +127,7 @@ class Quantum:
                 reason = f"do: {type(instruction).__name__} is no core instruction of version {core.VERSION}"
                 raise Refused("instruction.unknown", reason)
 
-    def _now(
-        self, node: Node, instruction: CoreInstruction, act: Callable[[Node, Any, int], Outcome], now_ps: int
-    ) -> Report:
+    def _now(self, node: Node, instruction: CoreInstruction, act: Act, now_ps: int) -> Report:
         """Do it, remember the answer, then free memories: who is told of what follows may act at once."""
         outcome = act(node, instruction, now_ps)
         report = self._report(node, instruction, outcome, now_ps)
@@ -161,9 +136,7 @@ class Quantum:
             side.release(side, slot)
         return report
 
-    def _later(
-        self, node: Node, instruction: CoreInstruction, act: Callable[[Node, Any, int], Outcome], due_ps: int
-    ) -> None:
+    def _later(self, node: Node, instruction: CoreInstruction, act: Act, due_ps: int) -> None:
         """The same at the end of an operation that takes time; meanwhile the world may have changed."""
         try:
             report = self._now(node, instruction, act, due_ps)
@@ -189,18 +162,10 @@ class Quantum:
             free=outcome.free,
         )
 
-    def _delay_ps(self, node: Node, instruction: CoreInstruction) -> int:
-        """How long it takes; whether it can be done is judged at once."""
-        match instruction:
-            case core.Swap(left=first) | core.Teleport(half=first) | core.Measure(handle=first):
-                return node.qubit(first).side.memory.operation_ps
-            case core.Prepare(link=link) | core.Move(link=link):
-                return node.side(link).memory.operation_ps
-            case _:
-                return 0
-
     def _pair(self, near: Qubit, far: Qubit, pair: Correlations, frame: int) -> None:
-        Pair(near, far, pair, frame)
+        state = Pair(near, far, pair, frame)
+        if self._exact:
+            acts.register([state], Moment(near.since_ps, near.node.chance, exact=True))
 
     def _ended(self, wish: Wish) -> None:
         self._wishes.pop((wish.node.name, wish.request), None)
@@ -209,9 +174,9 @@ class Quantum:
         if (node.name, asked.request) in self._wishes:
             return
         link = self.links[node.side(asked.link).link_id]
-        _check(0 <= asked.pairs <= 10**12, "pairs", asked.pairs, "a number from 0 to 10^12")
-        _check(0.0 <= asked.min_fidelity <= 1.0, "min_fidelity", asked.min_fidelity, "a number from 0 to 1")
-        _check(asked.basis in core.BASES, "basis", asked.basis, "x, y or z")
+        check(0 <= asked.pairs <= 10**12, "pairs", asked.pairs, "a number from 0 to 10^12")
+        check(0.0 <= asked.min_fidelity <= 1.0, "min_fidelity", asked.min_fidelity, "a number from 0 to 1")
+        check(asked.basis in core.BASES, "basis", asked.basis, "x, y or z")
         best = fidelity(link.source.pair)
         if asked.min_fidelity > best:
             reason = (
@@ -249,83 +214,3 @@ class Quantum:
         report = self._report(node, asked, NOTHING, self.base_ps())
         node.remember(asked.request, report)
         return report
-
-    def _swap(self, node: Node, asked: core.Swap, now_ps: int) -> Outcome:
-        return self._bell(node, asked.left, asked.right, asked.corrected, now_ps)
-
-    def _teleport(self, node: Node, asked: core.Teleport, now_ps: int) -> Outcome:
-        return self._bell(node, asked.qubit, asked.half, asked.corrected, now_ps)
-
-    def _bell(self, node: Node, first: int, second: int, corrected: bool, now_ps: int) -> Outcome:
-        left, right = node.qubit(first), node.qubit(second)
-        _check(left is not right, "handles", first, "two different qubits")
-        freed = ((left.side, left.slot), (right.side, right.slot))
-        success_probability = left.side.memory.swap_success_probability
-        if success_probability < 1.0 and not node.chance.chance(success_probability):
-            acts.drop(left)
-            acts.drop(right)
-            reason = "the Bell measurement failed, both qubits are lost"
-            return Outcome(code="instruction.failed", reason=reason, freed=freed)
-        bits = acts.bell_measurement(left, right, now_ps, node.chance, corrected=corrected, twirl=self._twirl)
-        return Outcome(bits=bits, freed=freed)
-
-    def _measure(self, node: Node, asked: core.Measure, now_ps: int) -> Outcome:
-        _check(asked.basis in core.BASES, "basis", asked.basis, "x, y or z")
-        qubit = node.qubit(asked.handle)
-        freed = ((qubit.side, qubit.slot),)
-        return Outcome(bits=(acts.measure(qubit, asked.basis, now_ps, node.chance),), freed=freed)
-
-    def _prepare(self, node: Node, asked: core.Prepare, now_ps: int) -> Outcome:
-        _check(asked.state in core.STATES, "state", asked.state, ", ".join(core.STATES))
-        side = node.side(asked.link)
-        qubit = Qubit(side, _take(side), now_ps, 0, asked.request)
-        prepared(qubit, asked.state)
-        handle = node.hold(qubit)
-        if side.memory.cutoff_ps:
-            watch(qubit, self._timeline)
-        return Outcome(handles=(handle,), link=side.link_id, since_ps=now_ps)
-
-    def _move(self, node: Node, asked: core.Move, now_ps: int) -> Outcome:
-        qubit, side = node.qubit(asked.handle), node.side(asked.link)
-        left = (qubit.side, qubit.slot)
-        slot = _take(side)
-        acts.touch(qubit, now_ps)
-        qubit.side, qubit.slot, qubit.since_ps = side, slot, now_ps
-        if side.memory.cutoff_ps:
-            watch(qubit, self._timeline)
-        return Outcome(handles=(asked.handle,), freed=(left,), link=side.link_id, since_ps=now_ps)
-
-    def _discard(self, node: Node, asked: core.Discard, now_ps: int) -> Outcome:  # noqa: ARG002
-        qubit = node.qubit(asked.handle)
-        freed = ((qubit.side, qubit.slot),)
-        acts.drop(qubit)
-        return Outcome(freed=freed)
-
-    def _query(self, node: Node, asked: core.Query, now_ps: int) -> Outcome:  # noqa: ARG002
-        side = node.side(asked.link)
-        held = sorted((qubit for qubit in node.qubits.values() if qubit.side is side), key=_age)
-        since_ps = held[0].since_ps if held else -1
-        return Outcome(
-            handles=tuple(qubit.handle for qubit in held),
-            link=side.link_id,
-            since_ps=since_ps,
-            free=len(side.free) + len(side.raw),
-        )
-
-
-def _age(qubit: Qubit) -> tuple[int, int]:
-    return qubit.since_ps, qubit.handle
-
-
-def _take(side: Side) -> int:
-    """A free memory. Raises: Busy(`instruction.memory_full`)."""
-    if not side.free:
-        reason = f"link: no free memory on the side of {side.link_id} at {side.node.name}, expected one"
-        raise Busy("instruction.memory_full", reason)
-    return side.free.popleft()
-
-
-def _check(right: bool, field: str, value: object, expected: str) -> None:
-    """Raises: Refused(`instruction.value`)."""
-    if not right:
-        raise Refused("instruction.value", f"{field}: got {value!r}, expected {expected}")

@@ -50,9 +50,13 @@ class Hooks(NamedTuple):
 
 
 class Link:
-    """One link. Its protocol is set once, after it was made for this host."""
+    """One link. Its protocol is set once, after it was made for this host.
+
+    `photon_probability`: that a photon sent from one end is stored at the other.
+    """
 
     protocol: LinkProtocol
+    photon_probability: float
 
     def __init__(
         self,

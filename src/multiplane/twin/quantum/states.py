@@ -7,13 +7,14 @@ an operation makes the pair Bell-diagonal again (docs/physics/entanglement.md sa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from multiplane.api.policy import Decay, PauliErrors
 from multiplane.physics.bell import Correlations
 
 if TYPE_CHECKING:
     from multiplane.twin.quantum.nodes import Node, Side
+    from multiplane.twin.quantum.purifying import Exchange
     from multiplane.twin.quantum.registers import Register
 
 # What phi+, phi-, psi+, psi- are to (<XX>, -<YY>, <ZZ>); also what I, Z, X, Y on a half do to a pair.
@@ -59,8 +60,8 @@ class Qubit:
         self.request = request
         self.handle = 0
         self.index = 0
-        self.busy = ""
-        self.state: Single | Pair | Register
+        self.busy: Exchange | None = None
+        self.state: State
 
     def rest(self, now_ps: int) -> Decay:
         """What rest since the last touch has done to it."""
@@ -191,3 +192,6 @@ class Pair:
         """Odds of phi+, phi-, psi+, psi- as of the last touches."""
         x, y, z = self.x, self.y, self.z
         return (1 + x + y + z) / 4, (1 - x - y + z) / 4, (1 + x - y - z) / 4, (1 - x + y - z) / 4
+
+
+State: TypeAlias = "Single | Pair | Register"
