@@ -28,11 +28,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from multiplane.runtime.clocks import PacedClock
-from multiplane.runtime.dispatcher import Dispatcher
-
 from bench.report import RESULTS, Row, save, show
 from bench.twin_network import Network, generated, routes, world
+from multiplane.runtime.clocks import PacedClock
+from multiplane.runtime.dispatcher import Dispatcher
 
 SHARE_BARS: Final = (0.7, 0.4)
 LATE_BARS_MS: Final = (5.0, 2.0, 1.2)

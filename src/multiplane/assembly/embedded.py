@@ -121,7 +121,7 @@ class Embedded:
         ground = self._ground
         served = [name for name, site in self._sites.items() if site.key_manager is not None]
         ports = ground.state.ports([f"{name}/014" for name in served], ground.settings.port_base)
-        limits = host.server_limits(len(served), host.FD_OPERATIONS)
+        limits = host.server_limits(len(served), host.FD_OPERATIONS, ground.settings.http)
         urls = {}
         for name in served:
             trust = trust_of(ground.pki.authority, ground.pki.kmes[name])

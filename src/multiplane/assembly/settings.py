@@ -39,6 +39,10 @@ file and line:
     policy = "warn"
     late_limit_ms = 500
 
+    [http]
+    connections = 1000
+    head_s = 10.0
+
     [feed."alice--bob"]         see feeds/settings.py
 """
 
@@ -55,6 +59,7 @@ import msgspec
 
 from multiplane.assembly.feeds.settings import SECTION, Feed, read_feeds
 from multiplane.kernel.errors import Refused
+from multiplane.runtime.http_limits import Limits
 from multiplane.runtime.lateness import LatePolicy
 from multiplane.security.policy import PairingPolicy
 from multiplane.service.planes import MeterPolicy, QuotaRule, RateRule
@@ -62,7 +67,7 @@ from multiplane.standards.etsi014 import FaceProfile
 
 FILE_NAME: Final = "multiplane.toml"
 LONGEST_GRACE_S: Final = 60.0
-_TABLES: Final = ("keys", "etsi014", "pairing", "metering", "pace")
+_TABLES: Final = ("keys", "etsi014", "pairing", "metering", "pace", "http")
 
 
 class KeySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -115,6 +120,7 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
         log: lines for people, or JSON.
         log_level: the lowest level that is logged.
         access_log: whether each request becomes a log event.
+        http: what the servers of key managers take from strangers.
         feeds: links whose key comes from real devices or another network.
         kek_command: prints the key-encryption key of the stores; None = none is run (see assembly/kek.py).
     """
@@ -137,6 +143,7 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
     pairing: PairingPolicy = PairingPolicy()
     metering: MeterPolicy = MeterPolicy()
     pace: LatePolicy = LatePolicy()
+    http: Limits = Limits()
     feeds: tuple[Feed, ...] = ()
 
     def __post_init__(self) -> None:
@@ -166,6 +173,7 @@ _SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "etsi014": FaceProfile.__struct_fields__,
     "pairing": PairingPolicy.__struct_fields__,
     "pairing.rules[]": ("master", "slave", "allow"),
+    "http": Limits.__struct_fields__,
     "metering": MeterPolicy.__struct_fields__,
     "metering.rules[]": RateRule.__struct_fields__,
     "metering.quotas[]": QuotaRule.__struct_fields__,

@@ -195,6 +195,7 @@ class Spread:
                 log_level=settings.log_level,
                 access_log=settings.access_log,
                 feeds=ends_at(settings.feeds, name),
+                http=settings.http,
             )
 
     def hang_up(self) -> None:

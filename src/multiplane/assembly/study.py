@@ -117,6 +117,14 @@ class Study:
         )
         return Caller(principal=urn, domain=self.world.domain)
 
+    def callers(self) -> dict[str, Caller]:
+        """All applications by alias, as the server would have authenticated them."""
+        return {
+            application.alias: Caller(principal=application.urn, domain=self.world.domain)
+            for site in self.sites.values()
+            for application in site.parts.applications
+        }
+
     @property
     def scenario(self) -> Scenario:
         """The hand of fate."""

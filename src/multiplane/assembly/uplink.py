@@ -13,6 +13,7 @@ from multiplane.assembly.feeds.settings import FeedEnd
 from multiplane.kernel.errors import MultiplaneError, Refused
 from multiplane.kernel.nouns import Caller, Secret
 from multiplane.kernel.ports import Subscription
+from multiplane.runtime.http_limits import Limits
 from multiplane.security.policy import PairingPolicy
 from multiplane.service.planes import Application, KeyRules
 from multiplane.standards.etsi014 import FaceProfile
@@ -83,6 +84,7 @@ class SiteOrders(msgspec.Struct, frozen=True, kw_only=True):
         grace_s: seconds that requests have to end when the site is told to stop.
         log, log_level, access_log: as in `assembly.settings`.
         feeds: this site's ends of links that another network feeds.
+        http: what its server takes from strangers.
     """
 
     domain: str
@@ -112,3 +114,4 @@ class SiteOrders(msgspec.Struct, frozen=True, kw_only=True):
     access_log: bool
     kek_command: str | None = None
     feeds: tuple[FeedEnd, ...] = ()
+    http: Limits = Limits()

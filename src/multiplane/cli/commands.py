@@ -53,6 +53,10 @@ COMMANDS: Final[Mapping[str, Entry]] = {
         "Look at everything a network stands on, and say what to do about what is wrong. Changes nothing.",
     ),
     "state": Entry("upkeep", "Back a state directory up, and restore it without issuing any key again."),
+    "sim": Entry(
+        "sim",
+        "Run the whole network as fast as it can compute, once for each seed, and gather what came of it.",
+    ),
     "backends": Entry("backends", "Other simulators beside the twin's own engine: references and backends."),
     "crossvalidate": Entry(
         "backends", "Hold chains of entangled links against SeQUeNCe at twelve points; say where they differ."

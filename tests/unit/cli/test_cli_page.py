@@ -10,6 +10,7 @@ import pytest
 
 from multiplane.assembly import settings
 from multiplane.cli.commands import COMMANDS, load
+from multiplane.runtime.http_limits import Limits
 from multiplane.standards.etsi014 import FaceProfile
 
 PAGE = (Path(__file__).parents[3] / "docs" / "cli.md").read_text(encoding="utf-8")
@@ -59,6 +60,7 @@ def test_the_settings_file_of_the_page_is_read_and_complete(tmp_path: Path) -> N
     assert loaded.keys == settings.KeySettings()
     assert [rule.slave for rule in loaded.pairing.rules] == ["*"]
     assert loaded.etsi014 == settings.UpSettings(state=tmp_path).etsi014
-    for section in (settings.KeySettings, FaceProfile):
+    assert loaded.http == Limits()
+    for section in (settings.KeySettings, Limits, FaceProfile):
         for field in section.__struct_fields__:
             assert field in found.group(1)

@@ -59,9 +59,7 @@ def fault_line(sections: str) -> str:
     return error.value.reason
 
 
-def test_every_word_is_read_and_written_back() -> None:
-    read = world(
-        """[[traffic]]
+EVERY_WORD = """[[traffic]]
 master = "ann-1"
 slave = "vault"
 process = "diurnal"
@@ -114,7 +112,10 @@ share = 0.1
 from = "10m"
 until = "20m"
 """
-    )
+
+
+def test_every_word_is_read_and_written_back() -> None:
+    read = world(EVERY_WORD)
     assert read.traffic[0] == Traffic(
         master="ann-1", slave="vault", process="diurnal", rate_per_s=2.5, swing_ratio=0.8,
         period_ns=24 * HOUR, peak_ns=14 * HOUR, size_bit=512, number=3, from_ns=HOUR, until_ns=48 * HOUR,

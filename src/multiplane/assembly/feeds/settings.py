@@ -19,11 +19,11 @@ Paths are relative to the folder of the settings file.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -34,6 +34,10 @@ SECTION: Final = "feed"
 RATE_BIT_PER_S: Final = 1e6
 MOST_RATE_BIT_PER_S: Final = 1e12
 LONGEST_SAE_ID: Final = 256
+_URL: Final = re.compile(
+    r"https://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)(:(?P<port>\d{1,5}))?(/[\w.~/-]*)?",
+    re.ASCII,
+)
 _KEYS: Final = ("url", "ca", "cert", "key", "sae_id")
 
 
@@ -68,7 +72,7 @@ class FeedEnd(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def host(self) -> str:
         """Host and port of the key manager."""
-        return urlsplit(self.url).netloc
+        return self.url.removeprefix("https://").partition("/")[0]
 
 
 class Feed(msgspec.Struct, frozen=True, kw_only=True):
@@ -203,12 +207,8 @@ class _Reader:
 
 
 def _url(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-        sound = parts.scheme == "https" and parts.hostname and (parts.port is None or parts.port > 0)
-    except ValueError:
-        sound = False
-    if not sound or parts.username or parts.query or parts.fragment:
+    found = _URL.fullmatch(text)
+    if not found or not 1 <= int(found["port"] or 443) <= 65_535:
         raise ValueError(f"expected https://HOST[:PORT], got {text!r}")
     return text.rstrip("/")
 

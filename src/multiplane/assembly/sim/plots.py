@@ -1,0 +1,102 @@
+"""Pictures of a simulation, where the extra `[study]` is installed: mean over seeds, and the band of all."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from multiplane.assembly.sim.results import Results
+from multiplane.assembly.sim.seed import Arrays
+
+MOST_LINES: Final = 8
+_SIZE_INCHES: Final = (9.0, 4.8)
+
+Matrix = Any
+Pick = Callable[[Arrays], tuple[Sequence[str], Matrix]]
+
+
+def drawable() -> bool:
+    """Whether there is something to draw with."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def draw(results: Results, seeds: Sequence[Arrays]) -> list[str]:
+    """Draw what there is to see; the names of the files."""
+    pictures: tuple[tuple[str, str, str, float, Pick], ...] = (
+        ("rates.png", "Secret key rate of the links", "Mbit/s", 1e6, _links("link_rate_bit_per_s")),
+        ("errors.png", "Error rate of the links", "%", 0.01, _links("link_qber")),
+        ("stocks.png", "Stock between key managers", "kbit", 1e3, _stocks),
+        ("refusals.png", "Requests refused since the last look", "requests", 1.0, _refusals),
+    )
+    drawn = []
+    for name, title, unit, scale, pick in pictures:
+        picked = [pick(arrays) for arrays in seeds]
+        if picked[0][1].size:
+            results.write(name, _draw(title, unit, seeds[0]["time_s"], _together(picked, scale)))
+            drawn.append(name)
+    return drawn
+
+
+def _links(name: str) -> Pick:
+    return lambda arrays: (list(arrays["link"]), arrays[name])
+
+
+def _stocks(arrays: Arrays) -> tuple[Sequence[str], Matrix]:
+    pools = zip(arrays["owner"], arrays["peer"], strict=True)
+    return [f"{owner} > {peer}" for owner, peer in pools], arrays["stock_bit"]
+
+
+def _refusals(arrays: Arrays) -> tuple[Sequence[str], Matrix]:
+    total = arrays["refused"].sum(axis=1, keepdims=True)
+    return ["all"] if arrays["refused"].size else [], np.diff(total, axis=0, prepend=0)
+
+
+def _together(picked: Sequence[tuple[Sequence[str], Matrix]], scale: float) -> dict[str, Matrix]:
+    """By name: seeds x looks, in plot units. A stock that a seed never had is 0 there."""
+    names = dict.fromkeys(name for names, _ in picked for name in names)
+    looks = picked[0][1].shape[0]
+    together = {}
+    for name in names:
+        rows = [
+            matrix[:, list(known).index(name)] if name in known else np.zeros(looks)
+            for known, matrix in picked
+        ]
+        together[name] = np.stack(rows) / scale
+    return together
+
+
+def _draw(title: str, unit: str, time_s: Matrix, lines: dict[str, Matrix]) -> bytes:
+    from matplotlib.figure import Figure  # noqa: PLC0415 (an extra)
+
+    figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
+    axes = figure.add_subplot()
+    unit_s, unit_name = next(
+        (u, n) for u, n in ((3_600.0, "h"), (60.0, "min"), (1.0, "s")) if time_s[-1] >= u
+    )
+    at = time_s / unit_s
+    # Those that move most are named; the others are there, in grey.
+    spread = {name: float(np.ptp(values)) for name, values in lines.items()}
+    named = sorted(lines, key=lambda name: (-spread[name], name))[:MOST_LINES]
+    for name in sorted(set(lines) - set(named)):
+        axes.plot(at, lines[name].mean(axis=0), color="0.8", linewidth=0.8, zorder=1)
+    for name in sorted(named):
+        values = lines[name]
+        (line,) = axes.plot(at, values.mean(axis=0), label=name, linewidth=1.6, zorder=3)
+        if len(values) > 1:
+            low, high = values.min(axis=0), values.max(axis=0)
+            axes.fill_between(at, low, high, color=line.get_color(), alpha=0.18, linewidth=0, zorder=2)
+    others = len(lines) - len(named)
+    axes.set_title(title + (f" ({others} more in grey)" if others else ""))
+    axes.set_xlabel(f"simulated time [{unit_name}]")
+    axes.set_ylabel(f"[{unit}]")
+    axes.set_xlim(0.0, float(at[-1]))
+    axes.set_ylim(bottom=0.0)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize="small")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()

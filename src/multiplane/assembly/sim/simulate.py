@@ -1,0 +1,80 @@
+"""A whole simulation: what is asked for, what is left to run, what is told at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from multiplane.assembly.sim import plots
+from multiplane.assembly.sim.results import Results
+from multiplane.assembly.sim.running import Progress, Simulation, run_seeds
+from multiplane.assembly.sim.seed import Plan
+from multiplane.assembly.sim.summary import Row, summarise, table
+from multiplane.assembly.up import load_world
+from multiplane.kernel.errors import Refused
+
+MOST_LOOKS: Final = 100_000
+SUMMARY: Final = "summary.csv"
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """A simulation to run.
+
+    Args:
+        scenario: a file, or the name of one that ships.
+        lasts_ns: of each run; every_ns: between two looks; simulated, > 0.
+        seeds: each run once; jobs: processes at once, >= 1.
+    """
+
+    scenario: str
+    out: Path
+    lasts_ns: int
+    every_ns: int
+    seeds: tuple[int, ...]
+    jobs: int
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of it: seeds that were there already, seeds run, files written beside them, all rows."""
+
+    found: tuple[int, ...]
+    ran: tuple[int, ...]
+    files: tuple[str, ...]
+    rows: tuple[Row, ...]
+    drawable: bool
+
+
+def simulate(
+    request: Request, begin: Callable[[Sequence[int], Sequence[int]], None], tell: Callable[[Progress], None]
+) -> Outcome:
+    """Run the seeds that are not finished, then say what all of them say together.
+
+    Args:
+        begin: is told the finished seeds and those to run, once; tell: is told how far all is.
+    Raises: Refused(`scenario.*`, `input.every`, `input.out`), Faulty(`sim.seed_failed`).
+    """
+    world = load_world(request.scenario)
+    if request.every_ns > request.lasts_ns or request.lasts_ns > MOST_LOOKS * request.every_ns:
+        looks = request.lasts_ns / request.every_ns
+        raise Refused("input.every", f"--every: {looks:.3g} looks, expected 1 to {MOST_LOOKS} within --for")
+    plan = Plan(lasts_ns=request.lasts_ns, every_ns=request.every_ns)
+    results = Results(request.out, world, plan, version("multiplane"))
+    found = results.finished(request.seeds)
+    left = [seed for seed in request.seeds if seed not in found]
+    begin(found, left)
+    run_seeds(Simulation(world, plan, results), left, request.jobs, tell)
+    arrays = [results.load(seed) for seed in request.seeds]
+    rows = summarise(arrays)
+    results.write(SUMMARY, table(rows))
+    drawn = plots.draw(results, arrays) if plots.drawable() else []
+    return Outcome(
+        found=tuple(found),
+        ran=tuple(left),
+        files=(SUMMARY, *drawn),
+        rows=tuple(rows),
+        drawable=plots.drawable(),
+    )

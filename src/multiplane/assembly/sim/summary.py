@@ -1,0 +1,134 @@
+"""What many seeds say together: mean, confidence interval, spread, as one CSV table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from multiplane.assembly.sim.seed import STATES, Arrays
+
+CONFIDENCE: Final = 0.95
+COLUMNS: Final = ("quantity", "of", "unit", "mean", "ci95_low", "ci95_high", "n", "least", "most")
+_BISECTIONS: Final = 80
+
+
+class Row(NamedTuple):
+    """One quantity over seeds; the interval is empty with one seed."""
+
+    quantity: str
+    of: str
+    unit: str
+    mean: float
+    ci95_low: float | None
+    ci95_high: float | None
+    n: int
+    least: float
+    most: float
+
+
+Figure = tuple[str, str, str, float]
+"""Quantity, of what, unit, value."""
+
+
+def figures(arrays: Arrays) -> Iterator[Figure]:
+    """What is told of one seed. Means over time are means over the looks."""
+    yield "requests", "all", "1", float(arrays["requested"][-1].sum())
+    yield "refused", "all", "1", float(arrays["refused"][-1].sum())
+    yield "delivered", "all", "bit", float(arrays["delivered_bit"][-1].sum())
+    flows = zip(arrays["traffic"], arrays["master"], arrays["slave"], strict=True)
+    for place, (number, master, slave) in enumerate(flows):
+        of = f"traffic {number}: {master} > {slave}"
+        requested = float(arrays["requested"][-1, place])
+        yield "requests", of, "1", requested
+        yield "refused", of, "1", float(arrays["refused"][-1, place])
+        yield "delivered", of, "bit", float(arrays["delivered_bit"][-1, place])
+        waits_s = arrays["latency_s"][:, place]
+        waits_s = waits_s[~np.isnan(waits_s)]
+        yield "latency", of, "s", float(waits_s.mean()) if waits_s.size else math.nan
+    for place, (owner, peer) in enumerate(zip(arrays["owner"], arrays["peer"], strict=True)):
+        of = f"{owner} > {peer}"
+        yield "stock at the end", of, "bit", float(arrays["stock_bit"][-1, place])
+        yield "least stock", of, "bit", float(arrays["stock_bit"][:, place].min())
+    up = STATES.index("up")
+    for place, link in enumerate(arrays["link"]):
+        lit = arrays["link_state"][:, place] == up
+        qber = arrays["link_qber"][lit, place]
+        yield "time up", str(link), "1", float(lit.mean())
+        yield "key rate", str(link), "bit/s", float(arrays["link_rate_bit_per_s"][:, place].mean())
+        yield "error rate while up", str(link), "1", float(qber.mean()) if qber.size else math.nan
+        yield "discarded at the end", str(link), "bit", float(arrays["link_discarded_bit"][-1, place])
+
+
+def summarise(seeds: Iterable[Arrays]) -> list[Row]:
+    """One row for each quantity, in the order in which seeds first tell it. Unknown values do not count."""
+    values: dict[tuple[str, str, str], list[float]] = {}
+    for arrays in seeds:
+        for quantity, of, unit, value in figures(arrays):
+            values.setdefault((quantity, of, unit), []).append(value)
+    rows = []
+    for (quantity, of, unit), all_values in values.items():
+        known = [value for value in all_values if not math.isnan(value)]
+        if known:
+            mean, low, high = interval(known)
+            rows.append(Row(quantity, of, unit, mean, low, high, len(known), min(known), max(known)))
+    return rows
+
+
+def table(rows: Iterable[Row]) -> bytes:
+    """The CSV file."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        writer.writerow(["" if cell is None else _cell(cell) for cell in row])
+    return text.getvalue().encode()
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
+
+
+def interval(values: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """Mean and its 95 % confidence interval (Student's t); no interval from one value."""
+    count = len(values)
+    mean = math.fsum(values) / count
+    if count < 2:
+        return mean, None, None
+    variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1)
+    half = student_quantile(count - 1) * math.sqrt(variance / count)
+    return mean, mean - half, mean + half
+
+
+def student_quantile(freedom: int, confidence: float = CONFIDENCE) -> float:
+    """t such that Student's distribution holds `confidence` within ±t.
+
+    Args: freedom: degrees of freedom, >= 1; confidence in (0, 1).
+    Holds for: |t| below 1e6; bisection on the finite sums of whole degrees of freedom.
+    Source: Abramowitz, Stegun, 26.7.3 and 26.7.4.
+    """
+    low, high = 0.0, 1e6
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2.0
+        if _within(middle, freedom) < confidence:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2.0
+
+
+def _within(value: float, freedom: int) -> float:
+    """Share of Student's distribution within ±value."""
+    angle_rad = math.atan(value / math.sqrt(freedom))
+    sine, cosine = math.sin(angle_rad), math.cos(angle_rad)
+    odd = freedom % 2
+    term = cosine if odd else 1.0
+    total = term if freedom > 1 else 0.0
+    for power in range(2 + odd, freedom - 1, 2):
+        term *= (power - 1) / power * cosine * cosine
+        total += term
+    return 2.0 / math.pi * (angle_rad + sine * total) if odd else sine * total
