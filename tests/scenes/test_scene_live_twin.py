@@ -78,9 +78,7 @@ async def _follow_and_foresee(network: Network, record_property: Callable[[str, 
     ours, theirs = (_delivered_bit(report) for report in (before, after))
     assert ours == theirs, "a copy takes nothing from the network"
 
-    record_property(
-        "saw", f"loss {known['a--m']['loss_db']:.3f} dB; dry after {foreseen['dry_after_s']:.2f} s"
-    )
+    record_property("saw", f"loss {known['a--m']['loss_db']:.3f} dB, dry in {foreseen['dry_after_s']:.2f} s")
 
 
 def _delivered_bit(report: Any) -> int:
