@@ -12,7 +12,7 @@ import numpy as np
 from multiplane.assembly.sim.results import Results
 from multiplane.assembly.sim.seed import Arrays
 
-MOST_LINES: Final = 8
+MOST_LINES: Final = 6
 _SIZE_INCHES: Final = (9.0, 4.8)
 
 Matrix = Any
@@ -52,7 +52,7 @@ def _stocks(arrays: Arrays) -> tuple[Sequence[str], Matrix]:
 
 def _refusals(arrays: Arrays) -> tuple[Sequence[str], Matrix]:
     total = arrays["refused"].sum(axis=1, keepdims=True)
-    return ["all"] if arrays["refused"].size else [], np.diff(total, axis=0, prepend=0)
+    return ["all"], np.diff(total, axis=0, prepend=0)[:, : arrays["refused"].shape[1]]
 
 
 def _together(picked: Sequence[tuple[Sequence[str], Matrix]], scale: float) -> dict[str, Matrix]:
@@ -88,7 +88,7 @@ def _draw(title: str, unit: str, time_s: Matrix, lines: dict[str, Matrix]) -> by
         (line,) = axes.plot(at, values.mean(axis=0), label=name, linewidth=1.6, zorder=3)
         if len(values) > 1:
             low, high = values.min(axis=0), values.max(axis=0)
-            axes.fill_between(at, low, high, color=line.get_color(), alpha=0.18, linewidth=0, zorder=2)
+            axes.fill_between(at, low, high, color=line.get_color(), alpha=0.1, linewidth=0, zorder=2)
     others = len(lines) - len(named)
     axes.set_title(title + (f" ({others} more in grey)" if others else ""))
     axes.set_xlabel(f"simulated time [{unit_name}]")
