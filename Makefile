@@ -4,7 +4,7 @@ ARGS ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 
-.PHONY: help install run test check scenes soak bench lock clean
+.PHONY: help install run test check scenes soak bench crossvalidate lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make scenes   whole flows over real processes, 15 minutes at most"
 	@echo "make soak     one hour of faults under load (ARGS='--minutes 10 --folder DIR')"
 	@echo "make bench    measure (ARGS='keys')"
+	@echo "make crossvalidate  chains of entangled links against SeQUeNCe (ARGS='--fresh')"
 	@echo "make install  only install; make lock renews requirements/*.txt (needs uv); make clean forgets .venv"
 
 .venv/.made:
@@ -60,6 +61,9 @@ soak: .venv/.dev
 
 bench: .venv/.dev
 	$(BIN)/python -m bench $(ARGS)
+
+crossvalidate: .venv/.run
+	@exec $(BIN)/multiplane crossvalidate $(ARGS)
 
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-header --no-annotate

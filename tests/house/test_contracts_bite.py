@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 STOREYS = "Storeys: imports only downward"
 PORTS = "Strata, standards and twin take time"
 PURE = "Kernel and words perform no I/O"
+ORACLE = "Oracle: true states"
 WAIT = "Planes and twin decide, they never wait"
 
 # (what is wrong, file below src/multiplane, code planted there, beginning of the contract that must break)
@@ -37,6 +38,8 @@ VIOLATIONS = [
     ("a standard serves HTTP itself", "standards/planted.py", "import aiohttp.web", PORTS),
     ("the twin rolls dice", "twin/planted.py", "import random", PORTS),
     ("the twin waits by itself", "twin/planted.py", "import asyncio", WAIT),
+    ("a wiring looks into true states", "assembly/planted.py", "import multiplane.twin.oracle", ORACLE),
+    ("the engine leads to the oracle", "twin/engine.py", "import multiplane.twin.oracle", ORACLE),
     ("a plane awaits", "fabric/telemetry/planted.py", "import asyncio", WAIT),
     ("an undeclared plane", "service/planted.py", "ROOM = 1", "Service: planes"),
     (

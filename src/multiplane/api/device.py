@@ -33,7 +33,7 @@ class KeyBlock(Secret, frozen=True, kw_only=True):
         epoch: epoch of the link, rises at each attach.
         offset_byte: position of the first byte within the epoch.
         key: the bytes.
-        qber: error rate of the sifted key it was distilled from, in [0, 0.5].
+        qber: error rate of the sifted key it was distilled from, in [0, 0.5]; 0 when nobody says.
         made_ns: Unix time at which distillation ended, nanoseconds.
     """
 
@@ -52,6 +52,8 @@ class LinkStatus(Noun, frozen=True, kw_only=True):
         rate_bit_per_s: secret key rate while up, 0 otherwise.
         discarded_bit: made but not wanted since the epoch began.
         reason: why it is faulted or dark, empty otherwise.
+        source: `HOST:PORT` of the key manager that feeds it, when this is no module of its own light: its
+            error rate is then not known, and `qber` is 0.
     """
 
     link: str
@@ -62,6 +64,7 @@ class LinkStatus(Noun, frozen=True, kw_only=True):
     discarded_bit: int
     at_ns: int
     reason: str = ""
+    source: str = ""
 
 
 class DeviceListener(Protocol):

@@ -60,7 +60,13 @@ class StoreFigures(Noun, frozen=True, kw_only=True):
 class DispatcherFigures(Noun, frozen=True, kw_only=True):
     """The clock of a process at work: what is overdue now, and how late handlers ran since it started.
 
-    All are seconds of the network's own time but `behind_s`, which is wall time.
+    All are seconds of the network's own time but `behind_s` and `dilated_s`, which are wall time.
+
+    Args:
+        late_own_p99_s, late_own_max_s: without the time in which the machine did not let the process run.
+        early: handlers that ran before they were due; anything but 0 is a defect.
+        late_episodes: how often handlers began to be later than the policy allows.
+        dilated_s: for how long time stood still so that nothing was later.
     """
 
     handlers: int
@@ -68,6 +74,11 @@ class DispatcherFigures(Noun, frozen=True, kw_only=True):
     late_p50_s: float
     late_p99_s: float
     late_max_s: float
+    late_own_p99_s: float = 0.0
+    late_own_max_s: float = 0.0
+    early: int = 0
+    late_episodes: int = 0
+    dilated_s: float = 0.0
 
 
 class ProcessFigures(Noun, frozen=True, kw_only=True):

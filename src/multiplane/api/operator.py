@@ -14,7 +14,8 @@ class PoolLedger(Noun, frozen=True, kw_only=True):
 
     Closes when made = stock + delivered + burnt + expired; `stock_bit` is counted from the blocks themselves,
     the other four are accounts. `side` is `near` (issues), `far` (collects), or `copies`: keys with several
-    slaves that wait at the far side, counted once for each slave.
+    slaves that wait at the far side, counted once for each slave. `filling`: the near side is on
+    its way to its high mark.
     """
 
     owner: str
@@ -27,6 +28,7 @@ class PoolLedger(Noun, frozen=True, kw_only=True):
     burnt_bit: int
     expired_bit: int
     phase: str
+    filling: bool = False
 
     @property
     def closes(self) -> bool:
@@ -74,7 +76,16 @@ class StockOutlook(Noun, frozen=True, kw_only=True):
 
 
 class LinkReport(Noun, frozen=True, kw_only=True):
-    """A link as fabric telemetry knows it; `parcels` counts them by fate, both ends together."""
+    """A link as fabric telemetry knows it.
+
+    Args:
+        parcels: counted by fate, both ends together.
+        stock_bit: key for both ways, at the end that holds less.
+        stock_ab_bit, stock_ba_bit: key for the way from `a` to `b` and back, each at the end that sends.
+        reason: why it is not up, where an end says so.
+        source: who feeds it (`HOST:PORT` of each end), when not the light between its ends; `qber` is then
+            not known, and 0.
+    """
 
     a: str
     b: str
@@ -86,12 +97,17 @@ class LinkReport(Noun, frozen=True, kw_only=True):
     length_km: float
     loss_db: float
     parcels: dict[str, int] = msgspec.field(default_factory=dict)
+    stock_ab_bit: int = 0
+    stock_ba_bit: int = 0
+    reason: str = ""
+    source: str = ""
 
 
 class NetworkReport(Noun, frozen=True, kw_only=True):
     """One look at the whole network.
 
     Args:
+        rate: simulated seconds per wall second in force; 0 while paused (see `api.pace`).
         secret: False when random numbers come from a seed.
         relay_count: sites without applications, which have no key manager.
     """
@@ -130,6 +146,10 @@ class DoorMessage(Noun, frozen=True, kw_only=True):
 
 class Operator(Protocol):
     async def report(self, caller: Caller) -> NetworkReport: ...
+
+    async def scenario(self, caller: Caller) -> str:
+        """The world as the network was told it at its start: the text of a scenario file."""
+        ...
 
     async def unit(self, caller: Caller, name: str) -> tuple[UnitRecord, ...]:
         """Units found under a key id, a unit digest or an endpoint URN, one record for each key manager.

@@ -58,13 +58,15 @@ class LinkFacts(Noun, frozen=True, kw_only=True):
     """What a link protocol knows of its link.
 
     Args:
-        link: link id; sites: the two ends, in order of name. End 0 asks, end 1 answers.
+        link: link id.
+        sites: the two ends. End 0 asks, end 1 answers; the host puts them in order of name.
         success_probability: of one attempt, in (0, 1].
-        delay_ps: one way, of the classical companion between the two ends.
-        photon_ps: from emission until the photons meet (until the far end, when there is no middle).
-        herald_ps: (to end 0, to end 1) from there until an end knows the outcome.
-        reset_ps: from the herald of a failure until the memory can emit again.
-        memories: at each end.
+        delay_ps: one way, of the classical companion between the two ends, >= 0.
+        photon_ps: from emission until the photons meet (until the far end, when there is no middle), >= 0.
+        herald_ps: (to end 0, to end 1) from there until an end knows the outcome, >= 0.
+        reset_ps: from the herald of a failure until the memory can emit again, >= 0.
+        memories: at each end, >= 1.
+        dead_ps: how long the detectors, shared by all memories of the link, are blind after a herald, >= 0.
     """
 
     link: str
@@ -75,12 +77,15 @@ class LinkFacts(Noun, frozen=True, kw_only=True):
     herald_ps: tuple[int, int]
     reset_ps: int
     memories: int
+    dead_ps: int = 0
 
 
 class LinkHost(Protocol):
     """What a link protocol may use: time, chance, and where to say that a pair is there."""
 
-    def now_ps(self) -> int: ...
+    def now_ps(self) -> int:
+        """When the handler that runs was due: delays are counted from there, so that none adds to another."""
+        ...
 
     def at_ps(self, due_ps: int, handler: Callable[..., None], *args: Any) -> None:
         """Call `handler(*args)` at `due_ps`; equal times are served in order of asking."""
@@ -90,11 +95,14 @@ class LinkHost(Protocol):
         """Attempts up to and including the first success, each with `probability`; at least 1."""
         ...
 
-    def chance(self, probability: float) -> bool: ...
+    def chance(self, probability: float) -> bool:
+        """Whether one attempt with `probability` succeeds."""
+        ...
 
     def born(self, slots: tuple[int, int], emitted_ps: int, heard_ps: tuple[int, int]) -> None:
         """The memories `slots` of end 0 and end 1 hold the halves of a pair since `emitted_ps` (in the past
-        or now); the ends know it at `heard_ps`, not before now. The host draws the state of the link."""
+        or now); the ends know it at `heard_ps`, not before now. The host draws the state of the link.
+        Neither memory belongs to the protocol any more until it is `raw` again."""
         ...
 
 
@@ -106,7 +114,7 @@ class LinkProtocol(Protocol):
     """
 
     def raw(self, end: int, slot: int) -> None:
-        """Memory `slot` of `end` is free from now on and shall make a pair."""
+        """Memory `slot` of `end` is free from now on and shall make a pair. Said twice it counts once."""
         ...
 
     def withdraw(self, end: int, slot: int) -> None:

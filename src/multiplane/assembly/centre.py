@@ -29,6 +29,7 @@ class Centre:
 
     Args:
         nodes: the fabric agent at a site, None while nobody is there.
+        direct: notices of the modules' door that pass by reference (see `runtime.doors.strict`).
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Centre:
         seed: bytes,
         boot: int,
         nodes: Callable[[str], NodeControl | None],
+        direct: frozenset[str] = frozenset(),
     ) -> None:
         self.world = world
         self.caller = Caller(principal=controller_urn(world.domain), domain=world.domain)
@@ -55,7 +57,7 @@ class Centre:
             strict(ServiceConnectivity, self.connectivity.for_service, self.tap),
             bus,
         )
-        self.device = strict(QkdDevice, self.twin.qkd, self.tap)
+        self.device = strict(QkdDevice, self.twin.qkd, self.tap, direct)
         self.control = strict(ServiceControl, self.service, self.tap)
 
     def tap(self, event: DoorEvent) -> None:

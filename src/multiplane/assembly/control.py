@@ -1,4 +1,4 @@
-"""Client side of a running network's control socket: the operator's door and the scenario's door."""
+"""Client side of a running network's control socket: the operator's, the scenario's and the pace's door."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from multiplane.api.operator import Operator
+from multiplane.api.pace import Pace
 from multiplane.api.scenario import Scenario
 from multiplane.kernel.nouns import Caller
 from multiplane.runtime.control_socket import connect_control
@@ -19,6 +20,7 @@ from multiplane.runtime.session import Session
 SOCKET_NAME: Final = "control.sock"
 OPERATOR_DOOR: Final = "operator"
 SCENARIO_DOOR: Final = "scenario"
+PACE_DOOR: Final = "pace"
 
 # The file's permission is the authentication; the network sets the caller of such a session itself.
 LOCAL_OPERATOR: Final = Caller(principal="urn:qkd:local:operator", domain="local")
@@ -29,6 +31,7 @@ class Control(msgspec.Struct, frozen=True):
 
     operator: Operator
     scenario: Scenario
+    pace: Pace
 
 
 @asynccontextmanager
@@ -40,6 +43,10 @@ async def control(state: Path) -> AsyncIterator[Control]:
     channel = await connect_control(state / SOCKET_NAME)
     session = Session(channel)
     try:
-        yield Control(remote(Operator, session, OPERATOR_DOOR), remote(Scenario, session, SCENARIO_DOOR))
+        yield Control(
+            operator=remote(Operator, session, OPERATOR_DOOR),
+            scenario=remote(Scenario, session, SCENARIO_DOOR),
+            pace=remote(Pace, session, PACE_DOOR),
+        )
     finally:
         channel.close("done")

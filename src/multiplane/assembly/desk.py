@@ -22,9 +22,10 @@ from multiplane.assembly.centre import Centre
 from multiplane.kernel.errors import Busy, Faulty, MultiplaneError, Refused, Unknown
 from multiplane.kernel.names import link_id
 from multiplane.kernel.nouns import Caller
-from multiplane.kernel.ports import Clock
+from multiplane.runtime.clocks import JumpClock, PacedClock
 from multiplane.service.planes import KmeControl
 from multiplane.standards.exposition import exposition
+from multiplane.twin.scenario_writing import write
 
 PATIENCE_S: Final = 2.0
 MOST_BEHIND_S: Final = 2.0
@@ -71,7 +72,7 @@ class OperatorDesk:
     def __init__(
         self,
         centre: Centre,
-        clock: Clock,
+        clock: JumpClock | PacedClock,
         kmes: Callable[[], Mapping[str, KmeControl]],
         *,
         figures: Callable[[], Awaitable[tuple[ProcessFigures, ...]]],
@@ -101,7 +102,7 @@ class OperatorDesk:
             domain=world.domain,
             scenario=world.name,
             at_ns=self._clock.now_ns(),
-            rate=self._clock.rate,
+            rate=self._clock.factor(),
             secret=self._secret,
             table_version=self._centre.fabric.table_version,
             kmes=tuple(report for report in reports if report is not None),
@@ -109,6 +110,11 @@ class OperatorDesk:
             outlooks=self._centre.service.outlooks(self._clock.now_ns()),
             relay_count=sum(not place.saes for place in world.sites),
         )
+
+    async def scenario(self, caller: Caller) -> str:
+        """The scenario that this network runs, written out."""
+        del caller
+        return write(self._centre.world)
 
     async def _reports(self) -> list[KmeReport | None]:
         kmes = self._kmes()

@@ -12,6 +12,7 @@ import msgspec
 
 from multiplane.assembly import certificate_audit, host, ledger_audit, settings
 from multiplane.assembly.control import LOCAL_OPERATOR, SOCKET_NAME, control
+from multiplane.assembly.feeds import audit as feeds_audit
 from multiplane.assembly.findings import Finding, fail, ok, some, warn
 from multiplane.assembly.kek import FILE_NAME as KEK_FILE
 from multiplane.assembly.kek import kek_check, kek_of
@@ -66,6 +67,9 @@ async def diagnose(
     network, spread = patient.network, _spread(patient, loaded)
     if world is not None:
         patient.findings.append(host.descriptor_limit(world, spread=spread))
+        if loaded is not None:
+            spans = [span.id for span in world.spans]
+            patient.findings += await feeds_audit.audit(loaded.feeds, spans, loaded.rate)
     if not patient.running:
         patient.findings.append(host.free_ports(network.ports if network else {}))
     patient.findings += host.clocks(network.latest_ns if network else 0, wall_ns())

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 from multiplane.api.operations import ProcessFigures
 from multiplane.assembly import host
-from multiplane.assembly.centre import Centre
+from multiplane.assembly.centre import BULK, Centre
+from multiplane.assembly.feeds.settings import ends_at
 from multiplane.assembly.figures import process_figures
 from multiplane.assembly.layout import (
     CENTRE,
@@ -66,7 +67,7 @@ class Embedded:
         )
         seed = twin_seed(settings.seed)
         self.centre = Centre(
-            ground.world, ground.timeline, ground.bus, seed=seed, boot=boot, nodes=self._node
+            ground.world, ground.timeline, ground.bus, seed=seed, boot=boot, nodes=self._node, direct=BULK
         )
         await self.centre.start()
         channels = LocalChannels(ground.timeline)
@@ -111,6 +112,7 @@ class Embedded:
                 tap=self.centre.tap,
                 pid=os.getpid(),
                 access_log=settings.access_log,
+                feeds=ends_at(settings.feeds, name),
                 pool_room_byte=self._room_byte,
             )
         )
@@ -119,13 +121,13 @@ class Embedded:
         ground = self._ground
         served = [name for name, site in self._sites.items() if site.key_manager is not None]
         ports = ground.state.ports([f"{name}/014" for name in served], ground.settings.port_base)
-        limits = host.server_limits(len(served), host.FD_OPERATIONS)
+        limits = host.server_limits(len(served), host.FD_OPERATIONS, ground.settings.http)
         urls = {}
         for name in served:
             trust = trust_of(ground.pki.authority, ground.pki.kmes[name])
             self.trusts.append(trust)
             urls[name] = await self._sites[name].serve(
-                trust, ports[f"{name}/014"], wall_ns, ground.settings.rate, limits
+                trust, ports[f"{name}/014"], wall_ns, lambda: ground.clock.rate, limits
             )
         return urls
 

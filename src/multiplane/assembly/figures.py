@@ -37,6 +37,11 @@ def _dispatcher(timeline: Dispatcher) -> DispatcherFigures:
         late_p50_s=late.p50_us / 1e6,
         late_p99_s=late.p99_us / 1e6,
         late_max_s=late.max_us / 1e6,
+        late_own_p99_s=late.own_p99_us / 1e6,
+        late_own_max_s=late.own_max_us / 1e6,
+        early=late.early,
+        late_episodes=late.episodes,
+        dilated_s=timeline.dilated_s,
     )
 
 

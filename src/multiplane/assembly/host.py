@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from multiplane.assembly.findings import Finding, fail, ok, some, warn
 from multiplane.kernel.errors import Refused
 from multiplane.runtime.http_limits import Limits
@@ -46,17 +48,17 @@ def descriptors(world: World, *, spread: bool) -> int:
     return FD_PROCESS + FD_OPERATIONS + (1 + LEAST_CLIENTS) * listeners
 
 
-def server_limits(listeners: int, others: int) -> Limits:
+def server_limits(listeners: int, others: int, wanted: Limits) -> Limits:
     """Limits of each of `listeners` servers: all their clients together leave this process room to work.
 
     Args:
         others: descriptors that this process needs for other connections.
+        wanted: what the settings say, as far as the descriptors reach.
     """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     each = (soft - FD_PROCESS - others) // max(listeners, 1) - 1
-    usual = Limits()
-    most = max(LEAST_CLIENTS, min(usual.connections, each))
-    return Limits(connections=most, half_open=min(usual.half_open, most))
+    most = min(wanted.connections, max(LEAST_CLIENTS, each))
+    return msgspec.structs.replace(wanted, connections=most, half_open=min(wanted.half_open, most))
 
 
 def raise_descriptor_limit() -> int:

@@ -34,6 +34,16 @@ file and line:
     [[metering.quotas]]
     application = "madqci:quijote"
     quota_bit = 1000000
+
+    [pace]
+    policy = "warn"
+    late_limit_ms = 500
+
+    [http]
+    connections = 1000
+    head_s = 10.0
+
+    [feed."alice--bob"]         see feeds/settings.py
 """
 
 from __future__ import annotations
@@ -47,14 +57,17 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from multiplane.assembly.feeds.settings import SECTION, Feed, read_feeds
 from multiplane.kernel.errors import Refused
+from multiplane.runtime.http_limits import Limits
+from multiplane.runtime.lateness import LatePolicy
 from multiplane.security.policy import PairingPolicy
 from multiplane.service.planes import MeterPolicy, QuotaRule, RateRule
 from multiplane.standards.etsi014 import FaceProfile
 
 FILE_NAME: Final = "multiplane.toml"
 LONGEST_GRACE_S: Final = 60.0
-_TABLES: Final = ("keys", "etsi014", "pairing", "metering")
+_TABLES: Final = ("keys", "etsi014", "pairing", "metering", "pace", "http")
 
 
 class KeySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -107,6 +120,8 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
         log: lines for people, or JSON.
         log_level: the lowest level that is logged.
         access_log: whether each request becomes a log event.
+        http: what the servers of key managers take from strangers.
+        feeds: links whose key comes from real devices or another network.
         kek_command: prints the key-encryption key of the stores; None = none is run (see assembly/kek.py).
     """
 
@@ -127,8 +142,15 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
     etsi014: FaceProfile = FaceProfile()
     pairing: PairingPolicy = PairingPolicy()
     metering: MeterPolicy = MeterPolicy()
+    pace: LatePolicy = LatePolicy()
+    http: Limits = Limits()
+    feeds: tuple[Feed, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.spread and self.pace.policy != "warn":
+            raise ValueError(
+                f"late: expected warn where --spread makes several processes, got {self.pace.policy}"
+            )
         if not 0 < self.rate < float("inf"):
             raise ValueError(f"rate: expected more than 0, got {self.rate}")
         if self.for_s is not None and not self.for_s > 0:
@@ -145,15 +167,17 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 # What each section may hold; lists of tables are written with a trailing [].
 _SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
-    "": ("up", *_TABLES),
-    "up": tuple(name for name in UpSettings.__struct_fields__ if name not in ("state", *_TABLES)),
+    "": ("up", *_TABLES, SECTION),
+    "up": tuple(name for name in UpSettings.__struct_fields__ if name not in ("state", "feeds", *_TABLES)),
     "keys": KeySettings.__struct_fields__,
     "etsi014": FaceProfile.__struct_fields__,
     "pairing": PairingPolicy.__struct_fields__,
     "pairing.rules[]": ("master", "slave", "allow"),
+    "http": Limits.__struct_fields__,
     "metering": MeterPolicy.__struct_fields__,
     "metering.rules[]": RateRule.__struct_fields__,
     "metering.quotas[]": QuotaRule.__struct_fields__,
+    "pace": LatePolicy.__struct_fields__,
 }
 
 
@@ -176,20 +200,25 @@ def load(state: Path, given: Mapping[str, Any], config: Path | None = None) -> U
     for section, name in (("pairing", "rules"), ("metering", "rules"), ("metering", "quotas")):
         for place, rule in enumerate(document.get(section, {}).get(name, ())):
             _expect_known(path, lines, f"{section}.{name}[]", rule, place)
+    feeds = read_feeds(document.get(SECTION, {}), path, lines)
     said = {name: value for name, value in given.items() if value is not None}
+    tables = {name: document.get(name, {}) for name in _TABLES}
+    if late := said.pop("late", None):
+        tables["pace"] = {**tables["pace"], "policy": late}
     try:
-        return msgspec.convert(
+        settings = msgspec.convert(
             {
                 **document.get("up", {}),
                 **said,
                 "state": str(state.absolute()),
-                **{name: document.get(name, {}) for name in _TABLES},
+                **tables,
             },
             UpSettings,
             dec_hook=lambda kind, value: kind(value),
         )
     except msgspec.ValidationError as error:
         raise _bad_value(path, lines, error, said) from error
+    return msgspec.structs.replace(settings, feeds=feeds)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -213,8 +242,8 @@ def _line_index(text: str) -> dict[str, int]:
             tables[name] = tables.get(name, -1) + 1
             section = f"{name}[{tables[name]}]"
             index[section] = number
-        elif found := re.match(r"\s*\[\s*([\w.-]+)\s*\]", line):
-            section = found.group(1)
+        elif found := re.match(r"""\s*\[\s*([\w."'-]+)\s*\]""", line):
+            section = re.sub("[\"']", "", found.group(1))
             index[section] = number
         elif found := re.match(r"\s*([\w-]+)\s*=", line):
             index[f"{section}.{found.group(1)}".lstrip(".")] = number

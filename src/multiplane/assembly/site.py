@@ -9,6 +9,9 @@ from typing import Final
 from multiplane.api.device import QkdDevice
 from multiplane.api.operations import ListenerFigures
 from multiplane.api.service_fabric import FabricNode
+from multiplane.assembly.feeds.device import Devices, FedDevices
+from multiplane.assembly.feeds.ends import FeedPorts
+from multiplane.assembly.feeds.settings import FeedEnd
 from multiplane.assembly.peers import Peers
 from multiplane.assembly.tasks import Tasks
 from multiplane.fabric.greeting import ReservePorts
@@ -43,7 +46,8 @@ class SiteParts:
 
     Args:
         applications: those it serves; without any it is a relay, which has a fabric agent and nothing else.
-        boot: incarnation of its key manager, 0 at a relay.
+        boot: incarnation of the site.
+        feeds: its ends of links that another network feeds.
         pool_room_byte: key that each of its links holds at most.
     """
 
@@ -66,6 +70,7 @@ class SiteParts:
     tap: Tap | None = None
     pid: int = 0
     access_log: bool = False
+    feeds: tuple[FeedEnd, ...] = ()
     pool_room_byte: int = ROOM_BYTE
 
 
@@ -77,11 +82,15 @@ class Site:
         self.tasks = Tasks()
         urn = element_urn(parts.domain, parts.site)
         self.caller = Caller(principal=urn, domain=parts.domain)
+        self._fed = FedDevices(
+            parts.feeds,
+            FeedPorts(caller=self.caller, boot=parts.boot, timeline=parts.timeline, channels=parts.channels),
+        )
         self.agent = FabricAgent(
             self.caller,
             parts.site,
             parts.timeline,
-            parts.device,
+            self._devices(),
             parts.channels,
             bus=parts.bus,
             faults=parts.faults,
@@ -90,6 +99,13 @@ class Site:
         )
         self.key_manager = self._key_manager() if parts.applications else None
         self._http: HttpServer | None = None
+
+    def _devices(self) -> QkdDevice:
+        """The modules of this site, and in their place what feeds some of its links."""
+        links = frozenset(end.link for end in self.parts.feeds)
+        if not links:
+            return self.parts.device
+        return Devices(self.parts.device, strict(QkdDevice, self._fed, self.parts.tap), links)
 
     @property
     def kme(self) -> Kme:
@@ -126,12 +142,13 @@ class Site:
 
     async def start(self) -> None:
         """Begin to relay, and to manage keys where there are applications."""
+        self._fed.listen()
         await self.agent.start()
         if self.key_manager is not None:
             await self.key_manager.start()
 
     async def serve(
-        self, trust: Trust, port: int, wall_ns: Callable[[], int], rate: float, limits: Limits
+        self, trust: Trust, port: int, wall_ns: Callable[[], int], rate: Callable[[], float], limits: Limits
     ) -> str:
         """Open the server of ETSI GS QKD 014 and return its URL.
 
@@ -142,7 +159,7 @@ class Site:
 
         Raises: Refused(`port.in_use`).
         """
-        routes = etsi014.routes(self.kme, lambda retry_ns: retry_ns / NS_PER_S / rate, self.parts.face)
+        routes = etsi014.routes(self.kme, lambda retry_ns: retry_ns / NS_PER_S / rate(), self.parts.face)
         described = openapi.route("ETSI GS QKD 014", "1.1.1", routes)
         server = HttpServer(
             (*routes, described),
@@ -191,6 +208,7 @@ class Site:
         """Leave exact accounts, end. Requests must have been drained."""
         if self.key_manager is not None:
             await self.key_manager.close()
+        await self._fed.close()
         await self.agent.close()
         await self.tasks.close()
 

@@ -99,8 +99,9 @@ async def run(orders: SiteOrders) -> int:
         await site.start()
         url = ""
         if site.key_manager is not None:
-            limits = host.server_limits(1, host.FD_PER_PEER * (len(orders.channel_ports) - 1))
-            url = await site.serve(trust, orders.api_port, wall_ns, orders.rate, limits)
+            others = host.FD_PER_PEER * (len(orders.channel_ports) - 1)
+            limits = host.server_limits(1, others, orders.http)
+            url = await site.serve(trust, orders.api_port, wall_ns, lambda: orders.rate, limits)
         await uplink.serving(caller, url, os.getpid())
         return await ended
 
@@ -183,6 +184,7 @@ def _site(
             face=orders.face,
             pid=os.getpid(),
             access_log=orders.access_log,
+            feeds=orders.feeds,
         )
     )
 

@@ -17,7 +17,8 @@ import msgspec
 
 from multiplane.api.device import QkdDevice
 from multiplane.api.operations import ProcessFigures
-from multiplane.assembly.centre import Centre
+from multiplane.assembly.centre import BULK, Centre
+from multiplane.assembly.feeds.settings import ends_at
 from multiplane.assembly.figures import process_figures
 from multiplane.assembly.layout import (
     CENTRE,
@@ -111,7 +112,7 @@ class Spread:
         boot = await next_boot_epoch(self._store, TWIN_OWNER)
         seed = twin_seed(settings.seed)
         self.centre = Centre(
-            ground.world, ground.timeline, ground.bus, seed=seed, boot=boot, nodes=self._node
+            ground.world, ground.timeline, ground.bus, seed=seed, boot=boot, nodes=self._node, direct=BULK
         )
         await self.centre.start()
         port = await self._listen()
@@ -193,6 +194,8 @@ class Spread:
                 log=settings.log,
                 log_level=settings.log_level,
                 access_log=settings.access_log,
+                feeds=ends_at(settings.feeds, name),
+                http=settings.http,
             )
 
     def hang_up(self) -> None:

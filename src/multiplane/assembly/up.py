@@ -13,14 +13,18 @@ from typing import Final
 import structlog
 
 from multiplane.api.operator import Operator
+from multiplane.api.pace import Pace
 from multiplane.api.scenario import Scenario
 from multiplane.assembly import host
-from multiplane.assembly.control import OPERATOR_DOOR, SCENARIO_DOOR, SOCKET_NAME
+from multiplane.assembly.control import OPERATOR_DOOR, PACE_DOOR, SCENARIO_DOOR, SOCKET_NAME
 from multiplane.assembly.desk import OperatorDesk
 from multiplane.assembly.embedded import Embedded
+from multiplane.assembly.feeds.settings import check_feeds
+from multiplane.assembly.feeds.world import MixedWorld
 from multiplane.assembly.kek import kek_check, kek_of
 from multiplane.assembly.layout import Ground, Layout, wall_ns
 from multiplane.assembly.operations import OperationsListener
+from multiplane.assembly.pacing import PaceDesk
 from multiplane.assembly.ready import Notice, Ready
 from multiplane.assembly.settings import UpSettings
 from multiplane.assembly.spread import Spread, check_spread
@@ -61,6 +65,15 @@ def load_world(scenario: str) -> World:
     return parse(text, scenario)
 
 
+def _world_of(settings: UpSettings) -> World:
+    """The world of a scenario, and whether these settings fit it."""
+    world = load_world(settings.scenario)
+    check_feeds(settings.feeds, [span.id for span in world.spans], settings.rate)
+    if settings.spread:
+        check_spread(world)
+    return world
+
+
 async def run_up(
     settings: UpSettings, on_event: Callable[[str], None], on_ready: Callable[[Ready], None]
 ) -> int:
@@ -73,10 +86,8 @@ async def run_up(
         on_event: told what happens, one line each.
         on_ready: told when every key manager serves, and again when a site has come back.
     """
-    world = load_world(settings.scenario)
+    world = _world_of(settings)
     set_up_logs(style=settings.log, level=settings.log_level)
-    if settings.spread:
-        check_spread(world)
     state = StateDirectory(settings.state, world.name, world_digest(world), spread=settings.spread)
     kek = kek_of(state.path, settings.kek_command)
     state.check_kek(kek_check(kek))
@@ -92,7 +103,7 @@ async def run_up(
         failed.append(error)
         stopping.set()
 
-    timeline = Dispatcher(clock, give_up)
+    timeline = Dispatcher(clock, give_up, settings.pace)
     ground = Ground(
         settings=settings,
         world=world,
@@ -128,8 +139,15 @@ async def run_up(
         if notice.operations is not None:  # it had been ready
             _log.info("network.stopped", domain=world.domain)
     if failed:
-        raise Faulty("network.failed", f"the dispatcher stopped: {type(failed[0]).__name__}")
+        raise _end_of(failed[0])
     return 0
+
+
+def _end_of(error: Exception) -> Faulty:
+    """Why the network ended: by the lateness policy in its own words, else by a defect."""
+    if isinstance(error, Faulty) and error.code == "pace.late":
+        return error
+    return Faulty("network.failed", f"the dispatcher stopped: {type(error).__name__}")
 
 
 async def _bring_up(
@@ -180,16 +198,32 @@ async def _open_desk(
         secret=ground.settings.seed is None,
         stop=stop,
     )
-    scenario = strict(Scenario, centre.twin.scenario, centre.tap)
+    pace = strict(Pace, _pace_desk(ground), centre.tap)
+    fed = [feed.link for feed in ground.settings.feeds]
+    world = MixedWorld(centre.twin.scenario, fed, centre.fabric.links)
+    scenario = strict(Scenario, world, centre.tap)
 
     def accept(channel: Channel) -> None:
         session = Session(channel)
         serve(session, OPERATOR_DOOR, Operator, desk)
         serve(session, SCENARIO_DOOR, Scenario, scenario)
+        serve(session, PACE_DOOR, Pace, pace)
 
     server = await serve_control(ground.state.path / SOCKET_NAME, accept, ground.world.domain)
     stack.push_async_callback(server.close)
     return desk
+
+
+def _pace_desk(ground: Ground) -> PaceDesk:
+    """Whoever runs faster notes first how far time may get before the next note."""
+    return PaceDesk(
+        ground.world.domain,
+        ground.clock,
+        ground.timeline,
+        ground.bus,
+        alone=not ground.settings.spread,
+        faster=lambda rate: _note(ground.state, ground.clock.now_ns() + _lead_ns(rate)),
+    )
 
 
 def _heed_hang_up(stack: contextlib.AsyncExitStack, layout: Layout, tasks: Tasks) -> None:
@@ -208,10 +242,13 @@ def _heed_hang_up(stack: contextlib.AsyncExitStack, layout: Layout, tasks: Tasks
 
 async def _note_time(state: StateDirectory, clock: PacedClock) -> None:
     """Keep a mark that the network's time has not reached yet: even after a kill it never goes back."""
-    lead_ns = round(2 * NOTE_TIME_S * clock.rate * _NS_PER_S)
     while True:
-        _note(state, clock.now_ns() + lead_ns)
+        _note(state, clock.now_ns() + _lead_ns(clock.rate))
         await asyncio.sleep(NOTE_TIME_S)
+
+
+def _lead_ns(rate: float) -> int:
+    return round(2 * NOTE_TIME_S * rate * _NS_PER_S)
 
 
 def _note(state: StateDirectory, now_ns: int) -> None:

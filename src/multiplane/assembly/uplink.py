@@ -9,9 +9,11 @@ from typing import Literal, Protocol, TypeVar
 import msgspec
 
 from multiplane.api.operations import ProcessFigures
+from multiplane.assembly.feeds.settings import FeedEnd
 from multiplane.kernel.errors import MultiplaneError, Refused
 from multiplane.kernel.nouns import Caller, Secret
 from multiplane.kernel.ports import Subscription
+from multiplane.runtime.http_limits import Limits
 from multiplane.security.policy import PairingPolicy
 from multiplane.service.planes import Application, KeyRules
 from multiplane.standards.etsi014 import FaceProfile
@@ -81,6 +83,8 @@ class SiteOrders(msgspec.Struct, frozen=True, kw_only=True):
         faults: script of injected faults, empty in operation.
         grace_s: seconds that requests have to end when the site is told to stop.
         log, log_level, access_log: as in `assembly.settings`.
+        feeds: this site's ends of links that another network feeds.
+        http: what its server takes from strangers.
     """
 
     domain: str
@@ -109,3 +113,5 @@ class SiteOrders(msgspec.Struct, frozen=True, kw_only=True):
     log_level: Literal["debug", "info", "warning", "error"]
     access_log: bool
     kek_command: str | None = None
+    feeds: tuple[FeedEnd, ...] = ()
+    http: Limits = Limits()

@@ -6,20 +6,9 @@ import sys
 from typing import Any, Final
 
 import typer
-from typer.core import TyperGroup
 from typer.exceptions import Abort, Exit, TyperException
 
-from multiplane.cli import (
-    conformance,
-    importing,
-    inspection,
-    keys,
-    links,
-    pki,
-    sim,
-    starting,
-    upkeep,
-)
+from multiplane.cli.commands import MARKUP, CommandsOnDemand
 from multiplane.kernel.errors import MultiplaneError
 
 BAD_INPUT: Final = 2
@@ -28,13 +17,13 @@ INTERRUPTED: Final = 130
 
 # Codes that blame what was typed or written rather than the state of the network.
 _INPUT_CODES: Final = (
-    *("settings.", "scenario.", "input.", "state.", "backup."),
+    *("settings.", "scenario.", "input.", "state.", "backup.", "clock.rate", "pace.duration"),
     *("store.", "pki.", "port.", "host.", "control.already", "control.path", "control.not_a"),
 )
 
 
-class OneLineErrors(TyperGroup):
-    """A group of commands that answers every error with one line on stderr and an exit code."""
+class OneLineErrors(CommandsOnDemand):
+    """The commands, with every error answered by one line on stderr and an exit code."""
 
     def main(self, *args: Any, **options: Any) -> Any:
         """Run; leave the process with the exit code."""
@@ -64,8 +53,13 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-    help="""A quantum network on your machine: a real topology as a living network, and keys from it.
+    rich_markup_mode=MARKUP,
+)
+
+
+@app.callback()
+def multiplane() -> None:
+    """A quantum network on your machine: a real topology as a living network, and keys from it.
 
     Start one in a first terminal and leave it running:
 
@@ -84,17 +78,8 @@ app = typer.Typer(
         multiplane doctor
 
     Every command finds the network by --state DIR, or MULTIPLANE_STATE, or ./multiplane-state.
-    Exit codes: 0 done, 1 the network refused or does not run, 2 the input or its surroundings are wrong.""",
-)
-starting.add_to(app)
-importing.add_to(app)
-inspection.add_to(app)
-keys.add_to(app)
-links.add_to(app)
-pki.add_to(app)
-upkeep.add_to(app)
-conformance.add_to(app)
-sim.add_to(app)
+    Exit codes: 0 done, 1 the network refused or does not run, 2 the input or its surroundings are wrong.
+    """
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from multiplane.cli.up_options import (
     AccessLogOption,
     ForOption,
     GraceOption,
+    LateOption,
     LogLevelOption,
     LogOption,
     OpsPortOption,
@@ -51,6 +52,7 @@ def up(
     state: StateOption = DEFAULT_STATE,
     spread: SpreadOption = None,
     rate: RateOption = None,
+    late: LateOption = None,
     for_text: ForOption = None,
     port_base: PortBaseOption = None,
     seed: SeedOption = None,
@@ -78,10 +80,13 @@ def up(
     """
     if spread not in (None, "per-node"):
         raise typer.BadParameter(f"--spread: expected per-node, got {spread!r}")
+    if late not in (None, "warn", "dilate", "fail"):
+        raise typer.BadParameter(f"--late: expected warn, dilate or fail, got {late!r}")
     given = {
         "scenario": scenario,
         "spread": True if spread else None,
         "rate": rate,
+        "late": late,
         "for_s": None if for_text is None else duration_s(for_text),
         "port_base": port_base,
         "seed": seed,

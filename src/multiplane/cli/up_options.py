@@ -25,6 +25,14 @@ SpreadOption = Annotated[
 RateOption = Annotated[
     float | None, typer.Option(envvar="MULTIPLANE_RATE", help="Simulated seconds per second (default 1).")
 ]
+LateOption = Annotated[
+    str | None,
+    typer.Option(
+        envvar="MULTIPLANE_LATE",
+        metavar="warn|dilate|fail",
+        help="When work runs late: say so (default), slow the network's time down, or end.",
+    ),
+]
 ForOption = Annotated[
     str | None,
     typer.Option("--for", envvar="MULTIPLANE_FOR", metavar="DURATION", help="Stop after 90, 30s, 5m or 1h."),

@@ -93,10 +93,26 @@ def link_table(links: Iterable[LinkReport]) -> Table:
             f"{link.a} - {link.b}",
             Text(link.state, style=_STATE_STYLE.get(link.state, "yellow")),
             f"{bits(link.rate_bit_per_s)}/s",
-            f"{link.qber:.2%}" if link.state == "up" else "",
+            _qber(link),
             bits(link.stock_bit),
         )
     return table
+
+
+def _qber(link: LinkReport) -> str:
+    """Of a link that is up; one that another network feeds does not tell it."""
+    if link.state != "up":
+        return ""
+    return "fed" if link.source else f"{link.qber:.2%}"
+
+
+def link_faults(links: Iterable[LinkReport]) -> list[str]:
+    """A line for every link that is faulted, with the reason."""
+    return [
+        f"link {link.a} - {link.b}: {link.reason}"
+        for link in links
+        if link.state == "faulted" and link.reason
+    ]
 
 
 def kme_table(kmes: Iterable[KmeReport]) -> Table:
@@ -146,25 +162,30 @@ def short_stocks(report: NetworkReport) -> list[str]:
 def status_view(report: NetworkReport) -> RenderableType:
     """The whole report on one screen."""
     faults = [Text(line, style="red") for line in open_ledgers(report)]
+    faulted = [Text(line, style="red") for line in link_faults(report.links)[:MOST_LINKS]]
     short = [Text(line, style="yellow") for line in short_stocks(report)]
     states = [link.state for link in report.links]
     shown = first_to_see(states, MOST_LINKS)
     links = link_table(report.links[place] for place in shown)
     more = _cut_off(len(shown), states, "multiplane topology show --all")
-    return Group(headline(report), "", links, *more, "", kme_table(report.kmes), *short, *faults)
+    return Group(headline(report), "", links, *more, *faulted, "", kme_table(report.kmes), *short, *faults)
 
 
 def changes(before: NetworkReport, after: NetworkReport) -> list[str]:
     """What happened to links and key managers between two reports."""
     states = {(link.a, link.b): link.state for link in before.links}
     lines = [
-        f"link {link.a} - {link.b}: {states[link.a, link.b]} -> {link.state}"
+        f"link {link.a} - {link.b}: {states[link.a, link.b]} -> {_state(link)}"
         for link in after.links
         if states.get((link.a, link.b), link.state) != link.state
     ]
     served, serving = ({kme.name for kme in report.kmes if kme.serving} for report in (before, after))
     lines += [f"key manager {name} does not serve" for name in sorted(served - serving)]
     return lines + [f"key manager {name} serves again" for name in sorted(serving - served)]
+
+
+def _state(link: LinkReport) -> str:
+    return f"faulted: {link.reason}" if link.state == "faulted" and link.reason else link.state
 
 
 def board(report: NetworkReport | None, events: Iterable[str]) -> RenderableType:

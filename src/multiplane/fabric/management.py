@@ -83,6 +83,8 @@ def link_record(
     """A link as the operator sees it. The ends' reports count as one: the worse state, the lower rate."""
     a, b = link.split("--")[:2]
     states = [report.state for report in reports]
+    sources = dict.fromkeys(report.source for report in reports if report.source)
+    reasons = [report.reason for report in reports if report.state != LinkState.UP.value]
     up = len(states) == 2 and set(states) == {LinkState.UP.value}
     parcels: Counter[str] = Counter()
     for report in reports:
@@ -98,4 +100,8 @@ def link_record(
         length_km=length_km,
         loss_db=loss_db,
         parcels=dict(parcels),
+        stock_ab_bit=sum(report.out_bit for report in reports if report.site == a),
+        stock_ba_bit=sum(report.out_bit for report in reports if report.site == b),
+        reason=next(filter(None, reasons), ""),
+        source=" ".join(sources),
     )

@@ -26,6 +26,9 @@ from multiplane.kernel.quantity import NS_PER_MS, NS_PER_S, bit_from_byte
 RELAY: Final = "relay"
 REPORT_EVERY_NS: Final = NS_PER_S
 """At most so often it is told that key came or went; a new state is told at once."""
+TELLING_SHARE: Final = 64
+LEAST_TELLING_BYTE: Final = 4096
+"""It is told when the stock has changed by that part of its room, or this; less waits for a heartbeat."""
 HEARTBEAT_NS: Final = 10 * NS_PER_S
 """A link on which nothing happens is told of so often."""
 BACKOFF_FIRST_NS: Final = 200 * NS_PER_MS
@@ -47,6 +50,7 @@ class _Link:
     opened_ns: int = 0
     opening: bool = False
     moved: bool = False
+    told_byte: int = 0
     backoff_ns: int = BACKOFF_FIRST_NS
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -81,9 +85,11 @@ class FabricAgent:
         self._channels = channels
         self._bus = bus
         self._faults = faults
+        self._telling_byte = max(LEAST_TELLING_BYTE, pool_room_byte // TELLING_SHARE)
         self._relay = Relay(site, pool_room_byte, NO_RESERVE if reserve is None else reserve.rules)
         self._reserves = Reserves(reserve, caller.principal, self._spawn) if reserve else None
         self._links: dict[str, _Link] = {}
+        self._peers: dict[str, _Link] = {}  # the same by the site at their other end
         self._listener: ParcelListener | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticking = False
@@ -114,6 +120,14 @@ class FabricAgent:
         """The accounts of this end of each link."""
         return {link.link: link.pool.ledger() for link in self._links.values()}
 
+    def burn_down(self, link: str, out_byte: int, in_byte: int) -> None:
+        """Keep at most so much of a link's key for each way; the other end must do the same at once.
+
+        For a copy of a network that is to hold what the original holds. Raises: KeyError for no link here.
+        """
+        self._links[link].pool.burn_down(out_byte, in_byte)
+        self._grant(self._links[link])
+
     # FabricNode
 
     async def subscribe(self, caller: Caller, listener: ParcelListener) -> None:
@@ -135,7 +149,7 @@ class FabricAgent:
             raise Busy(
                 "fabric.link_dry", f"link: channel to {sent.peer} is full", retry_after_ns=100 * NS_PER_MS
             )
-        self._grant(self._links[link_id(self._site, sent.peer)])
+        self._grant(self._peers[sent.peer])
 
     # NodeControl
 
@@ -150,7 +164,8 @@ class FabricAgent:
         link = self._links.get(order.link)
         if link is None:
             pool = self._relay.port(order.peer_site)
-            link = self._links[order.link] = _Link(order.link, order.peer_site, pool)
+            link = _Link(order.link, order.peer_site, pool)
+            self._links[order.link] = self._peers[order.peer_site] = link
         async with link.lock:
             if link.order is not None and link.order.path != order.path:
                 self._drop_channel(link, "path replaced")
@@ -203,7 +218,8 @@ class FabricAgent:
         if reserve is not None and self._reserves is not None:
             kept = self._reserves.of(link.link, self._site, link.peer)
             self._reserves.filled(link.link, kept, block.epoch, reserve)
-        self._perform(self._relay.key_came(link.peer, self._timeline.now_ns()))
+        if self._relay.holds:
+            self._perform(self._relay.key_came(link.peer, self._timeline.now_ns()))
         self._grant(link)
 
     def link_status(self, status: LinkStatus) -> None:
@@ -335,7 +351,7 @@ class FabricAgent:
             if isinstance(action, Send):
                 if not self._send(action):
                     self._relay.count(action.peer, "dropped_channel")
-                self._grant(self._links[link_id(self._site, action.peer)])
+                self._grant(self._peers[action.peer])
             elif isinstance(action, Arrive):
                 self._deliver(action)
             else:
@@ -351,7 +367,7 @@ class FabricAgent:
             self._perform(self._relay.expire(self._timeline.now_ns()))
 
     def _send(self, sent: Send) -> bool:
-        link = self._links[link_id(self._site, sent.peer)]
+        link = self._peers[sent.peer]
         try:
             if link.channel is None:
                 return False
@@ -370,9 +386,11 @@ class FabricAgent:
             self._relay.count(arrival.peer, "dropped_unclaimed")
 
     def _grant(self, link: _Link) -> None:
-        """Key came or went: tell of it soon, and give the device room when enough was freed."""
-        link.moved = True
-        self._tick_soon()
+        """Key came or went: tell of it soon if it is much, give the device room when enough was freed."""
+        stock_byte = link.pool.about_byte
+        if abs(stock_byte - link.told_byte) >= self._telling_byte or not stock_byte:
+            link.moved = True
+            self._tick_soon()
         limit = link.pool.grant() if link.attached else None
         if limit is not None:
             with contextlib.suppress(
@@ -396,7 +414,7 @@ class FabricAgent:
 
     def _report(self, link: _Link, reason: str = "") -> None:
         """Publish what this end knows of a link."""
-        link.moved = False
+        link.moved, link.told_byte = False, link.pool.stock_byte
         status = link.status
         report = LinkReport(
             link=link.link,
@@ -407,10 +425,12 @@ class FabricAgent:
             rate_bit_per_s=0.0 if status is None else status.rate_bit_per_s,
             qber=0.0 if status is None else status.qber,
             stock_bit=bit_from_byte(link.pool.stock_byte),
+            out_bit=bit_from_byte(link.pool.out_byte),
             discarded_bit=0 if status is None else status.discarded_bit,
             counters=self._relay.counters(link.peer),
             at_ns=self._timeline.now_ns(),
             reason=reason or ("" if status is None else status.reason),
+            source="" if status is None else status.source,
         )
         self._publish("link", report)
 

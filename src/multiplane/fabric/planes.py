@@ -56,9 +56,10 @@ class LinkReport(Noun, frozen=True, kw_only=True):
     Args:
         path_id: the path this end was ordered to use, empty when it is not ordered.
         state: value of `api.device.LinkState`.
-        stock_bit: key held for both directions.
+        stock_bit: key held for both directions; out_bit: of it, for what this end sends.
         discarded_bit: made by the device but not wanted, in this epoch.
         counters: parcels of this link by fate.
+        source: as the device says it, see `api.device.LinkStatus`.
     """
 
     link: str
@@ -73,6 +74,8 @@ class LinkReport(Noun, frozen=True, kw_only=True):
     counters: dict[str, int]
     at_ns: int
     reason: str = ""
+    out_bit: int = 0
+    source: str = ""
 
 
 class NodeControl(Protocol):

@@ -26,7 +26,10 @@ Ts = TypeVarTuple("Ts")
 
 PS_PER_NS: Final = 1_000
 PS_PER_S: Final = 10**12
+NS_PER_S: Final = 10**9
 SHORTEST_SLEEP_S: Final = 0.001
+NEVER_PS: Final = 2**126
+"""Later than any time of a network."""
 
 
 class JumpClock:
@@ -52,19 +55,30 @@ class JumpClock:
 
         Raises: Refused(`clock.not_virtual`) outside of `run_virtual`.
         """
-        loop = self._loop
-        if loop is None or asyncio.get_running_loop() is not loop:
-            raise Refused("clock.not_virtual", "a jump clock sleeps only inside the run_virtual that made it")
         if due_ps <= self._now_ps:
+            self._check_virtual()
             await asyncio.sleep(0)
-            return
-        woken: asyncio.Future[None] = loop.create_future()
-        handle = loop.at_ps(due_ps, _wake, woken)
+        else:
+            await self.doze(due_ps, asyncio.get_running_loop().create_future())
+
+    async def doze(self, due_ps: int | None, woken: asyncio.Future[None]) -> None:
+        """Sleep until `due_ps` (None: no time) or until `woken` is set. Raises as `sleep_until_ps`."""
+        loop = self._check_virtual()
+        handle = None if due_ps is None else loop.at_ps(due_ps, _wake, woken)
         try:
             await woken
-        except asyncio.CancelledError:
-            handle.cancel()
-            raise
+        finally:
+            if handle is not None:
+                handle.cancel()
+
+    def _check_virtual(self) -> VirtualLoop:
+        if self._loop is None or asyncio.get_running_loop() is not self._loop:
+            raise Refused("clock.not_virtual", "a jump clock sleeps only inside the run_virtual that made it")
+        return self._loop
+
+    def factor(self) -> float:
+        """Simulated seconds per wall second: as many as the machine can."""
+        return self.rate
 
     def jump(self, due_ps: int) -> bool:
         """Move to `due_ps` at once if the loop would do just that: nothing is ready and no timer is earlier.
@@ -79,27 +93,38 @@ class JumpClock:
 
 
 class PacedClock:
-    """Real time × `rate`, on the monotonic clock.
+    """Real time × `rate`, on the monotonic clock; it can be paused, stepped, set to another rate, held back.
 
     Args:
         epoch_ns: Unix time in nanoseconds at which it starts.
         rate: simulated seconds per wall second, > 0, kept as a fraction with a denominator up to a million.
         started_ns: monotonic time of the epoch, the same for all processes of a host; None = now.
+
+    Raises: Refused(`clock.rate`).
     """
 
     def __init__(self, epoch_ns: int, rate: float, started_ns: int | None = None) -> None:
-        if not (math.isfinite(rate) and Fraction(rate).limit_denominator(1_000_000) > 0):
-            raise Refused("clock.rate", f"rate: expected a finite number >= 0.000001, got {rate}")
-        fraction = Fraction(rate).limit_denominator(1_000_000)
         self.epoch_ns = epoch_ns
+        self._ticks_ns = time.monotonic_ns
+        self.started_ns = self._ticks_ns() if started_ns is None else started_ns
+        # Time runs from here: `_from_ps` was at `_from_ns` of the monotonic clock. It never passes the limit,
+        # which is the nearer of where it pauses and of what holds it back.
+        self._from_ps, self._from_ns = 0, self.started_ns
+        self._limit_ps = self._pause_ps = self._hold_ps = NEVER_PS
+        self._lost = _Lost(self.started_ns)
+        self._sleepers: set[asyncio.Future[None]] = set()
+        self._set_rate(rate)
+
+    def _set_rate(self, rate: float) -> None:
+        fraction = rate_of(rate)
         self.rate = float(fraction)
         self._ps = fraction.numerator * PS_PER_NS
         self._per_ns = fraction.denominator
-        self.started_ns = time.monotonic_ns() if started_ns is None else started_ns
 
     def now_ps(self) -> int:
         """Picoseconds since the epoch."""
-        return (time.monotonic_ns() - self.started_ns) * self._ps // self._per_ns
+        at_ps = self._from_ps + (self._ticks_ns() - self._from_ns) * self._ps // self._per_ns
+        return at_ps if at_ps < self._limit_ps else self._limit_ps
 
     def now_ns(self) -> int:
         """Unix time in nanoseconds, as the network lives it."""
@@ -107,14 +132,150 @@ class PacedClock:
 
     async def sleep_until_ps(self, due_ps: int) -> None:
         """Return when `now_ps() >= due_ps`, never before; about a millisecond of wall time late."""
-        left_ps = due_ps - self.now_ps()
-        if left_ps <= 0:
+        if due_ps <= self.now_ps():
             await asyncio.sleep(0)
-        while left_ps > 0:
+        while self.now_ps() < due_ps:
+            await self.doze(due_ps, asyncio.get_running_loop().create_future())
+
+    async def doze(self, due_ps: int | None, woken: asyncio.Future[None]) -> None:
+        """Sleep until about `due_ps` (None: no time), until `woken` is set, or until the pace changes."""
+        timer = None
+        if due_ps is not None and due_ps <= self._pause_ps:  # a paused clock sets no timer
             # A timer of the loop may fire a hair early; a whole quantum more keeps it from spinning.
-            wall_s = left_ps * self._per_ns / (self._ps * 1_000_000_000)
-            await asyncio.sleep(max(wall_s, SHORTEST_SLEEP_S))
-            left_ps = due_ps - self.now_ps()
+            wall_s = max(self.wall_ns(due_ps - self.now_ps()) / NS_PER_S, SHORTEST_SLEEP_S)
+            timer = asyncio.get_running_loop().call_later(wall_s, _wake, woken)
+        self._sleepers.add(woken)
+        try:
+            await woken
+        finally:
+            self._sleepers.discard(woken)
+            if timer is not None:
+                timer.cancel()
+
+    def wall_ns(self, duration_ps: int) -> int:
+        """Wall time that a duration takes at the present rate."""
+        return duration_ps * self._per_ns // self._ps
+
+    def of_wall_ps(self, wall_ns: int) -> int:
+        """What passes in so much wall time at the present rate."""
+        return wall_ns * self._ps // self._per_ns
+
+    # --- pace ----------------------------------------------------------------------------------------------
+
+    @property
+    def paused(self) -> bool:
+        """Whether time stands still until it is resumed or stepped."""
+        return self.now_ps() >= self._pause_ps
+
+    @property
+    def dilated_s(self) -> float:
+        """Wall seconds for which it was held back, in all."""
+        return self._lost.total_ns / NS_PER_S
+
+    def factor(self) -> float:
+        """Simulated seconds per wall second in force: 0 while paused, below `rate` while it is held back."""
+        return 0.0 if self.paused else self.rate * (1.0 - self._lost.share(self._ticks_ns()))
+
+    def pause(self) -> None:
+        """Stand still from now on."""
+        self._go_on(min(self._settle(), self._pause_ps))
+
+    def resume(self) -> None:
+        """Run on from where it stands."""
+        self._settle()
+        self._go_on(NEVER_PS)
+
+    def step(self, duration_ps: int) -> None:
+        """Run on for `duration_ps` > 0 of its own time, then stand still.
+
+        Raises: Refused(`pace.not_paused`).
+        """
+        now_ps = self._settle()
+        self._check_paused(now_ps)
+        self._go_on(now_ps + duration_ps)
+
+    def skip(self, due_ps: int) -> None:
+        """Move at once to `due_ps`, if that is later than now, and stand still there.
+
+        Raises: Refused(`pace.not_paused`).
+        """
+        now_ps = self._settle()
+        self._check_paused(now_ps)
+        self._from_ps = max(due_ps, now_ps)
+        self._go_on(self._from_ps)
+
+    def set_rate(self, rate: float) -> None:
+        """Run at another rate from now on. Raises: Refused(`clock.rate`)."""
+        self._settle()
+        self._set_rate(rate)
+        self._go_on(self._pause_ps)
+
+    def hold(self, until_ps: int) -> bool:
+        """Do not pass `until_ps` before this is called again; whether the hold before this cost any time.
+
+        Time that is lost so is not made up for.
+        """
+        before_ns = self._lost.total_ns
+        now_ps = self._settle()
+        self._hold_ps = max(until_ps, now_ps)
+        self._limit_ps = min(self._hold_ps, self._pause_ps)
+        return self._lost.total_ns > before_ns
+
+    def _settle(self) -> int:
+        """Begin anew from now; what passed while time stood at its limit stays lost."""
+        now_ns = self._ticks_ns()
+        at_ps = self._from_ps + (now_ns - self._from_ns) * self._ps // self._per_ns
+        if at_ps > self._limit_ps:
+            if self._limit_ps < self._pause_ps:
+                self._lost.add(now_ns, (at_ps - self._limit_ps) * self._per_ns // self._ps)
+            at_ps = self._limit_ps
+        self._from_ps, self._from_ns = at_ps, now_ns
+        return at_ps
+
+    def _go_on(self, pause_ps: int) -> None:
+        """Run until `pause_ps`; who sleeps reckons anew."""
+        self._pause_ps = pause_ps
+        self._limit_ps = min(self._hold_ps, pause_ps)
+        for woken in self._sleepers:
+            _wake(woken)
+
+    def _check_paused(self, now_ps: int) -> None:
+        if now_ps < self._pause_ps:
+            raise Refused("pace.not_paused", "pace: expected a paused network, pause it first")
+
+
+def rate_of(rate: float) -> Fraction:
+    """A rate as a clock keeps it. Raises: Refused(`clock.rate`) unless it is finite and >= 0.000001."""
+    if not (math.isfinite(rate) and Fraction(rate).limit_denominator(1_000_000) > 0):
+        raise Refused("clock.rate", f"rate: expected a finite number >= 0.000001, got {rate}")
+    return Fraction(rate).limit_denominator(1_000_000)
+
+
+class _Lost:
+    """Wall time for which a clock was held back: in all, and as a share of the last second or two."""
+
+    __slots__ = ("_before", "_begun_ns", "_recent_ns", "total_ns")
+
+    def __init__(self, now_ns: int) -> None:
+        self.total_ns = self._recent_ns = 0
+        self._begun_ns = now_ns
+        self._before = 0.0
+
+    def add(self, now_ns: int, lost_ns: int) -> None:
+        self._recent_ns += lost_ns
+        self.total_ns += lost_ns
+        self._turn_over(now_ns)
+
+    def share(self, now_ns: int) -> float:
+        self._turn_over(now_ns)
+        span_ns = NS_PER_S + now_ns - self._begun_ns
+        return min(1.0, (self._before * NS_PER_S + self._recent_ns) / span_ns)
+
+    def _turn_over(self, now_ns: int) -> None:
+        elapsed_ns = now_ns - self._begun_ns
+        if elapsed_ns >= NS_PER_S:
+            self._before = self._recent_ns / elapsed_ns
+            self._begun_ns, self._recent_ns = now_ns, 0
 
 
 class WallClock(PacedClock):

@@ -5,34 +5,25 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-import math
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any, Final
 
-import msgspec
 import structlog
 
-from multiplane.kernel.ports import Clock
-from multiplane.runtime.clocks import PS_PER_NS, PS_PER_S, JumpClock
+from multiplane.kernel.errors import Faulty
+from multiplane.kernel.quantity import NS_PER_MS, NS_PER_S
+from multiplane.runtime.clocks import NEVER_PS, PS_PER_NS, PS_PER_S, JumpClock, PacedClock
+from multiplane.runtime.lateness import Histogram, Lateness, LatePolicy, OwnClock
 
 LONGEST_TURN_NS: Final = 3_000_000
+EPISODE_NS: Final = 1_000_000_000
+"""An episode of lateness lasts until nothing was late for so long."""
 _PS_PER_US: Final = 1_000_000
+LONG_HANDLER_NS: Final = 1_000_000
+_ticks_ns: Final = time.monotonic_ns
 _log: Final = structlog.get_logger("multiplane.runtime.dispatcher")
-
-
-class Lateness(msgspec.Struct, frozen=True, kw_only=True):
-    """How late handlers ran, in microseconds of the network's own clock.
-
-    Percentiles are upper bounds of histogram classes, at most 1/8 above the true value. `early` counts
-    handlers that ran before they were due: anything but 0 is a defect.
-    """
-
-    count: int
-    early: int
-    p50_us: int
-    p99_us: int
-    max_us: int
 
 
 class Dispatcher:
@@ -42,22 +33,37 @@ class Dispatcher:
         clock: jump, paced or wall.
         failed: told when a handler raises; the dispatcher then goes on. Default: the error is logged and
             leaves `run`, since a twin that lost an event is not to be trusted.
+        policy: what to do when handlers are late; on the jump clock none is.
     """
 
-    def __init__(self, clock: Clock, failed: Callable[[Exception], None] | None = None) -> None:
+    def __init__(
+        self,
+        clock: JumpClock | PacedClock,
+        failed: Callable[[Exception], None] | None = None,
+        policy: LatePolicy | None = None,
+    ) -> None:
         self.epoch_ns = clock.epoch_ns
         self.now_ps = clock.now_ps
         self.now_ns = clock.now_ns
+        self.policy = policy or LatePolicy()
+        self.on_episode: Callable[[], object] = _nobody
+        """Told when handlers begin to be later than the policy allows."""
         self._clock = clock
+        self._paced = clock if isinstance(clock, PacedClock) else None
         self._failed = failed or _give_up
         self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._sequence = itertools.count()
-        self._nap: asyncio.Timeout | None = None
+        self._woken: asyncio.Future[None] | None = None
         self._nap_due_ps = 0
         self._base_ps: int | None = None
-        self._late = _Histogram()
-        # On the jump clock a turn costs no simulated time, and where it ends must not depend on the machine.
-        self._turn_ps = round(LONGEST_TURN_NS * clock.rate) * PS_PER_NS if math.isfinite(clock.rate) else None
+        # Late handlers while the machine let this process run; the others by the wall and by our own clock.
+        self._late, self._late_kept, self._late_kept_own = Histogram(), Histogram(), Histogram()
+        self._own = OwnClock()
+        self._episodes, self._last_late_ns = 0, -EPISODE_NS
+        self._dilates = self._paced is not None and self.policy.policy == "dilate"
+        self._limit_ns = round(self.policy.late_limit_ms * NS_PER_MS)
+        self._limit_ps = 0 if self._paced is None else self._paced.of_wall_ps(self._limit_ns)
+        self._hold_ps = NEVER_PS
 
     def base_ps(self) -> int:
         """When the handler that runs was due; outside of handlers now."""
@@ -66,9 +72,12 @@ class Dispatcher:
     def at_ps(self, due_ps: int, handler: Callable[..., None], *args: Any) -> None:
         """Call `handler(*args)` at `due_ps` since the epoch (at once, in order, if that is past)."""
         heapq.heappush(self._heap, (due_ps, next(self._sequence), handler, args))
-        if self._nap is not None and due_ps < self._nap_due_ps:
-            self._nap.reschedule(-math.inf)
-            self._nap = None
+        if self._woken is not None and due_ps < self._nap_due_ps:
+            if not self._woken.done():
+                self._woken.set_result(None)
+            self._woken = None
+        if self._dilates and self._paced is not None and due_ps + self._limit_ps < self._hold_ps:
+            self._hold(self._paced)
 
     def at_ns(self, due_ns: int, handler: Callable[..., None], *args: Any) -> None:
         """The same with a Unix time in nanoseconds."""
@@ -86,87 +95,139 @@ class Dispatcher:
                 await self._sleep(due_ps)
             self._turn()
 
+    @property
+    def episodes(self) -> int:
+        """How often handlers began to be later than the policy allows."""
+        return self._episodes
+
+    @property
+    def dilated_s(self) -> float:
+        """Wall seconds that its clock has stood still so that nothing was later."""
+        return 0.0 if self._paced is None else self._paced.dilated_s
+
+    def next_due_ps(self) -> int | None:
+        """When the next handler is due; None while none is."""
+        return self._heap[0][0] if self._heap else None
+
     def statistics(self) -> Lateness:
         """Lateness of all handlers so far."""
-        return self._late.summary()
+        late, own = self._late + self._late_kept, self._late + self._late_kept_own
+        return Lateness(
+            count=late.count,
+            early=late.early,
+            p50_us=late.at_share_us(0.50),
+            p99_us=late.at_share_us(0.99),
+            max_us=late.max_us,
+            own_p99_us=own.at_share_us(0.99),
+            own_max_us=own.max_us,
+            episodes=self._episodes,
+        )
+
+    def forget_lateness(self) -> None:
+        """Begin to count anew."""
+        self._late, self._late_kept, self._late_kept_own = Histogram(), Histogram(), Histogram()
 
     def behind_s(self) -> float:
         """Wall seconds by which the earliest handler is overdue now; 0 while all is on time."""
-        if not self._heap or not math.isfinite(self._clock.rate):
+        if not self._heap or self._paced is None:
             return 0.0
-        return max(0, self.now_ps() - self._heap[0][0]) / (PS_PER_S * self._clock.rate)
+        return max(0, self.now_ps() - self._heap[0][0]) / (PS_PER_S * self._paced.rate)
 
     async def _sleep(self, due_ps: int | None) -> None:
         """Sleep until `due_ps` (None: until something is pushed) or until a push that is due earlier."""
-        self._nap_due_ps = 2**200 if due_ps is None else due_ps
+        left_ps = None if due_ps is None else due_ps - self.now_ps()
+        if left_ps is not None and left_ps <= 0:
+            await asyncio.sleep(0)
+            return
+        if self._paced is not None:
+            self._own.rest()
+            if left_ps is not None:
+                self._own.asked(self._paced.wall_ns(left_ps))
+        self._nap_due_ps = NEVER_PS if due_ps is None else due_ps
+        self._woken = woken = asyncio.get_running_loop().create_future()
         try:
-            async with asyncio.timeout(None) as self._nap:
-                if due_ps is None:
-                    await asyncio.get_running_loop().create_future()
-                else:
-                    await self._clock.sleep_until_ps(due_ps)
-        except TimeoutError:
-            pass
+            await self._clock.doze(due_ps, woken)
         finally:
-            self._nap = None
+            self._woken = None
 
     def _turn(self) -> None:
-        """Run what is due, for at most 3 ms of wall time."""
-        heap, now = self._heap, self.now_ps
+        """Run what is due: on the jump clock all of it, in real time for at most 3 ms."""
+        if self._paced is not None:
+            self._turn_paced(self._paced)
+            return
+        heap, now, late, pop = self._heap, self.now_ps, self._late.add, heapq.heappop
         at_ps = now()
-        end_ps = None if self._turn_ps is None else at_ps + self._turn_ps
         while heap and heap[0][0] <= at_ps:
-            due_ps, _, handler, args = heapq.heappop(heap)
-            self._late.add((at_ps - due_ps) // _PS_PER_US)
-            self._base_ps = due_ps
-            try:
-                handler(*args)
-            except Exception as error:
-                self._failed(error)
-            finally:
-                self._base_ps = None
+            due_ps, _, handler, args = pop(heap)
+            late((at_ps - due_ps) // _PS_PER_US)
+            self._call(due_ps, handler, args)
             at_ps = now()
-            if end_ps is not None and at_ps > end_ps:
+
+    def _turn_paced(self, clock: PacedClock) -> None:
+        heap, now, late, pop, ticks_ns = self._heap, clock.now_ps, self._late.add, heapq.heappop, _ticks_ns
+        self._limit_ps = limit_ps = clock.of_wall_ps(self._limit_ns)
+        at_ps, last_ns = now(), ticks_ns()
+        end_ns = last_ns + LONGEST_TURN_NS
+        kept_ps = clock.of_wall_ps(self._own.kept_ns())
+        while heap and heap[0][0] <= at_ps:
+            due_ps, _, handler, args = pop(heap)
+            late_ps = at_ps - due_ps
+            if kept_ps:
+                self._note_kept(late_ps, kept_ps)
+            else:
+                late(late_ps // _PS_PER_US)
+            if late_ps >= limit_ps:
+                self._too_late(late_ps / (PS_PER_S * clock.rate))
+            self._call(due_ps, handler, args)
+            if self._dilates:
+                self._hold(clock)
+            now_ns = ticks_ns()
+            if now_ns > end_ns:
                 return
+            if now_ns - last_ns > LONG_HANDLER_NS:  # the machine may have kept us waiting
+                kept_ps = clock.of_wall_ps(self._own.kept_ns())
+            at_ps, last_ns = now(), now_ns
+
+    def _call(self, due_ps: int, handler: Callable[..., None], args: tuple[Any, ...]) -> None:
+        self._base_ps = due_ps
+        try:
+            handler(*args)
+        except Exception as error:
+            self._failed(error)
+        finally:
+            self._base_ps = None
+
+    def _note_kept(self, late_ps: int, kept_ps: int) -> None:
+        """A handler that runs while the process is behind through no work of its own."""
+        self._late_kept.add(late_ps // _PS_PER_US)
+        self._late_kept_own.add(max(0, late_ps - kept_ps) // _PS_PER_US)
+
+    def _hold(self, clock: PacedClock) -> None:
+        """Let time not pass what the earliest handler bears."""
+        self._hold_ps = self._heap[0][0] + self._limit_ps if self._heap else NEVER_PS
+        if clock.hold(self._hold_ps):
+            self._too_late(self._limit_ns / NS_PER_S)
+
+    def _too_late(self, late_s: float) -> None:
+        """A handler runs later than the policy allows."""
+        now_ns = _ticks_ns()
+        quiet_ns, self._last_late_ns = now_ns - self._last_late_ns, now_ns
+        if quiet_ns < EPISODE_NS:
+            return
+        self._episodes += 1
+        policy, limit_ms = self.policy.policy, self.policy.late_limit_ms
+        _log.warning("dispatcher.late", late_ms=round(1e3 * late_s, 1), limit_ms=limit_ms, policy=policy)
+        self.on_episode()
+        if policy == "fail":
+            reason = f"work is {1e3 * late_s:.0f} ms late, at most {limit_ms:g} ms are allowed"
+            self._failed(Faulty("pace.late", f"{reason} (--late fail)"))
+
+
+def _nobody() -> None:
+    """Nobody wants to be told."""
 
 
 def _give_up(error: Exception) -> None:
     place = traceback.extract_tb(error.__traceback__)[-1]
     _log.error("dispatcher.handler_failed", error=type(error).__name__, where=f"{place.name}:{place.lineno}")
     raise error
-
-
-class _Histogram:
-    """Counts per class of microseconds, eight classes per octave: bounded, and cheap to add to."""
-
-    def __init__(self) -> None:
-        self._counts = [0] * (64 * 8)
-        self._count = self._early = self._max_us = 0
-
-    def add(self, late_us: int) -> None:
-        self._count += 1
-        if late_us < 0:
-            self._early += 1
-            return
-        self._max_us = max(self._max_us, late_us)
-        shift = max(0, late_us.bit_length() - 4)
-        self._counts[min(shift * 8 + (late_us >> shift), len(self._counts) - 1)] += 1
-
-    def summary(self) -> Lateness:
-        return Lateness(
-            count=self._count,
-            early=self._early,
-            p50_us=self._at_share(0.50),
-            p99_us=self._at_share(0.99),
-            max_us=self._max_us,
-        )
-
-    def _at_share(self, probability: float) -> int:
-        wanted = math.ceil(probability * (self._count - self._early))
-        seen = 0
-        for index, count in enumerate(self._counts):
-            seen += count
-            if count and seen >= wanted:
-                shift = max(0, index // 8 - 1)
-                return min(((index - shift * 8 + 1) << shift) - 1, self._max_us)
-        return 0

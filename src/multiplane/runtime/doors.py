@@ -61,7 +61,9 @@ def _bound(impl: object, door: Door) -> Iterator[tuple[Method, Callable[..., Any
         yield method, function
 
 
-def strict(proto: Callable[..., P], impl: object, tap: Tap | None = None) -> P:
+def strict(
+    proto: Callable[..., P], impl: object, tap: Tap | None = None, direct: frozenset[str] = frozenset()
+) -> P:
     """Stand before `impl` in the same process and let only values through.
 
     Arguments and answers are encoded and decoded; listeners are wrapped the same way. An error that is not
@@ -71,18 +73,41 @@ def strict(proto: Callable[..., P], impl: object, tap: Tap | None = None) -> P:
         proto: the Protocol.
         impl: what implements it; its methods are looked up now.
         tap: told of each call and notice that passed.
+        direct: names of notices, of this door and its listeners, that pass by reference and untold: the
+            stream of key itself, whose words are frozen. Studies and tests leave it empty.
 
     Raises: TypeError when `impl` lacks a method.
     """
     door = describe(proto)
     stub = _Stub(f"strict {door.name}")
     for method, function in _bound(impl, door):
-        make = _strict_call if method.is_call else _strict_notice
-        setattr(stub, method.name, make(door, method, function, tap))
+        if method.is_call:
+            setattr(stub, method.name, _strict_call(door, method, function, tap, direct))
+        elif method.name in direct and not method.listeners:
+            setattr(stub, method.name, _direct_notice(method, function))
+        else:
+            setattr(stub, method.name, _strict_notice(door, method, function, tap, direct))
     return cast(P, stub)
 
 
-def _passer(method: Method, tap: Tap | None) -> Callable[[tuple[Any, ...], dict[str, Any]], tuple[Any, ...]]:
+def _direct_notice(method: Method, function: Callable[..., None]) -> Callable[..., None]:
+    name = method.arguments.__name__
+
+    def notify(*args: Any) -> None:
+        # As over a session, whoever notifies never hears how it was taken.
+        try:
+            function(*args)
+        except MultiplaneError:
+            pass
+        except Exception as error:
+            conceal(error, name)
+
+    return notify
+
+
+def _passer(
+    method: Method, tap: Tap | None, direct: frozenset[str]
+) -> Callable[[tuple[Any, ...], dict[str, Any]], tuple[Any, ...]]:
     """What brings arguments across inside one process: values by msgpack, listeners wrapped."""
     arguments = method.arguments
     decode = msgspec.msgpack.Decoder(arguments).decode
@@ -97,7 +122,9 @@ def _passer(method: Method, tap: Tap | None) -> Callable[[tuple[Any, ...], dict[
             raise _invalid(method, error) from None
         if not listeners:
             return given
-        return _put_listeners(method, given, lambda proto, number: strict(proto, listeners[number - 1], tap))
+        return _put_listeners(
+            method, given, lambda proto, number: strict(proto, listeners[number - 1], tap, direct)
+        )
 
     return across
 
@@ -155,9 +182,13 @@ def _reporter(tap: Tap | None, door: Door, method: Method) -> _Report:
 
 
 def _strict_call(
-    door: Door, method: Method, function: Callable[..., Awaitable[Any]], tap: Tap | None
+    door: Door,
+    method: Method,
+    function: Callable[..., Awaitable[Any]],
+    tap: Tap | None,
+    direct: frozenset[str],
 ) -> Callable[..., Awaitable[Any]]:
-    across, report = _passer(method, tap), _reporter(tap, door, method)
+    across, report = _passer(method, tap, direct), _reporter(tap, door, method)
     decode_answer = msgspec.msgpack.Decoder(method.answer).decode
 
     async def call(*args: Any, **kwargs: Any) -> Any:
@@ -183,9 +214,13 @@ def _strict_call(
 
 
 def _strict_notice(
-    door: Door, method: Method, function: Callable[..., None], tap: Tap | None
+    door: Door,
+    method: Method,
+    function: Callable[..., None],
+    tap: Tap | None,
+    direct: frozenset[str],
 ) -> Callable[..., None]:
-    across, report = _passer(method, tap), _reporter(tap, door, method)
+    across, report = _passer(method, tap, direct), _reporter(tap, door, method)
 
     def notify(*args: Any, **kwargs: Any) -> None:
         caller, values = _split(method, args)
@@ -198,7 +233,8 @@ def _strict_notice(
             outcome = error.code
         except Exception as error:
             outcome = conceal(error, method.arguments.__name__).code
-        report(caller, given, outcome)
+        if tap is not None:
+            report(caller, given, outcome)
 
     return notify
 

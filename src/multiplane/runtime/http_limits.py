@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 
@@ -24,6 +26,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         caller_wait_s: after so long a wait behind its own requests a caller is answered 503.
         linger_s, linger_byte: how long and how much of an unwanted body is thrown away before the connection
             is closed, so that a client that is still sending can read the answer.
+
+    Raises: ValueError on a bound that is not above 0 and finite.
     """
 
     body_byte: int = 64 * 1024
@@ -41,6 +45,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     caller_wait_s: float = 2.0
     linger_s: float = 1.0
     linger_byte: int = 1024 * 1024
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: expected more than 0, got {getattr(self, name)}")
 
 
 class Statistics(msgspec.Struct, kw_only=True):

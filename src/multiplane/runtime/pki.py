@@ -24,6 +24,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from multiplane.kernel.errors import Faulty, Refused
 from multiplane.kernel.names import controller_urn, element_urn, operator_urn, slug
+from multiplane.runtime.durable import flush_folder
 
 LEAF_LIFE: Final = timedelta(days=365)
 AUTHORITY_LIFE: Final = timedelta(days=5 * 365)
@@ -377,7 +378,10 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def write_private(path: Path, content: bytes, *, durable: bool = False) -> None:
-    """Put a file of mode 0600 in place at once; flushed when `durable`: what is signed can be made again."""
+    """Put a file of mode 0600 in place at once; content and name are flushed when `durable`.
+
+    What is signed can be made again.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     with contextlib.suppress(FileNotFoundError):
         draft.unlink()
@@ -387,3 +391,5 @@ def write_private(path: Path, content: bytes, *, durable: bool = False) -> None:
             file.flush()
             os.fsync(file.fileno())
     draft.replace(path)
+    if durable:
+        flush_folder(path.parent)

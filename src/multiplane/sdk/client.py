@@ -54,7 +54,7 @@ class KeyClient:
         self, url: str, ca: str | Path, cert: str | Path, key: str | Path, *, timeout_s: float = 30.0
     ) -> None:
         self._base = url.rstrip("/") + "/api/v1/keys/"
-        self._tls = _context(Path(ca), Path(cert), Path(key))
+        self._tls = tls_context(Path(ca), Path(cert), Path(key))
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._session: aiohttp.ClientSession | None = None
         self._answered = False
@@ -195,7 +195,7 @@ class SyncKeyClient:
         return self._runner.run(self._client.dec_keys(master, ids, retry_for_s=retry_for_s))
 
 
-def _context(ca: Path, cert: Path, key: Path) -> ssl.SSLContext:
+def tls_context(ca: Path, cert: Path, key: Path) -> ssl.SSLContext:
     """TLS as the application. Raises: Refused(`client.credentials`)."""
     for path in (ca, cert, key):
         try:

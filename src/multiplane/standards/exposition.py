@@ -245,7 +245,8 @@ def _links(links: tuple[LinkReport, ...]) -> Iterator[Metric]:
         ("link_stock_bits", "Key that a link holds at the end that holds less.", lambda link: link.stock_bit),
     )
     for name, text, get in parts:
-        yield _gauge(name, text, ("link",), [((_name(link),), get(link)) for link in shown])
+        known = [link for link in shown if not (link.source and name == "link_qber_ratio")]
+        yield _gauge(name, text, ("link",), [((_name(link),), get(link)) for link in known])
     yield _counter(
         "link_parcels_dropped",
         "Parcels that a link lost, for whatever reason.",
@@ -313,11 +314,48 @@ def _processes(processes: tuple[ProcessFigures, ...]) -> Iterator[Metric]:
     )
     for name, text, get in gauges:
         yield _gauge(name, text, label, [((one.name,), get(one)) for one in processes])
+    yield from _dispatchers(processes)
+
+
+def _dispatchers(processes: tuple[ProcessFigures, ...]) -> Iterator[Metric]:
+    label = ("process",)
     yield _counter(
         "dispatcher_handlers",
         "Handlers that the dispatcher has run.",
         label,
         [((one.name,), one.dispatcher.handlers) for one in processes],
+    )
+    counters: tuple[tuple[str, str, Callable[[ProcessFigures], float]], ...] = (
+        (
+            "dispatcher_early",
+            "Handlers that ran before they were due: a defect.",
+            lambda o: o.dispatcher.early,
+        ),
+        (
+            "dispatcher_late_episodes",
+            "Times that handlers began to be later than allowed.",
+            lambda o: o.dispatcher.late_episodes,
+        ),
+        (
+            "dispatcher_dilated_seconds",
+            "Wall time that the clock stood still so that nothing was later.",
+            lambda o: o.dispatcher.dilated_s,
+        ),
+    )
+    for name, text, get in counters:
+        yield _counter(name, text, label, [((one.name,), get(one)) for one in processes])
+    yield _gauge(
+        "dispatcher_own_lateness_seconds",
+        "The same without the time in which the machine did not let the process run.",
+        ("process", "quantile"),
+        [
+            row
+            for one in processes
+            for row in (
+                ((one.name, "0.99"), one.dispatcher.late_own_p99_s),
+                ((one.name, "1"), one.dispatcher.late_own_max_s),
+            )
+        ],
     )
     yield _gauge(
         "dispatcher_lateness_seconds",

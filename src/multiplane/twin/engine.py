@@ -9,18 +9,21 @@ from multiplane.twin.fate import Fate
 from multiplane.twin.modules import Modules
 from multiplane.twin.optics import Optics
 from multiplane.twin.profiles import PROFILES, Profile
+from multiplane.twin.quantum.engine import Quantum
+from multiplane.twin.quantum.policies import POLICIES, Policies
 from multiplane.twin.scenario import World
 from multiplane.twin.world_control import WorldControl
 
 
 class Twin:
-    """A world that lives. Its doors: `qkd` (modules), `optical` (spans), `scenario` (the hand of fate).
+    """A world that lives. Its doors: `qkd` (modules), `quantum` (memories and pairs), `optical`
+    (spans), `scenario` (the hand of fate).
 
     Args:
         timeline: the dispatcher that gives it time; the twin has no other.
         seed: 32 bytes; secret when the keys are to be secret.
         boot_epoch: >= 0, durable and higher at each start with the same seed: no key ever comes twice.
-        profiles: known kinds of link.
+        profiles: known kinds of link; policies: what names of models and handshakes stand for.
     """
 
     def __init__(
@@ -30,9 +33,14 @@ class Twin:
         seed: bytes,
         boot_epoch: int,
         profiles: Mapping[str, Profile] = PROFILES,
+        *,
+        policies: Policies = POLICIES,
     ) -> None:
         self.world = world
         self.qkd = Modules(world, timeline, seed, boot_epoch, profiles)
+        self.quantum = Quantum(
+            world.entanglement, world.domain, timeline, seed, boot_epoch, policies=policies
+        )
         self.optical = Optics(world, timeline, self.qkd)
         self.scenario = WorldControl(world, self.qkd, self.optical)
         self._fate = Fate(world, timeline, self.scenario, self.qkd, self.optical)
@@ -45,3 +53,4 @@ class Twin:
     def site_lost(self, site: str) -> None:
         """Nobody is left at `site` (its process is gone): drop its sessions and stop its ends."""
         self.qkd.site_lost(site)
+        self.quantum.site_lost(site)

@@ -43,6 +43,7 @@ class _Link:
         "broken",
         "due_ps",
         "epoch",
+        "head_start_bit",
         "life",
         "listeners",
         "makes",
@@ -60,6 +61,7 @@ class _Link:
         self.makes = _NOTHING
         self.listeners: list[DeviceListener | None] = [None, None]
         self.epoch = epoch
+        self.head_start_bit = 0
         self.due_ps: int | None = None  # of the next block
         self.broken: dict[str, set[str]] = {}  # sites whose module has failed, and why
         self.starved = ""  # why the path yields no key, if so
@@ -116,6 +118,13 @@ class Modules:
         now_ps = self._timeline.now_ps()
         held.production.grant(now_ps, end, limit_byte)
         self._schedule(held, now_ps)
+
+    def head_start(self, link: str, size_bit: int) -> None:
+        """The link begins its next life with `size_bit` of key more, as far as both ends have room.
+
+        Raises: Refused(`device.unknown_link`).
+        """
+        self._link(link).head_start_bit = size_bit
 
     def connect(self, link: str, loss_db: float, done: Tampering = CLEAR) -> None:
         """Switch a quantum path of `loss_db`, to whose light `done` is done, to the link.
@@ -230,7 +239,8 @@ class Modules:
                 case Action.DRAIN:
                     self._wait(held, held.production.next_grid_ps(now_ps))
                 case Action.PRODUCE:
-                    held.production.begin(now_ps, held.makes.rate_bit_per_s)
+                    held.production.begin(now_ps, held.makes.rate_bit_per_s, held.head_start_bit)
+                    held.head_start_bit = 0
                     held.due_ps = None
                     self._schedule(held, now_ps)
 

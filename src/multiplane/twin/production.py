@@ -50,12 +50,15 @@ class Production:
         limit_byte = near_byte if near_byte < far_byte else far_byte
         return limit_byte - self.sent_byte if limit_byte > self.sent_byte else 0
 
-    def begin(self, now_ps: int, rate_bit_per_s: float) -> None:
-        """The link is up: make key from now on. Args: rate_bit_per_s > 0 and at most 1e12."""
+    def begin(self, now_ps: int, rate_bit_per_s: float, head_start_bit: int = 0) -> None:
+        """The link is up: make key from now on.
+
+        Args: rate_bit_per_s > 0 and at most 1e12; head_start_bit: key that comes on top with the first block.
+        """
         self._start_ps = self._since_ps = now_ps
         self._rate_ubit_per_s = round(rate_bit_per_s * _MICRO)
         self._carried = 0
-        self._accounted_bit = 0
+        self._accounted_bit = -head_start_bit
 
     def change(self, now_ps: int, rate_bit_per_s: float) -> None:
         """Make key faster or slower from now on; the grid stays, nothing made is lost.

@@ -91,6 +91,10 @@ def _constant(_loss_db: float, rate_bit_per_s: float, done: Tampering = CLEAR, /
     return Yield(rate_bit_per_s, qber)
 
 
+def _bare(*_given: object) -> Yield:
+    return Yield(0.0, 0.0)
+
+
 PROFILES: Final[Mapping[str, Profile]] = {
     profile.name: profile
     for profile in (
@@ -112,6 +116,15 @@ PROFILES: Final[Mapping[str, Profile]] = {
             calibration_ps=200 * _PS_PER_MS,
             block_interval_ps=100 * _PS_PER_MS,
             deaf=frozenset({"loss_db", "background_probability", "split_share", "leak_mu"}),
+        ),
+        Profile(
+            name="bare-fibre",
+            yields=_bare,
+            takes_rate=False,
+            max_loss_db=0.0,
+            provisioning_ps=500 * _PS_PER_MS,
+            calibration_ps=200 * _PS_PER_MS,
+            block_interval_ps=100 * _PS_PER_MS,
         ),
     )
 }

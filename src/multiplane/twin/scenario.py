@@ -13,6 +13,9 @@ from multiplane.kernel.names import link_id, slug
 from multiplane.twin import happenings_reading
 from multiplane.twin.happenings import Attacker, Fault, Traffic
 from multiplane.twin.profiles import PROFILES, Profile
+from multiplane.twin.quantum import reading
+from multiplane.twin.quantum.devices import NONE, Entanglement
+from multiplane.twin.quantum.policies import POLICIES, Policies
 from multiplane.twin.toml_reading import Reader, Where, choice, show
 
 FORMAT: Final = "multiplane-scenario/1"
@@ -69,18 +72,25 @@ class World(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     domain: str
     sites: tuple[Site, ...]
     spans: tuple[Span, ...]
+    entanglement: Entanglement = NONE
     traffic: tuple[Traffic, ...] = ()
     faults: tuple[Fault, ...] = ()
     attackers: tuple[Attacker, ...] = ()
 
 
-def parse(text: str, source: str, profiles: Mapping[str, Profile] = PROFILES) -> World:
+def parse(
+    text: str,
+    source: str,
+    profiles: Mapping[str, Profile] = PROFILES,
+    policies: Policies = POLICIES,
+) -> World:
     """The world that a scenario file describes.
 
-    Args: text: content of the file; source: its name, for error lines; profiles: known kinds of link.
+    Args: text: content of the file; source: its name, for error lines; profiles: known kinds of link;
+        policies: what names of models and handshakes stand for.
     Raises: ScenarioError.
     """
-    return _Scenario(Reader(text, source), profiles).world()
+    return _Scenario(Reader(text, source), profiles, policies).world()
 
 
 def shipped() -> tuple[str, ...]:
@@ -104,9 +114,10 @@ def load_shipped(name: str) -> World:
 class _Scenario:
     """A document as a world."""
 
-    def __init__(self, toml: Reader, profiles: Mapping[str, Profile]) -> None:
+    def __init__(self, toml: Reader, profiles: Mapping[str, Profile], policies: Policies) -> None:
         self._doc = toml
         self._profiles = profiles
+        self._policies = policies
 
     def world(self) -> World:
         document = self._doc.document
@@ -114,7 +125,7 @@ class _Scenario:
             document,
             (),
             ("format", "name", "domain", "site"),
-            ("link", "defaults", *happenings_reading.SECTIONS),
+            ("link", "defaults", *reading.SECTIONS, *happenings_reading.SECTIONS),
         )
         if document["format"] != FORMAT:
             problem = f"unknown format {show(document['format'])}, expected {FORMAT!r}"
@@ -125,12 +136,14 @@ class _Scenario:
         sites = self._sites(self._doc.tables(document["site"], "site"))
         labels = [site.name for site in sites]
         spans = self._spans(self._doc.tables(document.get("link", []), "link"), labels, default)
+        fibres = [reading.Fibre(span.id, span.sites, span.length_km, span.loss_db) for span in spans]
         happens = self._happenings(sites, spans)
         return World(
             name=name,
             domain=domain,
             sites=sites,
             spans=spans,
+            entanglement=reading.read(self._doc, fibres, self._policies),
             traffic=happens.traffic,
             faults=happens.faults,
             attackers=happens.attackers,

@@ -10,6 +10,7 @@ import msgspec
 
 from multiplane.kernel.duration import duration_text
 from multiplane.twin.happenings import EVERY, Happening, When
+from multiplane.twin.quantum import writing as entangled
 from multiplane.twin.scenario import FORMAT, Site, Span, World
 
 
@@ -32,6 +33,7 @@ def write(world: World, header: Sequence[str] = (), comments: Mapping[str, str] 
         lines += ["", *_above(above, site.name), "[[site]]", *_site(site)]
     for span in world.spans:
         lines += ["", *_above(above, span.id), "[[link]]", *_link(span, default)]
+    lines += entangled.lines(world.entanglement)
     ends = {span.id: span.sites for span in world.spans}
     happenings: tuple[tuple[str, tuple[Happening, ...]], ...] = (
         ("traffic", world.traffic),

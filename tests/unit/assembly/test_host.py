@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from multiplane.assembly import host
+from multiplane.runtime.http_limits import Limits
 from multiplane.twin.scenario import load_shipped
 
 MEASURED_AT_REST = 18
@@ -22,7 +23,7 @@ def test_clients_never_take_what_the_process_needs(
     listeners = sum(1 for place in world.sites if place.saes)
     limit = host.descriptors(world, spread=False) + spare
     monkeypatch.setattr(resource, "getrlimit", lambda which: (limit, limit))
-    limits = host.server_limits(listeners, host.FD_OPERATIONS)
+    limits = host.server_limits(listeners, host.FD_OPERATIONS, Limits())
     assert host.LEAST_CLIENTS <= limits.connections <= 1000
     assert limits.half_open <= limits.connections
     taken = MEASURED_AT_REST + host.FD_OPERATIONS + listeners * (1 + limits.connections)
@@ -37,3 +38,9 @@ def test_relays_need_nothing_in_one_process() -> None:
     quiet = msgspec.structs.replace(lab3, sites=(relay, *others))
     assert host.descriptors(lab3, spread=False) - host.descriptors(quiet, spread=False) == 17
     assert host.descriptors(lab3, spread=True) == host.descriptors(quiet, spread=True)
+
+
+def test_settings_bound_what_servers_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (65_536, 65_536))
+    limits = host.server_limits(2, host.FD_OPERATIONS, Limits(connections=7, head_s=3.0))
+    assert (limits.connections, limits.half_open, limits.head_s) == (7, 7, 3.0)

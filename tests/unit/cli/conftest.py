@@ -20,6 +20,7 @@ from multiplane.api.operator import (
     PoolLedger,
     UnitRecord,
 )
+from multiplane.api.pace import PaceReport
 from multiplane.api.scenario import WorldLink
 from multiplane.assembly.control import Control
 from multiplane.cli import live, network
@@ -64,6 +65,15 @@ def report() -> NetworkReport:
     )
 
 
+SCENARIO = """
+format = "multiplane-scenario/1"
+name = "lab"
+domain = "lab"
+site = [{name = "a"}, {name = "b"}]
+link = [{a = "a", b = "b", length_km = 24.2, loss_db = 6.0, profile = "decoy-bb84-1ghz"}]
+"""
+
+
 class FakeNetwork:
     """Both doors of a running network; remembers what was cut."""
 
@@ -75,6 +85,9 @@ class FakeNetwork:
 
     async def report(self, caller: Caller) -> NetworkReport:
         return self.answer
+
+    async def scenario(self, caller: Caller) -> str:
+        return SCENARIO
 
     async def unit(self, caller: Caller, name: str) -> tuple[UnitRecord, ...]:
         if name not in (KEY_ID, *URNS):
@@ -153,6 +166,40 @@ class FakeNetwork:
         self.edits.append(("return_site", site))
 
 
+class FakePace:
+    """The pace door of a network whose time moves only when it is stepped."""
+
+    def __init__(self) -> None:
+        self.now = PaceReport(
+            at_ns=1_767_225_600_000_000_001, rate=1.0, factor=1.0, paused=False, policy="warn",
+            late_limit_ms=500.0, late_episodes=0, dilated_s=0.0,
+        )  # fmt: skip
+
+    def _become(self, **changes: object) -> PaceReport:
+        self.now = msgspec.structs.replace(self.now, **changes)
+        return self.now
+
+    async def pace(self, caller: Caller) -> PaceReport:
+        return self.now
+
+    async def pause(self, caller: Caller) -> PaceReport:
+        return self._become(paused=True, factor=0.0)
+
+    async def resume(self, caller: Caller) -> PaceReport:
+        return self._become(paused=False, factor=self.now.rate)
+
+    async def step(self, caller: Caller, duration_ns: int) -> PaceReport:
+        if not self.now.paused:
+            raise Refused("pace.not_paused", "pace: expected a paused network, pause it first")
+        return self._become(at_ns=self.now.at_ns + duration_ns)
+
+    async def step_event(self, caller: Caller) -> PaceReport:
+        return await self.step(caller, 1)
+
+    async def set_rate(self, caller: Caller, rate: float) -> PaceReport:
+        return self._become(rate=rate, factor=rate)
+
+
 @pytest.fixture
 def running(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeNetwork:
     """A network that runs on `tmp_path`, where the commands look for it."""
@@ -162,7 +209,7 @@ def running(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeNetwork:
     async def control(state: Path) -> AsyncIterator[Control]:
         if state != tmp_path:
             raise Refused("control.not_running", f"no network runs on {state}")
-        yield Control(fake, fake)
+        yield Control(fake, fake, FakePace())
 
     monkeypatch.setattr(network, "control", control)
     monkeypatch.setattr(live, "control", control)

@@ -7,29 +7,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 from multiplane.assembly import settings
-from multiplane.cli.main import app
+from multiplane.cli.commands import COMMANDS, load
+from multiplane.runtime.http_limits import Limits
 from multiplane.standards.etsi014 import FaceProfile
 
 PAGE = (Path(__file__).parents[3] / "docs" / "cli.md").read_text(encoding="utf-8")
 
 
-def commands(group: Any, prefix: str = "") -> dict[str, Any]:
-    """Every command by its full name."""
+def commands() -> dict[str, Any]:
+    """Every command by its full name; no group has groups in it."""
     found: dict[str, Any] = {}
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            found |= commands(command, f"{prefix}{name} ")
-        else:
-            found[prefix + name] = command
+    for name in COMMANDS:
+        command = load(name)
+        found |= {f"{name} {below}": one for below, one in getattr(command, "commands", {}).items()} or {
+            name: command
+        }
     return found
 
 
-@pytest.mark.parametrize("name", sorted(commands(typer.main.get_command(app))))
+ALL = commands()
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
 def test_a_command_is_on_the_page_with_its_options(name: str) -> None:
-    command = commands(typer.main.get_command(app))[name]
+    command = ALL[name]
     assert f"`{name}" in PAGE
     for parameter in command.params:
         for option in (word for word in parameter.opts if word.startswith("--")):
@@ -38,9 +41,9 @@ def test_a_command_is_on_the_page_with_its_options(name: str) -> None:
             assert parameter.envvar in PAGE
 
 
-@pytest.mark.parametrize("name", sorted(commands(typer.main.get_command(app))))
+@pytest.mark.parametrize("name", sorted(ALL))
 def test_the_help_of_a_command_says_what_it_does_with_an_example(name: str) -> None:
-    command = commands(typer.main.get_command(app))[name]
+    command = ALL[name]
     first, _, rest = command.help.partition("\n")
     assert first.endswith((".", ":")), first
     assert re.search(r"Examples?:", rest), "expected examples"
@@ -57,6 +60,7 @@ def test_the_settings_file_of_the_page_is_read_and_complete(tmp_path: Path) -> N
     assert loaded.keys == settings.KeySettings()
     assert [rule.slave for rule in loaded.pairing.rules] == ["*"]
     assert loaded.etsi014 == settings.UpSettings(state=tmp_path).etsi014
-    for section in (settings.KeySettings, FaceProfile):
+    assert loaded.http == Limits()
+    for section in (settings.KeySettings, Limits, FaceProfile):
         for field in section.__struct_fields__:
             assert field in found.group(1)

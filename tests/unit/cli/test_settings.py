@@ -8,6 +8,7 @@ import pytest
 
 from multiplane.assembly.settings import FILE_NAME, KeySettings, UpSettings, load
 from multiplane.kernel.errors import Refused
+from multiplane.runtime.http_limits import Limits
 from multiplane.service.planes import QuotaRule, RateRule
 
 
@@ -127,3 +128,27 @@ def test_a_settings_file_that_was_named_must_exist(tmp_path: Path) -> None:
     with pytest.raises(Refused) as refusal:
         load(tmp_path, {}, tmp_path / "none.toml")
     assert refusal.value.code == "settings.unreadable"
+
+
+def test_limits_of_the_servers_come_from_the_file(tmp_path: Path) -> None:
+    write(tmp_path, "[http]\nconnections = 40\nhead_s = 2\n")
+    assert load(tmp_path, {}).http == Limits(connections=40, head_s=2.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "word"),
+    [
+        ("[http]\nconnections = 0\n", 2, "connections: expected more than 0, got 0"),
+        ("[http]\nbody_s = inf\n", 2, "body_s: expected more than 0"),
+        ('[http]\nhead_s = 1\nbody_byte = "many"\n', 3, "Expected `int`"),
+        ("[http]\nconnection = 1\n", 2, "did you mean `connections`?"),
+    ],
+)
+def test_limits_that_cannot_be_are_told_with_their_line(
+    tmp_path: Path, text: str, line: int, word: str
+) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(Refused) as caught:
+        load(tmp_path, {})
+    assert caught.value.reason.startswith(f"{path}:{line}: ")
+    assert word in caught.value.reason

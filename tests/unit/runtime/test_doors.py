@@ -413,9 +413,9 @@ def test_subject_of_ends_and_names() -> None:
         async def links(self, caller: Caller) -> tuple[object, ...]:
             return ()
 
-        async def cut(self, caller: Caller, ends: Ends) -> None: ...
+        async def act(self, caller: Caller, *arguments: object) -> None: ...
 
-        async def restore(self, caller: Caller, ends: Ends) -> None: ...
+        cut = restore = set_loss = set_error = fail_device = repair_device = lose_site = return_site = act
 
     async def main() -> None:
         door = strict(Scenario, World(), lambda event: seen.append(event.subject))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import ssl
 import stat
 import time
@@ -28,6 +29,7 @@ from multiplane.runtime.pki import (
     ensure_pki,
     issue,
     server_context,
+    write_private,
 )
 
 DAY_NS = 86_400 * 10**9
@@ -416,3 +418,21 @@ class TestTls:
             return answer
 
         assert asyncio.run(scene()) == b"hello\n"
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_durable_file_has_content_and_name_flushed(
+    durable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[str] = []
+    flush = os.fsync
+
+    def seen(handle: int) -> None:
+        flushed.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        flush(handle)
+
+    monkeypatch.setattr(os, "fsync", seen)
+    write_private(tmp_path / "ca.key", b"secret", durable=durable)
+    assert flushed == (["file", "folder"] if durable else [])
+    assert (tmp_path / "ca.key").read_bytes() == b"secret"
+    assert [path.name for path in tmp_path.iterdir()] == ["ca.key"]

@@ -281,6 +281,9 @@ class Desk:
     async def report(self, caller: Caller) -> NetworkReport:
         raise AssertionError
 
+    async def scenario(self, caller: Caller) -> str:
+        raise AssertionError
+
     async def unit(self, caller: Caller, name: str) -> tuple[UnitRecord, ...]:
         raise AssertionError
 

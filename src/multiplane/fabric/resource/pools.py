@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Final
 
 import msgspec
@@ -19,6 +18,7 @@ ROOM_BYTE: Final = 1024 * KIB
 OUT_SHARE: Final = 15 / 32
 """The receiving side frees a pad one path delay after the sending side: its lane has the larger room."""
 GRANT_STEPS: Final = 16
+UNSORTED_LIMIT: Final = 16
 
 
 class Lane:
@@ -28,45 +28,54 @@ class Lane:
     so a pad never spans one: it is the first run of positions in a row that is long enough.
     """
 
-    __slots__ = ("_pieces", "cursor", "stock_byte")
+    __slots__ = ("_runs", "cursor", "stock_byte")
 
     def __init__(self) -> None:
-        self._pieces: deque[tuple[int, bytes]] = deque()
+        self._runs: list[tuple[int, bytearray]] = []  # each with the position of its first byte, gaps between
         self.cursor = 0
         self.stock_byte = 0
 
     def push(self, position: int, key: bytes) -> None:
         """Add key that begins at `position`, which no earlier key reaches."""
-        if key:
-            self._pieces.append((position, key))
-            self.stock_byte += len(key)
+        if not key:
+            return
+        self.stock_byte += len(key)
+        if self._runs:
+            start, held = self._runs[-1]
+            if start + len(held) == position:
+                held += key
+                return
+        self._runs.append((position, bytearray(key)))
 
     def read(self, position: int, size_byte: int) -> tuple[int, bytes] | None:
         """Where the first `size_byte` bytes in a row from `position` on begin, and they; None if too few."""
-        parts: list[bytes] = []
-        begin = end = -1
-        for start, key in self._pieces:
-            if start + len(key) <= position:
-                continue
-            first = max(position - start, 0)
-            if start + first != end:  # a gap, or the first piece: a run begins here
-                parts, begin = [], start + first
-            parts.append(key[first : first + size_byte - sum(map(len, parts))])
-            end = start + len(key)
-            if sum(map(len, parts)) == size_byte:
-                return begin, b"".join(parts)
+        for start, held in self._runs:
+            begin = max(start, position)
+            if start + len(held) - begin >= size_byte:
+                return begin, bytes(held[begin - start : begin - start + size_byte])
         return None
+
+    def before_last(self, size_byte: int) -> int:
+        """The position behind which `size_byte` bytes are held, or all if there are fewer."""
+        left = self.stock_byte - size_byte
+        for start, held in self._runs:
+            if left <= len(held):
+                return start + max(0, left)
+            left -= len(held)
+        return self.cursor
 
     def free(self, until: int) -> int:
         """Forget all before `until`; the number of bytes that were held there."""
         freed = 0
-        while self._pieces:
-            start, key = self._pieces[0]
-            held_from, held_to = max(start, self.cursor), min(start + len(key), until)
-            freed += max(0, held_to - held_from)
-            if start + len(key) > until:
-                break
-            self._pieces.popleft()
+        while self._runs and (start := self._runs[0][0]) < until:
+            held = self._runs[0][1]
+            if start + len(held) > until:
+                freed += until - start
+                del held[: until - start]
+                self._runs[0] = (until, held)
+            else:
+                freed += len(held)
+                del self._runs[0]
         self.cursor = max(self.cursor, until)
         self.stock_byte -= freed
         return freed
@@ -112,6 +121,8 @@ class LinkPool:
         "_reserve",
         "_room_byte",
         "_rules",
+        "_unsorted",
+        "_unsorted_byte",
         "burnt_byte",
         "epoch",
         "made_byte",
@@ -128,6 +139,9 @@ class LinkPool:
         self._reserve = bytearray()
         self._out = Lane()
         self._in = Lane()
+        # Blocks in a row that came last: nobody has asked for their key yet, so no lane has it yet.
+        self._unsorted: list[bytes] = []
+        self._unsorted_byte = 0
         self._received = 0
         self._granted = 0
         self.epoch = -1
@@ -139,13 +153,33 @@ class LinkPool:
     @property
     def stock_byte(self) -> int:
         """Key held for both directions, bytes."""
+        if self._unsorted:
+            self._sort_out()
         return self._out.stock_byte + self._in.stock_byte
+
+    @property
+    def out_byte(self) -> int:
+        """Key held for what this end sends, bytes."""
+        self._sort_out()
+        return self._out.stock_byte
+
+    def burn_down(self, out_byte: int, in_byte: int) -> None:
+        """Burn the oldest key of each lane until no more than so much is left."""
+        self._sort_out()
+        for lane, keep_byte in ((self._out, out_byte), (self._in, in_byte)):
+            if lane.stock_byte > keep_byte:
+                self.burnt_byte += lane.free(lane.before_last(keep_byte))
+
+    @property
+    def about_byte(self) -> int:
+        """The same before it is known whether the last blocks found room."""
+        return self._out.stock_byte + self._in.stock_byte + self._unsorted_byte
 
     def ledger(self) -> LinkLedger:
         """The accounts of this end, in bits."""
         return LinkLedger(
+            stock_bit=bit_from_byte(self.stock_byte),  # first: what finds no room is burnt now
             made_bit=bit_from_byte(self.made_byte),
-            stock_bit=bit_from_byte(self.stock_byte),
             delivered_bit=bit_from_byte(self.spent_byte),
             burnt_bit=bit_from_byte(self.burnt_byte),
             reserved_bit=bit_from_byte(self.reserved_byte),
@@ -168,18 +202,32 @@ class LinkPool:
         The answer is the reserve of the epoch, when this block completes it.
         """
         size = len(block.key)
+        begin = block.offset_byte
+        in_order = block.epoch == self.epoch and begin == self._received
+        if in_order and self._rules.only_pads(begin, begin + size):
+            self.made_byte += size
+            self._received = begin + size
+            self._unsorted.append(block.key)
+            self._unsorted_byte += size
+            if len(self._unsorted) >= UNSORTED_LIMIT:
+                self._sort_out()
+            return None
+        self._sort_out()
         self.begin(block.epoch)
         self.made_byte += size
-        if block.epoch < self.epoch or block.offset_byte < self._received:
+        if block.epoch < self.epoch or begin < self._received:
             self.burnt_byte += size
             return None
-        begin = block.offset_byte
         self._received = begin + size
+        return self._set_aside(begin, block.key)
+
+    def _set_aside(self, begin: int, whole: bytes) -> bytes | None:
+        """Take what is for authentication out of a block, the rest is for pads; the reserve when complete."""
         completed = False
-        for piece in pieces(self._rules, begin, self._received):
-            key = block.key[piece.begin - begin : piece.end - begin]
+        for piece in pieces(self._rules, begin, begin + len(whole)):
+            key = whole[piece.begin - begin : piece.end - begin]
             if piece.use is Use.PAD:
-                self._share_out(piece.begin, key)
+                self._share_out(piece.begin, [key])
                 continue
             self.reserved_byte += len(key)
             if piece.use is Use.RESERVE and piece.begin == len(self._reserve):
@@ -187,16 +235,29 @@ class LinkPool:
                 completed = len(self._reserve) == self._rules.size_byte
         return bytes(self._reserve) if completed else None
 
-    def _share_out(self, offset_byte: int, key: bytes) -> None:
-        """Half of the key to each lane; what has no room is burnt."""
-        up, down = (offset_byte + 1) // 2, offset_byte // 2  # whatever the sizes: no byte between
-        half = (offset_byte + len(key) + 1) // 2 - up
-        lanes = (self._out, self._in) if self._leads else (self._in, self._out)
-        before = self.stock_byte
-        for lane, at, part in zip(lanes, (up, down), (key[:half], key[half:]), strict=True):
-            most = self._out_room_byte if lane is self._out else self._room_byte - self._out_room_byte
-            lane.push(at, part[: max(0, most - lane.stock_byte)])
-        self.burnt_byte += len(key) - (self.stock_byte - before)
+    def _sort_out(self) -> None:
+        """Give the lanes what came last."""
+        if self._unsorted:
+            keys, size_byte = self._unsorted, self._unsorted_byte
+            self._unsorted, self._unsorted_byte = [], 0
+            self._share_out(self._received - size_byte, keys)
+
+    def _share_out(self, begin: int, keys: list[bytes]) -> None:
+        """Half of each key, of several in a row, to each lane; what has no room is burnt."""
+        firsts, seconds, end = [], [], begin
+        for key in keys:
+            half = (end + len(key) + 1) // 2 - (end + 1) // 2  # whatever the sizes: no byte between
+            firsts.append(key[:half])
+            seconds.append(key[half:])
+            end += len(key)
+        first, second = b"".join(firsts), b"".join(seconds)
+        outward, inward = (first, second) if self._leads else (second, first)
+        up, down = (begin + 1) // 2, begin // 2
+        out_room = max(0, self._out_room_byte - self._out.stock_byte)
+        in_room = max(0, self._room_byte - self._out_room_byte - self._in.stock_byte)
+        self._out.push(up if self._leads else down, outward[:out_room])
+        self._in.push(down if self._leads else up, inward[:in_room])
+        self.burnt_byte += max(0, len(outward) - out_room) + max(0, len(inward) - in_room)
 
     def grant(self) -> int | None:
         """The absolute window to grant to the device now; None while less than a step was freed.
@@ -204,7 +265,8 @@ class LinkPool:
         The emptier lane decides: traffic in one direction alone must not starve behind the other lane's
         stock, whose share of new key is then burnt.
         """
-        room = self._out_room_byte - min(self._out.stock_byte, self._in.stock_byte)
+        least = min(self._out.stock_byte, self._in.stock_byte) + self._unsorted_byte // 2
+        room = self._out_room_byte - least
         limit = self._received + 2 * max(0, room)
         if self.epoch < 0 or limit < self._granted + self._room_byte // GRANT_STEPS:
             return None
@@ -213,6 +275,7 @@ class LinkPool:
 
     def take(self, size_byte: int) -> Pad | None:
         """Spend the next pad of the outward lane; None when it is dry."""
+        self._sort_out()
         lane = self._out
         if lane.stock_byte < size_byte or (found := lane.read(lane.cursor, size_byte)) is None:
             return None
@@ -224,6 +287,7 @@ class LinkPool:
 
     def peek(self, epoch: int, offset: int, size_byte: int) -> Pad | Early | Stale:
         """The inward pad a peer names. It is spent by `accept` only, once its tag has been verified."""
+        self._sort_out()
         if epoch < self.epoch or (epoch == self.epoch and offset < self._in.cursor):
             return STALE
         if epoch > self.epoch or (found := self._in.read(offset, size_byte)) is None:

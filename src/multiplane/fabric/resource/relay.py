@@ -77,6 +77,7 @@ Action: TypeAlias = Send | Arrive | Alarm
 class _Port:
     """The relay's side of one link."""
 
+    link: str
     pool: LinkPool
     open: bool = False
     waiting: Waitlist = field(default_factory=Waitlist)
@@ -105,11 +106,18 @@ class Relay:
         self._table = ForwardingTable(version=0, next_hop={})
         self._previous = self._table
         self._ports: dict[str, _Port] = {}
+        self._holds = False  # whether anything may wait, for key or for its pad
+
+    @property
+    def holds(self) -> bool:
+        """Whether anything may wait here."""
+        return self._holds
 
     def port(self, peer: str) -> LinkPool:
         """The key pool of the link to `peer`, made at first use."""
         if peer not in self._ports:
-            self._ports[peer] = _Port(LinkPool(self._site, peer, self._room_byte, self._rules))
+            pool = LinkPool(self._site, peer, self._room_byte, self._rules)
+            self._ports[peer] = _Port(link_id(self._site, peer), pool)
         return self._ports[peer].pool
 
     def counters(self, peer: str) -> dict[str, int]:
@@ -185,8 +193,10 @@ class Relay:
 
     def key_came(self, peer: str, now_ns: int) -> list[Action]:
         """New key or a new epoch on the link to `peer`: try again what waited for it."""
-        port = self._ports[peer]
         actions: list[Action] = []
+        if not self._holds:
+            return actions
+        port = self._ports[peer]
         while port.early:
             done = self._open(peer, port.early[0][0], now_ns)
             if done is None:
@@ -219,8 +229,11 @@ class Relay:
 
     def next_expiry_ns(self) -> int | None:
         """When `expire` has work next; None while nothing waits."""
+        if not self._holds:
+            return None
         dues = [due_ns for port in self._ports.values() if (due_ns := port.waiting.next_due_ns()) is not None]
         dues += [port.early[0][1] for port in self._ports.values() if port.early]
+        self._holds = bool(dues)
         return min(dues, default=None)
 
     def _hold_early(self, port: _Port, message: bytes, now_ns: int) -> list[Action]:
@@ -229,6 +242,7 @@ class Relay:
             port.counters["dropped_early"] += 1
         else:
             port.early.append((message, now_ns + EARLY_PATIENCE_NS))
+            self._holds = True
         return []
 
     def _wait(self, port: _Port, item: Waiting) -> bool:
@@ -236,6 +250,7 @@ class Relay:
         displaced = port.waiting.add(item)
         if displaced is item:
             return False
+        self._holds = True
         port.counters["waited"] += 1
         port.counters["dropped_dry"] += displaced is not None
         return True
@@ -252,7 +267,7 @@ class Relay:
             port.counters["dropped_malformed"] += 1
             return []
         size = len(hop.locked) - TAG_BYTE
-        if header.link != link_id(self._site, peer) or not 0 <= size <= PAYLOAD_LIMIT_BYTE:
+        if header.link != port.link or not 0 <= size <= PAYLOAD_LIMIT_BYTE:
             port.counters["dropped_malformed"] += 1
             return []
         pad = port.pool.peek(header.epoch, header.offset, size + PAD_OVERHEAD_BYTE)
@@ -305,7 +320,7 @@ class Relay:
             return None
         header = _encode(
             HopHeader(
-                link=link_id(self._site, peer),
+                link=port.link,
                 epoch=pad.epoch,
                 offset=pad.offset,
                 version=item.version,

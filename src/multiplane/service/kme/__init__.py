@@ -141,7 +141,7 @@ class Kme:
     def _sample(self, now_ns: int) -> None:
         """Publish what has changed, and now and then all of it: telemetry may be lost."""
         subject = f"{self.ports.caller.domain}.service.telemetry.{self.ports.site}.stock"
-        for sample in self._news.of(telemetry.stock_samples(self._ledgers(), now_ns), now_ns):
+        for sample in self._news.of(telemetry.stock_samples(self.ledgers(), now_ns), now_ns):
             with suppress(MultiplaneError):  # telemetry may be lost; all is said again after a while
                 self.ports.bus.publish(subject, sample)
 
@@ -305,7 +305,8 @@ class Kme:
 
     # --- KmeControl ----------------------------------------------------------------------------------------
 
-    def _ledgers(self) -> list[PoolLedger]:
+    def ledgers(self) -> list[PoolLedger]:
+        """The accounts of all stocks, near sides first."""
         near = [stock.ledger() for _, stock in sorted(self._near.items()) if stock.pool.epoch]
         return [*near, *(ledger for _, stock in sorted(self._far.items()) for ledger in stock.ledgers())]
 
@@ -318,7 +319,7 @@ class Kme:
             pid=self.pid,
             serving=not self._closed,
             store_ok=not any(stock.poisoned for stock in self._stocks()),
-            ledgers=tuple(self._ledgers()),
+            ledgers=tuple(self.ledgers()),
             counters=self.ports.counters.values(),
         )
 

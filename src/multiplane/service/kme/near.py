@@ -8,6 +8,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
+import msgspec
 import structlog
 
 from multiplane.api.operator import PoolLedger, UnitRecord
@@ -120,10 +121,11 @@ class NearStock(Stock):
 
     def ledger(self) -> PoolLedger:
         """Accounts and phase of this side."""
+        phase = "opening"
         if self.serving:
             reachable = self.state is not None and self.state.phase is PairPhase.READY
-            return self.pool.ledger("open" if reachable else "from stock")
-        return self.pool.ledger("opening")
+            phase = "open" if reachable else "from stock"
+        return msgspec.structs.replace(self.pool.ledger(phase), filling=self._filling.wanted)
 
     def find(self, name: str) -> list[UnitRecord]:
         """Units that an operator's name (key id, digest, endpoint) means."""
@@ -158,8 +160,7 @@ class NearStock(Stock):
             most = per_block * self.ports.rules.high_block
             raise Refused("key.number", f"number: expected 1 to {most} keys of {size_bit} bits, got {number}")
         if not self.serving or not self._enough(size_bit, number):
-            self._filling.wanted = True
-            self.wake()
+            self.fill()
             await self._wait(lambda: self.serving and self._enough(size_bit, number))
             if not self.serving:
                 raise self._come_back("key.cold")
@@ -300,6 +301,11 @@ class NearStock(Stock):
         return unit
 
     # --- opening and filling -------------------------------------------------------------------------------
+
+    def fill(self) -> None:
+        """Fill up to the high mark, though the low one has not been reached."""
+        self._filling.wanted = True
+        self.wake()
 
     def wake(self) -> None:
         """Look again at what is wanting; at most one look at a time."""

@@ -56,12 +56,17 @@ class KmePorts:
         return self.caller.principal
 
     def sealer(self) -> Sealer:
-        """Seals rows with fresh nonces; what a row is, and whose, is authenticated."""
+        """Seals rows of this key manager."""
+        return sealer_of(self.owner, self.vault, self.entropy)
 
-        def seal(plain: bytes, what: str) -> bytes:
-            return self.vault.seal(self.entropy.take(12), plain, f"{self.owner}:{what}".encode())
 
-        def unseal(sealed: bytes, what: str) -> bytes:
-            return self.vault.open(sealed, f"{self.owner}:{what}".encode())
+def sealer_of(owner: str, vault: Vault, entropy: Entropy) -> Sealer:
+    """Seals rows with fresh nonces; what a row is, and whose, is authenticated."""
 
-        return Sealer(seal, unseal)
+    def seal(plain: bytes, what: str) -> bytes:
+        return vault.seal(entropy.take(12), plain, f"{owner}:{what}".encode())
+
+    def unseal(sealed: bytes, what: str) -> bytes:
+        return vault.open(sealed, f"{owner}:{what}".encode())
+
+    return Sealer(seal, unseal)

@@ -1,0 +1,235 @@
+"""The paced twin, engine and agents in one process: how much of a core it takes, and how late it is.
+
+Bars are those of DESIGN for 10,000 nodes, 20,000 links, 20,000 blocks/s to both ends and 2,000 relays/s over
+4 hops; the smaller networks are held to the same. Lateness is told on the wall and on the process's own clock
+(CPU time + requested sleeps, see docs/operations/pace.md) beside a bare loop that only spins: its share of the
+wall and its longest stall say what the machine took away meanwhile.
+
+Left out: the controllers, which speak only when links change, key managers, stores and the reserve.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import cProfile
+import gc
+import heapq
+import io
+import json
+import os
+import pstats
+import random
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from bench.report import RESULTS, Row, save, show
+from bench.twin_network import Network, generated, routes, world
+from multiplane.runtime.clocks import PacedClock
+from multiplane.runtime.dispatcher import Dispatcher
+
+SHARE_BARS: Final = (0.7, 0.4)
+LATE_BARS_MS: Final = (5.0, 2.0, 1.2)
+MEMORY_BARS_MB: Final = (500.0, 250.0, 150.0)
+START_BARS_S: Final = (5.0, 1.0, 0.5)
+IDLE_BARS_PERCENT: Final = (2.0,)
+ROOM_BYTE: Final = 16 * 1024
+WARM_S: Final = 4.0
+SPIN_S: Final = 2.0
+HEAP_US: Final = 0.65
+"""What `heap_us` was on the machine, undisturbed, on which the bars were measured."""
+SHARED: Final = Path(os.environ.get("MULTIPLANE_SHARED", "../shared"))
+
+
+def spin(seconds: float = SPIN_S) -> dict[str, float]:
+    """What a loop that does nothing gets of the wall, and its longest stall."""
+    began_ns, cpu_ns = time.monotonic_ns(), time.process_time_ns()
+    last_ns = now_ns = began_ns
+    longest_ns = 0
+    while now_ns - began_ns < seconds * 1e9:
+        now_ns = time.monotonic_ns()
+        longest_ns = max(longest_ns, now_ns - last_ns)
+        last_ns = now_ns
+    share = (time.process_time_ns() - cpu_ns) / (now_ns - began_ns)
+    return {"spin_share": share, "spin_stall_ms": longest_ns / 1e6}
+
+
+def heap_us(entries: int = 20_000, rounds: int = 100_000) -> float:
+    """CPU time of one pop and one push on a heap as large as that of the largest network."""
+    rng = random.Random(1)
+    heap = [(rng.random(), number) for number in range(entries)]
+    heapq.heapify(heap)
+    began_s = time.process_time()
+    for _ in range(rounds):
+        due, number = heapq.heappop(heap)
+        heapq.heappush(heap, (due + 1.0, number))
+    return 1e6 * (time.process_time() - began_s) / rounds
+
+
+def rss_mb() -> float:
+    """Resident memory now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e6
+
+
+def topology(name: str) -> tuple[list[str], list[tuple[str, str]]]:
+    """Sites and links of a map of the reference data."""
+    document = json.loads((SHARED / "topologies" / f"{name}.json").read_text(encoding="utf-8"))
+    names = {str(node["id"]): f"n{number:03d}" for number, node in enumerate(document["nodes"])}
+    pairs = {
+        tuple(sorted((names[str(link["source"])], names[str(link["target"])]))) for link in document["links"]
+    }
+    return list(names.values()), [(a, b) for a, b in sorted(pairs) if a != b]
+
+
+async def measure(chosen: argparse.Namespace) -> dict[str, Any]:
+    """One network: build it, let it run, tell what it took."""
+    base_mb = rss_mb()
+    if chosen.map:
+        names, edges = topology(chosen.map)
+        scene = world(chosen.map, names, edges, chosen.block_byte)
+    else:
+        scene = generated(chosen.nodes, chosen.links, chosen.block_byte)
+    found_routes = routes(scene, max(1, min(4000, len(scene.sites))), chosen.hops)
+    clock = PacedClock(time.time_ns(), 1.0)
+    clock.pause()  # until all is built
+    timeline = Dispatcher(clock)
+    began_s, began_cpu_s = time.perf_counter(), time.process_time()
+    network = Network(scene, timeline, ROOM_BYTE, strict_bus=True)
+    await network.start()
+    found: dict[str, Any] = {"start_s": time.perf_counter() - began_s}
+    found["start_cpu_s"] = time.process_time() - began_cpu_s
+    ticking = asyncio.ensure_future(timeline.run())
+    if chosen.gc == "freeze":
+        gc.collect()
+        gc.freeze()
+    elif chosen.gc == "off":
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+    if chosen.relays:
+        await network.relay(found_routes, chosen.relays)
+    clock.resume()
+    await asyncio.sleep(WARM_S)
+    made_bit, reports = network.made_bit(), network.reports
+    network.traffic.launched = network.traffic.arrived = network.traffic.refused = 0
+    timeline.forget_lateness()
+    profile = cProfile.Profile() if chosen.profile else None
+    wall_s, cpu_s = time.monotonic(), time.process_time()
+    if profile:
+        profile.enable()
+    await asyncio.sleep(chosen.seconds)
+    if profile:
+        profile.disable()
+    wall_s, cpu_s = time.monotonic() - wall_s, time.process_time() - cpu_s
+    late = timeline.statistics()
+    traffic = network.traffic
+    found |= {
+        "nodes": len(scene.sites), "links": len(scene.spans), "routes": len(found_routes),
+        "share": cpu_s / wall_s, "wall_s": wall_s, "cpu_s": cpu_s,
+        "handlers": late.count, "early": late.early,
+        "late_p50_ms": late.p50_us / 1e3, "late_p99_ms": late.p99_us / 1e3, "late_max_ms": late.max_us / 1e3,
+        "own_p99_ms": late.own_p99_us / 1e3, "own_max_ms": late.own_max_us / 1e3,
+        "memory_mb": rss_mb(), "base_mb": base_mb,
+        "blocks_per_s": (network.made_bit() - made_bit) / (16 * chosen.block_byte) / wall_s,
+        "relays_per_s": traffic.arrived / wall_s, "launched_per_s": traffic.launched / wall_s,
+        "refused": traffic.refused, "reports_per_s": (network.reports - reports) / wall_s,
+        "unclosed": network.unclosed(),
+    }  # fmt: skip
+    ticking.cancel()
+    await network.close()
+    if profile:
+        text = io.StringIO()
+        pstats.Stats(profile, stream=text).sort_stats("tottime").print_stats(45)
+        print(text.getvalue(), file=sys.stderr)
+    return found
+
+
+def child(chosen: argparse.Namespace) -> None:
+    """Measure in this process, on one core, and print the findings as JSON."""
+    os.sched_setaffinity(0, {chosen.core})
+    control, before_us = spin(), heap_us()
+    found = asyncio.run(measure(chosen))
+    found["heap_us"] = (before_us + heap_us()) / 2
+    found["share_at_reference"] = found["share"] * HEAP_US / found["heap_us"]
+    print(json.dumps(found | control))
+
+
+def run(arguments: list[str]) -> dict[str, Any]:
+    """Measure in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.twin", *arguments], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    sys.stderr.write(done.stderr)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def rows_of(name: str, found: dict[str, Any]) -> list[Row]:
+    """The bars that one network is held to."""
+    control = f"spin loop: {found['spin_share']:.0%} of the wall, stall {found['spin_stall_ms']:.1f} ms"
+    flow = f"{found['blocks_per_s']:,.0f} blocks/s, {found['relays_per_s']:,.0f} relays/s arrived"
+    wall = f"wall p99 {found['late_p99_ms']:.2f}, max {found['late_max_ms']:.1f} ms; {control}"
+    return [
+        Row(f"{name} share of a core", found["share"], "", SHARE_BARS, flow),
+        Row(f"{name} early", found["early"], "", (0, 0, 0), f"of {found['handlers']:,} handlers"),
+        Row(f"{name} late p99, own clock", found["own_p99_ms"], "ms", LATE_BARS_MS, wall),
+        Row(f"{name} memory", found["memory_mb"], "MB", MEMORY_BARS_MB, f"{found['base_mb']:.0f} before"),
+        Row(f"{name} start", found["start_s"], "s", START_BARS_S, f"CPU {found['start_cpu_s']:.2f} s"),
+    ]
+
+
+NETWORKS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
+    ("MadQCI", ("--map", "madqci-2024", "--relays", "1.8", "--hops", "3")),
+    ("GEANT", ("--map", "geant-2012", "--relays", "8")),
+    ("1,000 nodes", ("--nodes", "1000", "--links", "2000", "--relays", "200")),
+    ("10,000 nodes", ("--nodes", "10000", "--links", "20000", "--relays", "2000")),
+)
+
+
+def bench(seconds: float, choose: Callable[[str], bool] = lambda _: True) -> list[Row]:
+    """All networks, one after the other."""
+    rows, details = [], {}
+    for name, arguments in NETWORKS:
+        if choose(name):
+            found = run([*arguments, "--seconds", str(seconds)])
+            details[name] = found
+            rows += rows_of(name, found)
+            show(rows[-5:])
+    save("twin", rows, details)
+    lines = ["nodes,links,share,us_per_node_s,memory_mb"]
+    lines += [
+        f"{f['nodes']},{f['links']},{f['share']:.4f},{1e6 * f['share'] / f['nodes']:.2f},{f['memory_mb']:.1f}"
+        for f in details.values()
+    ]
+    (RESULTS / "twin-growth.csv").write_text("\n".join(lines) + "\n")
+    return rows
+
+
+def parser() -> argparse.ArgumentParser:
+    """Options of one measurement."""
+    options = argparse.ArgumentParser(prog="python -m bench.twin", description=__doc__)
+    options.add_argument("--nodes", type=int, default=1000)
+    options.add_argument("--links", type=int, default=2000)
+    options.add_argument("--map", help="a map of the reference data instead")
+    options.add_argument("--relays", type=float, default=200.0, help="parcels launched per second, 0 = none")
+    options.add_argument("--hops", type=int, default=4)
+    options.add_argument(
+        "--block-byte", type=int, default=128, help="size of the block a link makes a second"
+    )
+    options.add_argument("--seconds", type=float, default=60.0)
+    options.add_argument("--gc", choices=("default", "freeze", "off"), default="freeze")
+    options.add_argument("--core", type=int, default=0)
+    options.add_argument("--profile", action="store_true", help="print where the time goes")
+    return options
+
+
+if __name__ == "__main__":
+    child(parser().parse_args())

@@ -1,0 +1,185 @@
+"""Chains of entangled links in virtual time: rate and fidelity of one point, held against a reference."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from multiplane.assembly.layout import seed_bytes
+from multiplane.assembly.study import EPOCH_NS
+from multiplane.kernel.names import link_id
+from multiplane.runtime.clocks import PS_PER_S, JumpClock, run_virtual
+from multiplane.runtime.dispatcher import Dispatcher
+from multiplane.twin.chains import Chain
+from multiplane.twin.quantum.devices import Entangled, Entanglement, MemoryKind
+from multiplane.twin.quantum.engine import Quantum
+
+BATCHES: Final = 20
+RAW_FIDELITY: Final = 0.98
+LOSS_DB_PER_KM: Final = 0.2
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """What a chain is made of. Losses 0.2 dB/km, raw fidelity 0.98, pure dephasing, Bell measurements of
+    photons succeed half of the time, twirled at swaps; the other efficiencies are 1.
+
+    Args:
+        lengths_km: of the links, in order, each > 0.
+        t2_s: coherence time of the memories, > 0.
+        detector_efficiency: of each of the two detectors that must click, in (0, 1].
+        swap_success: probability that a swap succeeds, in (0, 1].
+        memories: at each end of each link, >= 1.
+        handshake: name; attempts: `jump` or `message`.
+    """
+
+    lengths_km: tuple[float, ...]
+    t2_s: float = 0.05
+    detector_efficiency: float = 1.0
+    swap_success_probability: float = 1.0
+    memories: int = 4
+    handshake: str = "request-poll"
+    attempts: str = "jump"
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of it.
+
+    Args:
+        pairs: delivered, on which the figures rest; span_s: simulated time.
+        rate_per_s, rate_error_per_s: and its standard error, from 20 batches.
+        fidelity, fidelity_error: mean at the end that hears first, and its standard error alike.
+        made: elementary pairs; events: handlers served, all since the beginning.
+    """
+
+    pairs: int
+    span_s: float
+    rate_per_s: float
+    rate_error_per_s: float
+    fidelity: float
+    fidelity_error: float
+    made: int
+    events: int
+
+
+def run_point(
+    hops: int,
+    km: float,
+    *,
+    t2_s: float = 0.05,
+    detector_efficiency: float = 1.0,
+    swap_success: float = 1.0,
+    seed: int = 1,
+    pairs: int = 10_000,
+    memories: int = 4,
+    attempts: str = "jump",
+) -> Result:
+    """A chain of equal links under `request-poll`; arguments as of `Point`."""
+    point = Point(
+        lengths_km=(km,) * hops,
+        t2_s=t2_s,
+        detector_efficiency=detector_efficiency,
+        swap_success_probability=swap_success,
+        memories=memories,
+        attempts=attempts,
+    )
+    return run_chain(point, seed, pairs)
+
+
+def run_chain(point: Point, seed: int, pairs: int) -> Result:
+    """Run one chain until `pairs` are delivered after it has warmed up; at least 20."""
+
+    async def main(clock: JumpClock) -> Result:
+        run = _Run(point, clock, seed, max(pairs, BATCHES))
+        served = asyncio.create_task(run.timeline.run())
+        done = asyncio.create_task(run.done.wait())
+        await asyncio.wait((served, done), return_when=asyncio.FIRST_COMPLETED)
+        served.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await served
+        return run.result()
+
+    return run_virtual(main, EPOCH_NS)
+
+
+def chain_words(point: Point, sites: Sequence[str]) -> Entanglement:
+    """The world of a chain along `sites`."""
+    memory = MemoryKind(
+        name="chain",
+        model="t1-t2",
+        numbers=(("t2_s", point.t2_s),),
+        swap_success_probability=point.swap_success_probability,
+    )
+    links = tuple(
+        Entangled(
+            id=link_id(left, right),
+            sites=(left, right),
+            length_km=length_km,
+            loss_db=LOSS_DB_PER_KM * length_km,
+            type="fixed",
+            numbers=(("fidelity", RAW_FIDELITY), ("detector_efficiency", point.detector_efficiency)),
+            memories=point.memories,
+            memory=(memory.name, memory.name),
+            handshake=point.handshake,
+            attempts=point.attempts,
+        )
+        for left, right, length_km in zip(sites, sites[1:], point.lengths_km, strict=False)
+    )
+    return Entanglement(twirl=True, memories=(memory,), links=links)
+
+
+class _Run:
+    """One run: warm up, then equal batches of deliveries."""
+
+    def __init__(self, point: Point, clock: JumpClock, seed: int, pairs: int) -> None:
+        self.timeline = Dispatcher(clock)
+        self.done = asyncio.Event()
+        sites = [f"n{index:03d}" for index in range(len(point.lengths_km) + 1)]
+        self._quantum = Quantum(chain_words(point, sites), "chain", self.timeline, seed_bytes(seed), 1)
+        self._chain = Chain(self._quantum, self.timeline, "chain", sites, self._delivered)
+        self._chain.start()
+        # Memories fill over some attempts of the slowest link and the round trips of the whole chain.
+        self._skip = 20 * point.memories + pairs // 20
+        self._size = -(-pairs // BATCHES)
+        self._fidelities: list[float] = []
+        self._marks_ps: list[int] = []
+        self._means: list[float] = []
+
+    def _delivered(self, fidelity: float) -> None:
+        if self._skip:
+            self._skip -= 1
+            if not self._skip:
+                self._marks_ps.append(self.timeline.base_ps())
+            return
+        self._fidelities.append(fidelity)
+        if len(self._fidelities) == self._size and len(self._means) < BATCHES:
+            self._marks_ps.append(self.timeline.base_ps())
+            self._means.append(statistics.fmean(self._fidelities))
+            self._fidelities.clear()
+            if len(self._means) == BATCHES:
+                self.done.set()
+
+    def result(self) -> Result:
+        """Figures over all batches; errors from how much they differ."""
+        marks_s = [mark / PS_PER_S for mark in self._marks_ps]
+        spans_s = [after - before for before, after in itertools.pairwise(marks_s)]
+        span_s = sum(spans_s)
+        pairs = self._size * BATCHES
+        rate_per_s = pairs / span_s
+        relative = statistics.stdev(spans_s) / statistics.fmean(spans_s) / math.sqrt(BATCHES)
+        return Result(
+            pairs=pairs,
+            span_s=span_s,
+            rate_per_s=rate_per_s,
+            rate_error_per_s=rate_per_s * relative,
+            fidelity=statistics.fmean(self._means),
+            fidelity_error=statistics.stdev(self._means) / math.sqrt(BATCHES),
+            made=sum(link.made for link in self._quantum.links.values()),
+            events=self.timeline.statistics().count,
+        )

@@ -1,0 +1,240 @@
+"""What if: a copy of a running network under the jump clock, changed, with demands on it.
+
+The copy is a study: the same strata, the same twin, virtual time. The running network is only asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Final
+
+from multiplane.api.north import KeyRequest
+from multiplane.assembly.fork_demand import KEY_BIT, Demand, Drawn, Issue, draw
+from multiplane.assembly.fork_state import Moment, begin, surplus_bit, world_of
+from multiplane.assembly.study import Study, run_study
+from multiplane.kernel.errors import Busy, Refused
+from multiplane.kernel.names import link_id
+from multiplane.kernel.nouns import Ends, Noun
+from multiplane.kernel.quantity import s_from_ns
+from multiplane.twin.scenario import World
+
+LEAST_USE_BIT_PER_S: Final = 1.0
+"""Measured use below it is no demand."""
+_LOOK_S: Final = 1.0
+_OPENING_TRIES: Final = 5
+
+
+class WhatIf(Noun, frozen=True, kw_only=True):
+    """The question.
+
+    Args:
+        without_links: spans that are cut at the beginning.
+        without_sites: sites all of whose spans are cut, and that nobody asks for key.
+        demands: on top of what is measured.
+        measured: whether the use that was measured goes on.
+        poisson: whether requests come at random times; otherwise at equal ones.
+        for_s: how long to look ahead, > 0.
+    """
+
+    without_links: tuple[Ends, ...] = ()
+    without_sites: tuple[str, ...] = ()
+    demands: tuple[Demand, ...] = ()
+    measured: bool = True
+    poisson: bool = False
+    for_s: float = 7200.0
+    seed: int = 1
+
+
+class PairForecast(Noun, frozen=True, kw_only=True):
+    """One stock from `owner` to `peer` over the time that was looked ahead.
+
+    Args:
+        dry_after_s: when its first request was refused after one that was granted; None = never.
+        refill_bit_per_s: key that came into it, on average.
+        refused: requests answered 503; reason: the last such code.
+    """
+
+    owner: str
+    peer: str
+    demand_bit_per_s: float
+    stock_bit: int
+    stock_end_bit: int
+    dry_after_s: float | None
+    refill_bit_per_s: float
+    served_bit: int
+    refused: int
+    reason: str = ""
+
+
+class Forecast(Noun, frozen=True, kw_only=True):
+    """The answer. It ends early, after `looked_s`, when every demand has run dry."""
+
+    scenario: str
+    at_ns: int
+    looked_s: float
+    pairs: tuple[PairForecast, ...]
+
+
+def fork(moment: Moment, question: WhatIf) -> Forecast:
+    """Copy, change, run ahead.
+
+    Raises: Refused(`scenario.unknown_link`, `input.site`, `input.demand`).
+    """
+    world = world_of(moment)
+    _check(world, question)
+    demands = _demands(moment, question)
+
+    async def workload(study: Study) -> Forecast:
+        await begin(study, moment)
+        return await _ahead(study, moment, question, demands)
+
+    return run_study(world, question.seed, workload, epoch_ns=moment.at_ns)
+
+
+def _check(world: World, question: WhatIf) -> None:
+    links, sites = {span.id for span in world.spans}, {site.name for site in world.sites}
+    serving = {site.name for site in world.sites if site.saes}
+    for link in question.without_links:
+        name = link_id(*link.sites)
+        if name not in links:
+            known = ", ".join(sorted(links)[:20])
+            raise Refused("scenario.unknown_link", f"--without-link {name}: expected one of {known}")
+    for site in question.without_sites:
+        if site not in sites:
+            known = ", ".join(sorted(sites)[:20])
+            raise Refused("input.site", f"--without-site {site}: expected one of {known}")
+    for demand in question.demands:
+        if not {demand.owner, demand.peer} <= serving or demand.owner == demand.peer:
+            reason = f"--demand {demand.owner} {demand.peer}: expected applications at two different sites"
+            raise Refused("input.demand", reason)
+
+
+def _demands(moment: Moment, question: WhatIf) -> tuple[Demand, ...]:
+    """What is asked of each stock, measured and added; nothing at sites that are gone."""
+    rates: dict[tuple[str, str], float] = {}
+    if question.measured:
+        rates = {(stock.owner, stock.peer): stock.use_bit_per_s for stock in moment.stocks}
+    for demand in question.demands:
+        pair = demand.owner, demand.peer
+        rates[pair] = rates.get(pair, 0.0) + demand.rate_bit_per_s
+    return tuple(
+        Demand(owner=owner, peer=peer, rate_bit_per_s=rate_bit_per_s)
+        for (owner, peer), rate_bit_per_s in sorted(rates.items())
+        if rate_bit_per_s >= LEAST_USE_BIT_PER_S and not {owner, peer} & set(question.without_sites)
+    )
+
+
+def issue_in(study: Study) -> Issue:
+    """Issues keys of 256 bits to the first application of one site, for the first of the other."""
+    first = {site.name: site.saes[0] for site in study.world.sites if site.saes}
+
+    async def issue(owner: str, peer: str, number: int) -> None:
+        request = KeyRequest(peer=first[peer], size_bit=KEY_BIT, number=number)
+        await study.north(owner).issue_keys(study.caller(first[owner]), request)
+
+    return issue
+
+
+async def _ahead(study: Study, moment: Moment, question: WhatIf, demands: Iterable[Demand]) -> Forecast:
+    issue = issue_in(study)
+    await asyncio.gather(
+        *(_give_out(issue, stock.owner, stock.peer, surplus_bit(stock) // KEY_BIT) for stock in moment.stocks)
+    )
+    for link in _gone(study.world, question):
+        await study.scenario.cut(study.centre.caller, link)
+    before = _stocks(study)
+    drawn = await run_demands(study, demands, for_s=question.for_s, poisson_seed=_seed(question))
+    after = _stocks(study)
+    looked_s = s_from_ns(study.clock.now_ns() - drawn.begun_ns)
+    pairs = {(demand.owner, demand.peer): demand for demand in demands}
+    names = sorted(pair for pair in {*before, *after, *pairs} if not set(pair) & set(question.without_sites))
+    forecasts = []
+    for owner, peer in names:
+        demand, became = pairs.get((owner, peer)), drawn.of.get((owner, peer), Drawn())
+        made_bit, stock_bit = before.get((owner, peer), (0, 0))
+        made_end_bit, stock_end_bit = after.get((owner, peer), (0, 0))
+        forecasts.append(
+            PairForecast(
+                owner=owner,
+                peer=peer,
+                demand_bit_per_s=demand.rate_bit_per_s if demand else 0.0,
+                stock_bit=stock_bit,
+                stock_end_bit=stock_end_bit,
+                dry_after_s=None if became.dry_ns is None else s_from_ns(became.dry_ns),
+                refill_bit_per_s=(made_end_bit - made_bit) / looked_s,
+                served_bit=became.served_bit,
+                refused=became.refused,
+                reason=became.code,
+            )
+        )
+    return Forecast(scenario=study.world.name, at_ns=moment.at_ns, looked_s=looked_s, pairs=tuple(forecasts))
+
+
+def _seed(question: WhatIf) -> int | None:
+    return question.seed if question.poisson else None
+
+
+async def _give_out(issue: Issue, owner: str, peer: str, number: int) -> None:
+    """Give out what the blocks hold beyond the stock, which opens its unit; one that cannot is left as it is."""
+    for _ in range(_OPENING_TRIES):
+        with suppress(Busy):
+            await issue(owner, peer, max(1, number))
+            return
+
+
+def _gone(world: World, question: WhatIf) -> list[Ends]:
+    """The spans to cut."""
+    named = {link_id(*link.sites) for link in question.without_links}
+    return [
+        Ends(sites=span.sites)
+        for span in world.spans
+        if span.id in named or set(span.sites) & set(question.without_sites)
+    ]
+
+
+def _stocks(study: Study) -> dict[tuple[str, str], tuple[int, int]]:
+    """(made, stock) of each stock between two sites, in bits."""
+    found = {}
+    for name, site in study.sites.items():
+        ledgers = site.key_manager.ledgers() if site.key_manager is not None else []
+        for ledger in ledgers:
+            if ledger.side == "near" and ledger.peer != name:
+                found[name, ledger.peer] = (ledger.made_bit, ledger.stock_bit)
+    return found
+
+
+class AllDrawn(Noun, frozen=True, kw_only=True):
+    """What became of all demands, by owner and peer, and when they began."""
+
+    begun_ns: int
+    of: dict[tuple[str, str], Drawn]
+
+
+async def run_demands(
+    study: Study, demands: Iterable[Demand], *, for_s: float, poisson_seed: int | None
+) -> AllDrawn:
+    """Run demands side by side for `for_s`, or until all have run dry."""
+    all_drawn = AllDrawn(begun_ns=study.clock.now_ns(), of={})
+    issue, tasks = issue_in(study), []
+    for demand in demands:
+        pair = demand.owner, demand.peer
+        drawn = all_drawn.of[pair] = Drawn()
+        chance = None if poisson_seed is None else random.Random(f"{poisson_seed}/{pair}")  # noqa: S311
+        tasks.append(asyncio.ensure_future(draw(study.clock, issue, demand, drawn, chance=chance)))
+    end_ns = all_drawn.begun_ns + round(for_s * 1e9)
+    try:
+        while study.clock.now_ns() < end_ns and study.failure is None:
+            if tasks and all(one.dry_ns is not None for one in all_drawn.of.values()):
+                break
+            await asyncio.sleep(min(_LOOK_S, s_from_ns(end_ns - study.clock.now_ns())))
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+    return all_drawn

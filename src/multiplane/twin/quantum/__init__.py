@@ -1,0 +1,1 @@
+"""The twin's quantum engine: states, memories, links and the core instructions that act on them."""

@@ -1,0 +1,294 @@
+"""Links that make pairs: memories on two sides, who wants pairs, and the link protocol that brings them.
+
+A link is the host of its protocol (`api.policy.LinkHost`). A memory that is freed while somebody wants pairs
+goes straight back to the protocol. Pairs are dealt to requests in turn.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from multiplane.api.instructions import Generate, Report
+from multiplane.api.policy import LinkFacts, LinkProtocol
+from multiplane.kernel.errors import Busy
+from multiplane.kernel.ports import Timeline
+from multiplane.physics.bell import Correlations, relabel
+from multiplane.twin.quantum.acts import drop, equal_probability
+from multiplane.twin.quantum.chance import Chance
+from multiplane.twin.quantum.nodes import Node, Side
+from multiplane.twin.quantum.sources import Source
+from multiplane.twin.quantum.states import Qubit
+
+MOST_WISHES: Final = 1_000
+FRAME_BITS: Final = ((0, 0), (1, 0), (0, 1), (1, 1))
+"""Phase and parity of phi+, phi-, psi+, psi-."""
+
+MakePair = Callable[[Qubit, Qubit, Correlations, int], None]
+"""Puts two new halves into a state of these correlations and this frame."""
+
+
+class Wish:
+    """A `Generate` under way; `left` pairs to go, or None without a limit."""
+
+    __slots__ = ("asked", "left", "made", "node", "request")
+
+    def __init__(self, node: Node, asked: Generate) -> None:
+        self.node = node
+        self.request = asked.request
+        self.asked = asked
+        self.left = asked.pairs or None
+        self.made = 0
+
+
+class Hooks(NamedTuple):
+    """What a link calls: to make a state of a new pair, and when a request has ended."""
+
+    make: MakePair
+    ended: Callable[[Wish], None]
+
+
+class Link:
+    """One link. Its protocol is set once, after it was made for this host.
+
+    `photon_probability`: that a photon sent from one end is stored at the other.
+    """
+
+    protocol: LinkProtocol
+    photon_probability: float
+
+    def __init__(
+        self,
+        facts: LinkFacts,
+        source: Source,
+        timeline: Timeline,
+        chance: Chance,
+        hooks: Hooks,
+    ) -> None:
+        self.id = facts.link
+        self.facts = facts
+        self.source = source
+        self.sides: list[Side] = []
+        self.made = 0
+        self.now_ps = timeline.base_ps
+        self.trials = chance.trials
+        self.chance = chance.chance
+        self._timeline = timeline
+        self._chance = chance
+        self._make = hooks.make
+        self._ended = hooks.ended
+        self._wishes: deque[Wish] = deque()
+        self._unlimited = 0
+        self._wanted = 0
+        self._frames = tuple(
+            (index, relabel(source.pair, index)) for index in range(4) if source.odds[index] > 0.0
+        )
+        self._odds = tuple(source.odds[index] for index, _ in self._frames)
+
+    def at_ps(self, due_ps: int, handler: Callable[..., None], *args: Any) -> None:
+        """Call `handler(*args)` at `due_ps`; equal times are served in order of asking."""
+        self._timeline.at_ps(due_ps, handler, *args)
+
+    def want(self, wish: Wish) -> None:
+        """Make pairs for a request. Raises: Busy(`instruction.queue_full`)."""
+        if len(self._wishes) >= MOST_WISHES:
+            reason = f"link: {MOST_WISHES} requests wait on {self.id}, expected fewer"
+            raise Busy("instruction.queue_full", reason)
+        self._wishes.append(wish)
+        if wish.left is None:
+            self._unlimited += 1
+        else:
+            self._wanted += wish.left
+        self._fill()
+
+    def end(self, wish: Wish) -> bool:
+        """Make no more pairs for a request; False if it had ended before."""
+        if wish not in self._wishes:
+            return False
+        self._wishes.remove(wish)
+        if wish.left is None:
+            self._unlimited -= 1
+        else:
+            self._wanted -= wish.left
+        self._ended(wish)
+        if not self._unlimited:
+            self._withdraw()
+        return True
+
+    def release(self, side: Side, slot: int) -> None:
+        """A memory is free again."""
+        if self._unlimited:
+            side.raw.add(slot)
+            self.protocol.raw(side.end, slot)
+        else:
+            side.free.append(slot)
+            if self._wanted:
+                self._fill()
+
+    def born(self, slots: tuple[int, int], emitted_ps: int, heard_ps: tuple[int, int]) -> None:
+        """The memories `slots` hold a pair since `emitted_ps`; the two ends know it at `heard_ps`.
+
+        An end that hears of it now is told before this returns, and may act on it: call it last.
+        """
+        near, far = self.sides
+        near.raw.discard(slots[0])
+        far.raw.discard(slots[1])
+        wish = self._next()
+        if wish is None:
+            self.release(near, slots[0])
+            self.release(far, slots[1])
+            return
+        self.made += 1
+        frame, pair = self._frames[0 if len(self._frames) == 1 else self._chance.pick(self._odds)]
+        if wish.asked.corrected:
+            frame, pair = 0, self.source.pair
+        if wish.asked.keep:
+            request, number = wish.request, self.made
+            halves = (
+                Qubit(near, slots[0], emitted_ps, number, request),
+                Qubit(far, slots[1], emitted_ps, number, request),
+            )
+            self._make(*halves, pair, frame)
+            now_ps = self.now_ps()
+            for half, due_ps in zip(halves, heard_ps, strict=True):
+                if half.side.memory.cutoff_ps:
+                    watch(half, self._timeline)
+                if due_ps <= now_ps:
+                    self._hear(half, wish, due_ps, frame)
+                else:
+                    self._timeline.at_ps(due_ps, self._hear, half, wish, due_ps, frame)
+        else:
+            self._measured(slots, heard_ps, wish, frame, pair)
+
+    def _next(self) -> Wish | None:
+        """Whom the next pair is for."""
+        wishes = self._wishes
+        if not wishes:
+            return None
+        wish = wishes[0]
+        if len(wishes) > 1:
+            wishes.rotate(-1)
+        wish.made += 1
+        if wish.left is not None:
+            wish.left -= 1
+            self._wanted -= 1
+            if not wish.left:
+                wishes.remove(wish)
+                self._ended(wish)
+                if not self._unlimited:
+                    self._withdraw()
+        return wish
+
+    def _fill(self) -> None:
+        """Lend free memories to the protocol, as many as there are pairs to make."""
+        for side in self.sides:
+            while side.free and (self._unlimited or len(side.raw) < self._wanted):
+                slot = side.free.popleft()
+                side.raw.add(slot)
+                self.protocol.raw(side.end, slot)
+
+    def _withdraw(self) -> None:
+        """Take back what nobody wants any more, the last lent first."""
+        for side in self.sides:
+            for slot in sorted(side.raw, reverse=True)[: max(0, len(side.raw) - self._wanted)]:
+                self.protocol.withdraw(side.end, slot)
+                side.raw.remove(slot)
+                side.free.append(slot)
+
+    def _hear(self, half: Qubit, wish: Wish, due_ps: int, frame: int) -> None:
+        """A half is at this node: it gets its handle."""
+        node, epoch_ns = half.node, self._timeline.epoch_ns
+        due_ns = epoch_ns + due_ps // 1000
+        if half.slot < 0:
+            node.tell(expired(half, wish.node.name, due_ns))
+            return
+        handle = node.hold(half)
+        node.tell(
+            Report(
+                request=wish.request,
+                node=node.name,
+                due_ns=due_ns,
+                handles=(handle,),
+                bits=FRAME_BITS[frame],
+                asker=wish.node.name,
+                link=self.id,
+                number=half.number,
+                since_ns=epoch_ns + half.since_ps // 1000,
+            )
+        )
+
+    def _measured(
+        self, slots: tuple[int, int], heard_ps: tuple[int, int], wish: Wish, frame: int, pair: Correlations
+    ) -> None:
+        """Both halves are measured as they are made: bits instead of handles."""
+        flips = tuple(side.memory.flip_probability for side in self.sides)
+        first = self._chance.word() & 1
+        equal = self._chance.chance(equal_probability(pair, wish.asked.basis, flips))
+        bits = (first, first if equal else 1 - first)
+        for side, slot, due_ps, bit in zip(self.sides, slots, heard_ps, bits, strict=True):
+            report = Report(
+                request=wish.request,
+                node=side.node.name,
+                due_ns=self._timeline.epoch_ns + due_ps // 1000,
+                bits=(bit, *FRAME_BITS[frame]),
+                asker=wish.node.name,
+                link=self.id,
+                number=self.made,
+            )
+            self._timeline.at_ps(due_ps, self._tell_bit, side, slot, report)
+
+    def _tell_bit(self, side: Side, slot: int, report: Report) -> None:
+        self.release(side, slot)
+        side.node.tell(report)
+
+
+def watch(qubit: Qubit, timeline: Timeline) -> None:
+    """Throw a qubit away when it is as old as its memory allows; one timer for all of a side."""
+    side = qubit.side
+    side.aging.append(qubit)
+    if not side.waking:
+        side.waking = True
+        due_ps = qubit.since_ps + side.memory.cutoff_ps
+        timeline.at_ps(due_ps, _wake, side, timeline, due_ps)
+
+
+def _wake(side: Side, timeline: Timeline, now_ps: int) -> None:
+    """The oldest qubit of a side is too old, unless it is gone."""
+    cutoff_ps = side.memory.cutoff_ps
+    aging = side.aging
+    while aging and (
+        aging[0].slot < 0 or aging[0].side is not side or aging[0].since_ps + cutoff_ps <= now_ps
+    ):
+        qubit = aging.popleft()
+        if qubit.slot >= 0 and qubit.side is side:
+            _expire(qubit, timeline.epoch_ns + now_ps // 1000)
+    side.waking = bool(aging)
+    if aging:
+        due_ps = aging[0].since_ps + cutoff_ps
+        timeline.at_ps(due_ps, _wake, side, timeline, due_ps)
+
+
+def _expire(qubit: Qubit, due_ns: int) -> None:
+    node, side, slot = qubit.node, qubit.side, qubit.slot
+    drop(qubit)
+    if qubit.handle:
+        node.expire(qubit.handle, f"was thrown away at the cut-off of {side.memory.kind.cutoff_s:g} s")
+        node.tell(expired(qubit, "", due_ns))
+    side.release(side, slot)
+
+
+def expired(qubit: Qubit, asker: str, due_ns: int) -> Report:
+    """What its node is told of a qubit that was thrown away."""
+    return Report(
+        request=qubit.request,
+        node=qubit.node.name,
+        due_ns=due_ns,
+        ok=False,
+        handles=(qubit.handle,) if qubit.handle else (),
+        code="instruction.expired",
+        reason=f"pair {qubit.number} reached the cut-off of its memory",
+        asker=asker,
+        link=qubit.side.link_id,
+        number=qubit.number,
+    )
