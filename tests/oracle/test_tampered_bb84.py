@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multiplane.physics import decoy_bb84, tampered_bb84
+from multiplane.physics import attacks, decoy_bb84, tampered_bb84
 from multiplane.physics.tampered_bb84 import CLEAR, Tampering
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -72,6 +72,28 @@ def test_photon_number_splitting_has_the_published_decoy_gain() -> None:
         assert (attacked == pytest.approx(honest, rel=1e-12)) is kept
 
 
+@given(losses, st.floats(0.0, 1.0))
+def test_each_attack_alone_is_that_of_the_closed_forms(loss_db: float, size: float) -> None:
+    def of(done: Tampering) -> tuple[float, float]:
+        return tampered_bb84.seen(SETUP, loss_db, MU, MU, done)
+
+    jam, blind, tap = (
+        attacks.jammed(SETUP, loss_db, MU, size / 10),
+        attacks.blinded(SETUP, loss_db, MU),
+        attacks.lossier(SETUP, loss_db, MU, 10 * size),
+    )
+    near = pytest.approx
+    assert of(Tampering(background_probability=size / 10)) == near((jam.gain, jam.error_rate), rel=1e-9)
+    assert of(Tampering(blinded_share=1.0)) == near((blind.gain, blind.error_rate), rel=1e-12)
+    assert of(Tampering(loss_db=10 * size)) == near((tap.gain, tap.error_rate), rel=1e-9)
+    flip = tampered_bb84.intercept_resend(size).flip_probability
+    assert tampered_bb84.flipped(0.01, flip) == near(attacks.intercepted_error_rate(0.01, size), rel=1e-14)
+    split = attacks.splitting(SETUP, loss_db, MU, NU)
+    if split.multi_yield_probability <= 1.0:
+        found = tampered_bb84.seen(SETUP, loss_db, NU, MU, Tampering(split_share=1.0)).gain
+        assert found / decoy_bb84.gain(SETUP, loss_db, NU) == near(split.ratio, rel=1e-9)
+
+
 @given(losses)
 def test_where_nothing_is_done_it_is_plain_decoy_bb84(loss_db: float) -> None:
     for mu in (MU, NU, 0.0):
@@ -122,8 +144,12 @@ def test_each_attack_has_its_signature() -> None:
     assert jam.gain == pytest.approx(signal + dark, rel=1e-12)
     assert jam.error_rate == pytest.approx((0.5 * dark + 0.01 * signal) / (signal + dark), rel=1e-12)
     blind = of(Tampering(blinded_share=1.0))
-    assert blind.gain == pytest.approx(signal / 2, rel=1e-12)
-    assert blind.error_rate == pytest.approx(0.01, rel=1e-12)
+    near = 2e-6 + 1 - math.exp(-0.2 * MU)  # what she sees next to the sender
+    assert blind.gain == plain.gain < near / 2
+    assert blind.error_rate == pytest.approx((1e-6 + 0.01 * (near - 2e-6)) / near, rel=1e-12)
+    assert blind.error_rate < plain.error_rate
+    close = tampered_bb84.seen(SETUP, 1.0, MU, MU, Tampering(blinded_share=1.0))
+    assert close.gain == pytest.approx(near / 2, rel=1e-12)  # too near to make up for her losses
     tap = of(Tampering(loss_db=3.0))
     assert tap == tampered_bb84.seen(SETUP, 13.0, MU, MU, CLEAR)
     resend = of(tampered_bb84.intercept_resend(0.4))

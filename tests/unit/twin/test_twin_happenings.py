@@ -215,6 +215,12 @@ def test_any_schedule_is_read_and_written_back_or_refused_in_one_line(keys: dict
         assert a.begin_ns < a.end_ns <= b.begin_ns
 
 
+def test_a_star_stands_for_the_links_that_it_reaches() -> None:
+    read = world('[[attacker]]\nkind = "jamming"\nbackground_probability = 1e-5\nlink = "*"\n')
+    assert read.attackers[0].links == ("ann--bea",)  # the other link is constant-rate
+    assert parse(write(read), "again.toml") == read
+
+
 def chance(number: int = 0) -> Chance:
     return Chance(bytes(32), f"test {number}", 1)
 

@@ -33,10 +33,10 @@ def draw(results: Results, seeds: Sequence[Arrays]) -> list[str]:
         ("refusals.png", "Requests refused since the last look", "requests", 1.0, _refusals),
     )
     drawn = []
-    for name, title, unit, scale, pick in pictures:
+    for name, title, unit, unit_ratio, pick in pictures:
         picked = [pick(arrays) for arrays in seeds]
         if picked[0][1].size:
-            results.write(name, _draw(title, unit, seeds[0]["time_s"], _together(picked, scale)))
+            results.write(name, _draw(title, unit, seeds[0]["time_s"], _together(picked, unit_ratio)))
             drawn.append(name)
     return drawn
 
@@ -55,7 +55,7 @@ def _refusals(arrays: Arrays) -> tuple[Sequence[str], Matrix]:
     return ["all"], np.diff(total, axis=0, prepend=0)[:, : arrays["refused"].shape[1]]
 
 
-def _together(picked: Sequence[tuple[Sequence[str], Matrix]], scale: float) -> dict[str, Matrix]:
+def _together(picked: Sequence[tuple[Sequence[str], Matrix]], unit_ratio: float) -> dict[str, Matrix]:
     """By name: seeds x looks, in plot units. A stock that a seed never had is 0 there."""
     names = dict.fromkeys(name for names, _ in picked for name in names)
     looks = picked[0][1].shape[0]
@@ -65,7 +65,7 @@ def _together(picked: Sequence[tuple[Sequence[str], Matrix]], scale: float) -> d
             matrix[:, list(known).index(name)] if name in known else np.zeros(looks)
             for known, matrix in picked
         ]
-        together[name] = np.stack(rows) / scale
+        together[name] = np.stack(rows) / unit_ratio
     return together
 
 
