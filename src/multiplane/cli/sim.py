@@ -92,7 +92,9 @@ def sim(
 
         multiplane sim busy-day.toml --for 24h --every 5m --seeds 1..32 --jobs 8 --out ./busy-day
     """
-    from multiplane.assembly.sim.simulate import Request, simulate  # noqa: PLC0415 (numpy, for this alone)
+    # numpy, for this command alone
+    from multiplane.assembly.sim.simulate import Request, simulate  # noqa: PLC0415
+    from multiplane.assembly.sim.summary import COLUMNS  # noqa: PLC0415
 
     request = Request(
         scenario=scenario,
@@ -105,7 +107,7 @@ def sim(
     with _Bar(request.lasts_ns / NS_PER_S, shown=not as_json) as bar:
         outcome = simulate(request, bar.begin, bar.reached)
     if as_json:
-        print_json([row._asdict() for row in outcome.rows])
+        print_json([dict(zip(COLUMNS, row, strict=True)) for row in outcome.rows])
         return
     for line in _told(outcome, request.lasts_ns, out):
         typer.echo(line)
@@ -163,9 +165,9 @@ def _told(outcome: Outcome, lasts_ns: int, out: Path) -> list[str]:
     lines = [f"{seeds} seeds of {duration_text(lasts_ns)}, {len(outcome.ran)} of them run now"]
     rows = [row for row in outcome.rows if row.of == "all" or row.quantity in ("key rate", "time up")]
     for row in rows[:MOST_ROWS]:
-        spread = f" ± {row.ci95_high - row.mean:.3g}" if row.ci95_high is not None else ""
+        spread = f" ± {row.high_value - row.mean_value:.3g}" if row.high_value is not None else ""
         unit = "" if row.unit == "1" else f" {row.unit}"
-        lines.append(f"{row.quantity:<10} {row.of:<32} {row.mean:,.6g}{spread}{unit}")
+        lines.append(f"{row.quantity:<10} {row.of:<32} {row.mean_value:,.6g}{spread}{unit}")
     if len(rows) > MOST_ROWS:
         lines.append(f"... and {len(rows) - MOST_ROWS} more rows")
     lines.append(f"in {out}: {', '.join(outcome.files)}, seed-*.npz")

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from multiplane.physics import decoy_bb84, fibre
+from multiplane.physics import attacks, decoy_bb84, fibre
 from multiplane.physics.decoy_bb84 import Setup, SinglePhoton, binary_entropy
 
 
@@ -23,7 +23,7 @@ class Tampering(NamedTuple):
         flip_probability: a detected photon's bit is flipped, in [0, 1/2].
         background_probability: added to the click probability of an empty pulse, in [0, 1].
         split_share: of the pulses, under photon-number splitting, in [0, 1].
-        blinded_share: of the time that the detectors are blinded and steered, in [0, 1].
+        blinded_share: of the pulses that meet blinded, steered detectors, in [0, 1].
         leak_mu: mean photon number that comes back out of the sender from each probing pulse, >= 0.
     """
 
@@ -131,7 +131,7 @@ def seen(setup: Setup, loss_db: float, intensity_mu: float, signal_mu: float, do
     """Gain and error rate of pulses of `intensity_mu` (signal or decoy).
 
     Args: loss_db >= 0, of the path alone; signal_mu: the intensity whose gain photon-number splitting keeps.
-    Holds for: as `decoy_bb84.gain`. A blinded receiver has no background and clicks when bases match: half.
+    Holds for: as `decoy_bb84.gain`; blinded detectors as `attacks.blinded`, whatever else is done.
     Source: Hwang (2003); Lydersen et al., Nat. Photonics 4, 686 (2010).
     """
     eta = setup.bob_efficiency * fibre.transmittance(loss_db + done.loss_db)
@@ -141,12 +141,13 @@ def seen(setup: Setup, loss_db: float, intensity_mu: float, signal_mu: float, do
     if done.split_share:
         multi = split_yield(-math.expm1(-eta * signal_mu), signal_mu) * multi_photon_probability(intensity_mu)
         signal += done.split_share * (multi - signal)
-    signal *= 1.0 - done.blinded_share / 2.0
-    dark *= 1.0 - done.blinded_share
-    clicks = dark + signal
+    steered = attacks.blinded(setup, loss_db + done.loss_db, intensity_mu)
+    free, held = 1.0 - done.blinded_share, done.blinded_share * steered.gain
+    clicks = free * (dark + signal) + held
     if clicks <= 0.0:
         return Seen(0.0, setup.background_error)
-    return Seen(clicks, (setup.background_error * dark + wrong * signal) / clicks)
+    errors = free * (setup.background_error * dark + wrong * signal) + held * steered.error_rate
+    return Seen(clicks, errors / clicks)
 
 
 def single_photon(mu: float, nu: float, signal: Seen, decoy: Seen, empty_gain: float) -> SinglePhoton:

@@ -10,8 +10,8 @@ import msgspec
 
 from multiplane.kernel.duration import EXPECTED, duration_ns
 from multiplane.kernel.names import link_id, slug
-from multiplane.physics.tampered_bb84 import CLOCK_JITTER_PS
-from multiplane.twin.attackers import tampering
+from multiplane.physics.tampered_bb84 import CLOCK_JITTER_PS, Tampering
+from multiplane.twin.attackers import tampering, wear
 from multiplane.twin.happenings import ATTACKS, EVERY, FAULTS, PROCESSES, Attacker, Fault, Traffic, When
 from multiplane.twin.profiles import Profile
 from multiplane.twin.toml_reading import Reader, Where, choice, show
@@ -136,8 +136,8 @@ class _Reading:
             jitter_ps=self._doc.number(jitter_ps, (*where, "jitter_ps"), MAX_OFFSET_PS),
             ramp_ns=self._time(table, where, "ramp") if "ramp" in table else 0,
         )
-        if kind == "drift" and not fault.flip_probability:
-            self._check_heard(links, {"loss_db"}, where, "drift of loss")
+        if kind in ("drift", "clock"):
+            return msgspec.structs.replace(fault, links=self._reached(links, wear(fault, 1.0), where, kind))
         return fault
 
     def attacker(self, table: dict[str, Any], where: Where) -> Attacker:
@@ -153,10 +153,8 @@ class _Reading:
             loss_db=self._needed(table, where, "loss_db", MAX_LOSS_DB),
             leak_mu=self._needed(table, where, "leak_mu", 10.0),
         )
-        done = tampering(attacker)
-        touched = {name for name, value in zip(done._fields, done, strict=True) if value}
-        self._check_heard(attacker.links, touched, where, kind)
-        return attacker
+        links = self._reached(attacker.links, tampering(attacker), where, kind)
+        return msgspec.structs.replace(attacker, links=links)
 
     # parts
 
@@ -280,10 +278,12 @@ class _Reading:
             expected = " or ".join(map(repr, ends)) or "one link and one of its ends"
             raise self._doc.error(where, f"no module of that link stands there, expected {expected}")
 
-    def _check_heard(self, links: tuple[str, ...], names: set[str], where: Where, what: str) -> None:
-        """What is done must matter to every link named, else the scenario says less than it seems to."""
-        for link in links:
-            profile = self._world.links[link][1]
-            if names <= profile.deaf:
-                problem = f"{what} does nothing to profile {profile.name!r} of {link}, expected another link"
-                raise self._doc.error((*where, "link"), problem)
+    def _reached(self, links: tuple[str, ...], done: Tampering, where: Where, what: str) -> tuple[str, ...]:
+        """The links to which it matters, one at least: else the scenario says less than it seems to."""
+        touched = {name for name, value in zip(done._fields, done, strict=True) if value}
+        reached = tuple(link for link in links if touched - self._world.links[link][1].deaf)
+        if not reached:
+            profile = self._world.links[links[0]][1].name
+            problem = f"{what} does nothing to profile {profile!r} of {links[0]}, expected another link"
+            raise self._doc.error((*where, "link"), problem)
+        return reached

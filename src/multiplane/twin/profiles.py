@@ -84,11 +84,10 @@ def _decoy(loss_db: float, _rate_bit_per_s: float, done: Tampering = CLEAR, /) -
 
 
 def _constant(_loss_db: float, rate_bit_per_s: float, done: Tampering = CLEAR, /) -> Yield:
-    """Errors and blinded detectors cost it key in proportion; nothing else that is done reaches it."""
+    """Errors cost it key in proportion to 1 - 2 h2(e); nothing else that is done reaches it."""
     qber = tampered_bb84.flipped(CONSTANT_QBER, done.flip_probability)
     secret_share = (1.0 - 2.0 * binary_entropy(qber)) / (1.0 - 2.0 * binary_entropy(CONSTANT_QBER))
-    rate_bit_per_s *= max(0.0, secret_share) * (1.0 - done.blinded_share / 2.0)
-    return Yield(rate_bit_per_s, qber)
+    return Yield(rate_bit_per_s * max(0.0, secret_share), qber)
 
 
 def _bare(*_given: object) -> Yield:
@@ -115,7 +114,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
             provisioning_ps=500 * _PS_PER_MS,
             calibration_ps=200 * _PS_PER_MS,
             block_interval_ps=100 * _PS_PER_MS,
-            deaf=frozenset({"loss_db", "background_probability", "split_share", "leak_mu"}),
+            deaf=frozenset(Tampering._fields) - {"flip_probability"},
         ),
         Profile(
             name="bare-fibre",
@@ -125,6 +124,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
             provisioning_ps=500 * _PS_PER_MS,
             calibration_ps=200 * _PS_PER_MS,
             block_interval_ps=100 * _PS_PER_MS,
+            deaf=frozenset(Tampering._fields),
         ),
     )
 }

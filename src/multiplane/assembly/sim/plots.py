@@ -12,7 +12,7 @@ import numpy as np
 from multiplane.assembly.sim.results import Results
 from multiplane.assembly.sim.seed import Arrays
 
-MOST_LINES: Final = 8
+MOST_LINES: Final = 6
 _SIZE_INCHES: Final = (9.0, 4.8)
 
 Matrix = Any
@@ -33,10 +33,10 @@ def draw(results: Results, seeds: Sequence[Arrays]) -> list[str]:
         ("refusals.png", "Requests refused since the last look", "requests", 1.0, _refusals),
     )
     drawn = []
-    for name, title, unit, scale, pick in pictures:
+    for name, title, unit, unit_ratio, pick in pictures:
         picked = [pick(arrays) for arrays in seeds]
         if picked[0][1].size:
-            results.write(name, _draw(title, unit, seeds[0]["time_s"], _together(picked, scale)))
+            results.write(name, _draw(title, unit, seeds[0]["time_s"], _together(picked, unit_ratio)))
             drawn.append(name)
     return drawn
 
@@ -52,10 +52,10 @@ def _stocks(arrays: Arrays) -> tuple[Sequence[str], Matrix]:
 
 def _refusals(arrays: Arrays) -> tuple[Sequence[str], Matrix]:
     total = arrays["refused"].sum(axis=1, keepdims=True)
-    return ["all"] if arrays["refused"].size else [], np.diff(total, axis=0, prepend=0)
+    return ["all"], np.diff(total, axis=0, prepend=0)[:, : arrays["refused"].shape[1]]
 
 
-def _together(picked: Sequence[tuple[Sequence[str], Matrix]], scale: float) -> dict[str, Matrix]:
+def _together(picked: Sequence[tuple[Sequence[str], Matrix]], unit_ratio: float) -> dict[str, Matrix]:
     """By name: seeds x looks, in plot units. A stock that a seed never had is 0 there."""
     names = dict.fromkeys(name for names, _ in picked for name in names)
     looks = picked[0][1].shape[0]
@@ -65,7 +65,7 @@ def _together(picked: Sequence[tuple[Sequence[str], Matrix]], scale: float) -> d
             matrix[:, list(known).index(name)] if name in known else np.zeros(looks)
             for known, matrix in picked
         ]
-        together[name] = np.stack(rows) / scale
+        together[name] = np.stack(rows) / unit_ratio
     return together
 
 
@@ -88,7 +88,7 @@ def _draw(title: str, unit: str, time_s: Matrix, lines: dict[str, Matrix]) -> by
         (line,) = axes.plot(at, values.mean(axis=0), label=name, linewidth=1.6, zorder=3)
         if len(values) > 1:
             low, high = values.min(axis=0), values.max(axis=0)
-            axes.fill_between(at, low, high, color=line.get_color(), alpha=0.18, linewidth=0, zorder=2)
+            axes.fill_between(at, low, high, color=line.get_color(), alpha=0.1, linewidth=0, zorder=2)
     others = len(lines) - len(named)
     axes.set_title(title + (f" ({others} more in grey)" if others else ""))
     axes.set_xlabel(f"simulated time [{unit_name}]")

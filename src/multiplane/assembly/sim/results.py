@@ -100,7 +100,7 @@ class Results:
         """The arrays of a seed. Raises: Refused(`input.out`) on a damaged file."""
         path = self.path(seed)
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
                 return {name: file[name] for name in file.files}
         except (OSError, ValueError, zipfile.BadZipFile, KeyError) as error:
             raise Refused("input.out", f"{path}: damaged: delete it and run again") from error

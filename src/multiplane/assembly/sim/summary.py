@@ -23,9 +23,9 @@ class Row(NamedTuple):
     quantity: str
     of: str
     unit: str
-    mean: float
-    ci95_low: float | None
-    ci95_high: float | None
+    mean_value: float
+    low_value: float | None
+    high_value: float | None
     n: int
     least: float
     most: float
