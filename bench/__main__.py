@@ -6,22 +6,32 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench import keys014, many_kmes, scale
+from bench import chains, keys014, many_kmes, scale, twin, twin_hour
 from bench.processes import PINNED
 from bench.report import Row
+
+NAMES = ("keys", "many", "scale", "chains", "twin", "hour")
 
 
 def main() -> int:
     """0 when every figure reaches its acceptable level, 1 otherwise."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="keys, many (both by default), scale")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="keys, many (both by default), scale, chains, twin, hour",
+    )
     parser.add_argument("--rounds", type=int, default=keys014.ROUNDS, help="interleaved rounds, 5 or more")
     parser.add_argument("--seconds", type=float, default=keys014.RUN_S, help="length of one window of load")
     parser.add_argument("--scenario", type=Path, action="append", default=[], help="scale: file to measure")
+    parser.add_argument(
+        "--hour", type=int, action="append", default=[], help="chains: one simulated hour of so many chains"
+    )
     chosen = parser.parse_args()
     names = chosen.names or ["keys", "many"]
-    if unknown := set(names) - {"keys", "many", "scale"}:
-        parser.error(f"unknown name {sorted(unknown)}, expected keys, many or scale")
+    if unknown := set(names) - set(NAMES):
+        parser.error(f"unknown name {sorted(unknown)}, expected {', '.join(NAMES)}")
     if "scale" in names and not chosen.scenario:
         parser.error("scale: expected --scenario FILE, once for each map")
     if not PINNED:
@@ -33,6 +43,12 @@ def main() -> int:
         rows += many_kmes.bench(chosen.rounds)
     if "scale" in names:
         rows += scale.bench(chosen.scenario)
+    if "chains" in names:
+        rows += chains.bench(chosen.seconds, chosen.hour)
+    if "twin" in names:
+        rows += twin.bench(max(chosen.seconds, 10.0))
+    if "hour" in names:
+        rows += twin_hour.bench()
     return int(any(row.verdict == "MISSED" for row in rows))
 
 

@@ -110,5 +110,5 @@ def heralded(
 
 def spread(spread_rad: float) -> list[tuple[float, float]]:
     """(weight, phase) that average any sum of two harmonics over a Gaussian phase exactly enough."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(24)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(12)
     return [(float(w / weights.sum()), float(x * spread_rad)) for x, w in zip(nodes, weights, strict=True)]

@@ -176,6 +176,24 @@ def depolarising(random: Random, count: int) -> float:
     return float(np.max(np.abs(noisy - dense.depolarise(state, keep, 0, 1))))
 
 
+def gains(random: Random, count: int) -> float:
+    """What two-qubit Pauli noise does to the mean of each Pauli operator, in any state."""
+    state, noise = some_states(random, count, 4), some_noise(random, count)
+    noisy = dense.pauli_channel(state, noise, 0, 1)
+    found = [operations.pauli_gains(tuple(odds)) for odds in noise.tolist()]
+    names = [first + second for first in "IXYZ" for second in "IXYZ"]
+    before, after = (np.stack([dense.mean(one, name) for name in names], axis=-1) for one in (state, noisy))
+    return float(np.max(np.abs(np.array(found) * before - after)))
+
+
+def named_states(random: Random, count: int) -> float:
+    """The Bell states and the maximally mixed one, by name."""
+    found = [bell.PHI_PLUS, bell.PHI_MINUS, bell.PSI_PLUS, bell.PSI_MINUS]
+    worst = apart(found, [dense.correlations(dense.bell(index)) for index in range(4)])
+    worst = max(worst, apart(bell.STATES, found))
+    return max(worst, apart([bell.MIXED], dense.correlations(dense.tensor(dense.I, dense.I) / 4.0)[None]))
+
+
 def some_rests(random: Random, count: int) -> tuple[Floats, Floats, Floats]:
     """Elapsed times, T1 and T2, with T2 up to its limit and T1 up to infinity."""
     t1 = np.where(random.uniform(size=count) < 0.1, np.inf, random.uniform(0.1, 5.0, count))
@@ -359,10 +377,11 @@ def measured(random: Random, count: int) -> float:
     worst = 0.0
     bases: tuple[operations.Basis, ...] = ("x", "y", "z")
     for basis in bases:
-        equal = sum(
+        both_bits = [
             dense.probability(dense.outcome(dense.outcome(state, 1, bit, basis), 0, bit, basis))
             for bit in (0, 1)
-        )
+        ]
+        equal = both_bits[0] + both_bits[1]
         right = (1.0 - flip) ** 2 + flip**2
         expected = np.asarray(right * equal + (1.0 - right) * (1.0 - equal))
         both = list(zip(pair, flip.tolist(), strict=True))
@@ -373,6 +392,11 @@ def measured(random: Random, count: int) -> float:
         worst = max(
             worst, apart([[operations.qber(one, basis, wrong)] for one, wrong in both], errors[:, None])
         )
+        worst = max(
+            worst, apart([[operations.equal_probability(one, basis)] for one in pair], equal[:, None])
+        )
+        sure = 1.0 - equal if perfect > 0.1 else equal
+        worst = max(worst, apart([[operations.qber(one, basis)] for one in pair], sure[:, None]))
     return max(worst, best_chsh(random, count))
 
 
@@ -511,7 +535,20 @@ def intercepted(random: Random, count: int) -> float:
 RULES: Final[dict[str, Rule]] = {
     rule.__name__: rule
     for rule in (
-        *(weights, werner, swap, noisy_swap, pauli, depolarising, rest, merged_rest, twirl, relabel),
+        *(
+            weights,
+            named_states,
+            werner,
+            swap,
+            noisy_swap,
+            pauli,
+            gains,
+            depolarising,
+            rest,
+            merged_rest,
+            twirl,
+            relabel,
+        ),
         *(dejmps, bbpssw, teleport, measured, ghz_star, ghz_with_centre, graph_state, intercepted),
     )
 }

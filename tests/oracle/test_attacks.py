@@ -125,6 +125,18 @@ def test_jamming_keeps_the_errors_of_an_uneven_background() -> None:
     assert attacks.jammed(dark, 0.0, 0.5, 0.0).error_rate == 0.3
 
 
+def test_figures_at_their_limits() -> None:
+    """More light than gates, and a channel without any click."""
+    assert attacks.jammed(SETUP, 0.0, 0.5, 1.0).gain == 1.0
+    dead = decoy_bb84.Setup(
+        bob_efficiency=0.0,
+        background_probability=0.0,
+        misalignment_probability=0.0,
+        correction_factor=1.0,
+    )
+    assert attacks.splitting(dead, 0.0, 0.5, 0.1).ratio == 1.0
+
+
 def test_added_loss_is_loss() -> None:
     assert attacks.lossier(SETUP, 5.0, 0.5, 3.0) == attacks.honest(SETUP, 8.0, 0.5)
 
@@ -156,6 +168,14 @@ def test_sequential_test_equals_tests_played_out() -> None:
     assert 1.0 < attack_bit / test.attack_bit < 1.25
     assert 1.0 < clear_bit / test.clear_bit < 1.1
     assert test.fixed_bit > test.attack_bit > 0.0
+
+
+def test_levels_make_the_likelihood_ratio_a_fair_game() -> None:
+    """The mean of the ratio stays 1 under either hypothesis, wherever the test stops."""
+    test = detection.sequential_test(0.02, 0.1, 0.03, 0.2)
+    up, down = math.exp(test.upper_level), math.exp(test.lower_level)
+    assert 0.03 * up + 0.97 * down == pytest.approx(1.0)
+    assert 0.8 / up + 0.2 / down == pytest.approx(1.0)
 
 
 def test_a_fixed_test_of_the_size_it_says_keeps_its_errors() -> None:

@@ -118,6 +118,9 @@ def test_source_between_by_enumeration() -> None:
     found = heralding.source_between(odds, emitted, arms, dark)
     assert found.success_probability == pytest.approx(success, rel=1e-12)
     assert found.pair == pytest.approx(tuple(sums / success), abs=1e-12)
+    assert found.odds == (1.0, 0.0, 0.0, 0.0)
+    whole = dense.bell_diagonal(bell.weights(found.pair))
+    assert np.max(np.abs(whole_state(found.whole, 1.0) - whole)) < 1e-12
 
 
 def test_down_conversion_has_the_mean_and_the_law_that_it_says() -> None:
@@ -147,8 +150,11 @@ def test_nothing_that_emits_heralds_nothing() -> None:
     none = heralding.single_click((0.0, 0.0), (0.5, 0.5), 0.0, 1.0, 0.0)
     assert none.success_probability == 0.0
     assert none.pair == bell.MIXED
+    assert np.array_equal(whole_state(none.whole, 1.0), np.eye(4) / 4.0)
     assert heralding.double_click((0.0, 0.0), 0.0, 1.0).success_probability == 0.0
     assert heralding.source_between((1.0,), bell.PHI_PLUS, (1.0, 1.0), 0.0).pair == bell.MIXED
+    rare = heralding.source_between((0.9, 0.1), bell.PHI_PLUS, (0.1, 0.1), 0.0)
+    assert rare.pair == pytest.approx(bell.PHI_PLUS)
     # Only dark counts: every pair is worthless.
     dark = heralding.double_click((0.0, 0.0), 0.01, 1.0)
     assert bell.fidelity(dark.pair) == pytest.approx(0.25)

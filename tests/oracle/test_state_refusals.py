@@ -71,6 +71,8 @@ def test_purification_that_cannot_succeed_says_so() -> None:
         assert all(-1.0 <= value <= 1.0 for value in pair)
     pair, success = purification.dejmps(bell.PHI_MINUS, PAIR, PERFECT, 0.0)
     assert (pair, success) == (bell.MIXED, 0.0)
+    pair, success = purification.dejmps(bell.relabel(bell.werner(0.99), 1), PAIR, PERFECT, 0.0)
+    assert success == pytest.approx((1.0 - (0.99 - 0.01 / 3.0)) / 2.0)
 
 
 def test_infinite_times_keep_everything() -> None:

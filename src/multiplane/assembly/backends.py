@@ -24,6 +24,7 @@ VARIABLE: Final = "MULTIPLANE_BACKENDS"
 _WORKER: Final = Path(__file__).parent / "simulators" / "worker.py"
 _ASK_S: Final = 10.0
 _PIP_S: Final = 3_600.0
+_TELL_S: Final = 15.0
 _SAID_LINES: Final = 3
 
 
@@ -270,7 +271,7 @@ def _step(argv: list[str], name: str, say: Callable[[str], None]) -> None:
         said = b""
         while True:
             try:
-                _, said = process.communicate(timeout=5.0)
+                _, said = process.communicate(timeout=_TELL_S)
                 break
             except subprocess.TimeoutExpired:
                 spent_s = time.monotonic() - begun_s

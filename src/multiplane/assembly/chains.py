@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -18,6 +18,7 @@ from multiplane.kernel.names import link_id
 from multiplane.runtime.clocks import PS_PER_S, JumpClock, run_virtual
 from multiplane.runtime.dispatcher import Dispatcher
 from multiplane.twin.chains import Chain
+from multiplane.twin.oracle import Oracle
 from multiplane.twin.quantum.devices import Entangled, Entanglement, MemoryKind
 from multiplane.twin.quantum.engine import Quantum
 
@@ -68,44 +69,52 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     events: int
 
 
-def run_point(
-    hops: int,
-    km: float,
-    *,
-    t2_s: float = 0.05,
-    detector_efficiency: float = 1.0,
-    swap_success: float = 1.0,
-    seed: int = 1,
-    pairs: int = 10_000,
-    memories: int = 4,
-    attempts: str = "jump",
-) -> Result:
-    """A chain of equal links under `request-poll`; arguments as of `Point`."""
-    point = Point(
-        lengths_km=(km,) * hops,
-        t2_s=t2_s,
-        detector_efficiency=detector_efficiency,
-        swap_success_probability=swap_success,
-        memories=memories,
-        attempts=attempts,
-    )
-    return run_chain(point, seed, pairs)
-
-
 def run_chain(point: Point, seed: int, pairs: int) -> Result:
     """Run one chain until `pairs` are delivered after it has warmed up; at least 20."""
 
     async def main(clock: JumpClock) -> Result:
-        run = _Run(point, clock, seed, max(pairs, BATCHES))
-        served = asyncio.create_task(run.timeline.run())
-        done = asyncio.create_task(run.done.wait())
-        await asyncio.wait((served, done), return_when=asyncio.FIRST_COMPLETED)
-        served.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await served
-        return run.result()
+        batches = _Batches(clock, max(pairs, BATCHES))
+        timeline = Dispatcher(clock)
+        quantum = start_chain(point, timeline, seed, batches.add)
+        await _serve(timeline, batches.full)
+        return batches.result(sum(link.made for link in quantum.links.values()), timeline.statistics().count)
 
     return run_virtual(main, EPOCH_NS)
+
+
+def cold_latency_s(point: Point, seed: int) -> float:
+    """Simulated time from asking all links of an idle chain until its first pair is delivered."""
+
+    async def main(clock: JumpClock) -> float:
+        timeline, first = Dispatcher(clock), asyncio.Event()
+        start_chain(point, timeline, seed, lambda _fidelity: first.set())
+        await _serve(timeline, first)
+        return clock.now_ps() / PS_PER_S
+
+    return run_virtual(main, EPOCH_NS)
+
+
+def start_chain(point: Point, timeline: Dispatcher, seed: int, delivered: Callable[[float], None]) -> Quantum:
+    """The engine of one chain, which makes pairs from now on; `delivered` is told the fidelity of each."""
+    sites = [f"n{index:03d}" for index in range(len(point.lengths_km) + 1)]
+    quantum = Quantum(chain_words(point, sites), "chain", timeline, seed_bytes(seed), 1)
+    oracle = Oracle(quantum)
+    chain = Chain(
+        quantum, timeline, "chain", sites, lambda site, handle: delivered(oracle.fidelity(site, handle))
+    )
+    chain.start()
+    return quantum
+
+
+async def _serve(timeline: Dispatcher, enough: asyncio.Event) -> None:
+    """Serve events until it is enough, or one fails."""
+    served = asyncio.create_task(timeline.run())
+    waited = asyncio.create_task(enough.wait())
+    await asyncio.wait((served, waited), return_when=asyncio.FIRST_COMPLETED)
+    served.cancel()
+    waited.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await served
 
 
 def chain_words(point: Point, sites: Sequence[str]) -> Entanglement:
@@ -134,52 +143,46 @@ def chain_words(point: Point, sites: Sequence[str]) -> Entanglement:
     return Entanglement(twirl=True, memories=(memory,), links=links)
 
 
-class _Run:
-    """One run: warm up, then equal batches of deliveries."""
+class _Batches:
+    """Deliveries in equal batches, after some that are not counted: memories fill first."""
 
-    def __init__(self, point: Point, clock: JumpClock, seed: int, pairs: int) -> None:
-        self.timeline = Dispatcher(clock)
-        self.done = asyncio.Event()
-        sites = [f"n{index:03d}" for index in range(len(point.lengths_km) + 1)]
-        self._quantum = Quantum(chain_words(point, sites), "chain", self.timeline, seed_bytes(seed), 1)
-        self._chain = Chain(self._quantum, self.timeline, "chain", sites, self._delivered)
-        self._chain.start()
-        # Memories fill over some attempts of the slowest link and the round trips of the whole chain.
-        self._skip = 20 * point.memories + pairs // 20
+    def __init__(self, clock: JumpClock, pairs: int) -> None:
+        self.full = asyncio.Event()
+        self._clock = clock
+        self._skip = 100 + pairs // 20
         self._size = -(-pairs // BATCHES)
         self._fidelities: list[float] = []
         self._marks_ps: list[int] = []
         self._means: list[float] = []
 
-    def _delivered(self, fidelity: float) -> None:
+    def add(self, fidelity: float) -> None:
+        """One pair is delivered."""
         if self._skip:
             self._skip -= 1
             if not self._skip:
-                self._marks_ps.append(self.timeline.base_ps())
+                self._marks_ps.append(self._clock.now_ps())
             return
         self._fidelities.append(fidelity)
-        if len(self._fidelities) == self._size and len(self._means) < BATCHES:
-            self._marks_ps.append(self.timeline.base_ps())
+        if len(self._fidelities) == self._size and not self.full.is_set():
+            self._marks_ps.append(self._clock.now_ps())
             self._means.append(statistics.fmean(self._fidelities))
             self._fidelities.clear()
             if len(self._means) == BATCHES:
-                self.done.set()
+                self.full.set()
 
-    def result(self) -> Result:
+    def result(self, made: int, events: int) -> Result:
         """Figures over all batches; errors from how much they differ."""
-        marks_s = [mark / PS_PER_S for mark in self._marks_ps]
-        spans_s = [after - before for before, after in itertools.pairwise(marks_s)]
-        span_s = sum(spans_s)
+        spans_s = [(after - before) / PS_PER_S for before, after in itertools.pairwise(self._marks_ps)]
         pairs = self._size * BATCHES
-        rate_per_s = pairs / span_s
+        rate_per_s = pairs / sum(spans_s)
         relative = statistics.stdev(spans_s) / statistics.fmean(spans_s) / math.sqrt(BATCHES)
         return Result(
             pairs=pairs,
-            span_s=span_s,
+            span_s=sum(spans_s),
             rate_per_s=rate_per_s,
             rate_error_per_s=rate_per_s * relative,
             fidelity=statistics.fmean(self._means),
             fidelity_error=statistics.stdev(self._means) / math.sqrt(BATCHES),
-            made=sum(link.made for link in self._quantum.links.values()),
-            events=self.timeline.statistics().count,
+            made=made,
+            events=events,
         )

@@ -178,7 +178,7 @@ def _seed(question: WhatIf) -> int | None:
 
 
 async def _give_out(issue: Issue, owner: str, peer: str, number: int) -> None:
-    """Give out what the blocks hold beyond the stock, which opens its unit; one that cannot is left as it is."""
+    """Give out what the blocks hold beyond the stock, which opens its unit; or leave it as it is."""
     for _ in range(_OPENING_TRIES):
         with suppress(Busy):
             await issue(owner, peer, max(1, number))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from enum import StrEnum
 from typing import Annotated, Final
 
 import typer
@@ -18,6 +19,14 @@ from multiplane.cli.network import JsonOption, print_json
 from multiplane.kernel.errors import Refused
 
 _PLAIN_WIDTH: Final = 160
+
+
+class Attempts(StrEnum):
+    """How the time of attempts passes: in one draw per pair, or message by message."""
+
+    JUMP = "jump"
+    MESSAGE = "message"
+
 
 group = typer.Typer(
     no_args_is_help=True, help="Other simulators beside the twin's own engine: references and backends."
@@ -147,6 +156,9 @@ def crossvalidate(
         int, typer.Option(help="Pairs of SeQUeNCe at each point with --fresh.", min=100, max=1_000_000)
     ] = validation.FRESH_PAIRS,
     seed: Annotated[int, typer.Option(help="Of both.", min=0)] = 1,
+    attempts: Annotated[
+        Attempts, typer.Option(help="How ours passes the time: one draw per pair, or each message.")
+    ] = Attempts.JUMP,
     as_json: JsonOption = False,
 ) -> None:
     """Hold chains of entangled links against SeQUeNCe at twelve points; say where they differ.
@@ -161,11 +173,15 @@ def crossvalidate(
         multiplane crossvalidate
 
         multiplane crossvalidate --points 2x20 --fresh
+
+        multiplane crossvalidate --points 8x10 --attempts message
     """
     todo = validation.chosen(points or [])
     reference = validation.recorded()
     rows = asyncio.run(
-        _compared(todo, reference, fresh=fresh, pairs=pairs, fresh_pairs=fresh_pairs, seed=seed)
+        _compared(
+            todo, reference, fresh=fresh, pairs=pairs, fresh_pairs=fresh_pairs, seed=seed, attempts=attempts
+        )
     )
     if as_json:
         print_json(rows)
@@ -184,6 +200,7 @@ async def _compared(
     pairs: int,
     fresh_pairs: int,
     seed: int,
+    attempts: Attempts,
 ) -> list[validation.Row]:
     backend = backends.open_backend("sequence", backends.backends_folder(os.environ)) if fresh else None
     rows = []
@@ -196,7 +213,7 @@ async def _compared(
             if backend is not None:
                 known = await validation.measured(backend, point, fresh_pairs, seed, known.rate_per_s)
             theirs_s = time.monotonic() - begun_s
-            ours = await asyncio.to_thread(_ours, point, seed, pairs)
+            ours = await asyncio.to_thread(_ours, point, seed, pairs, attempts)
             spent_s = time.monotonic() - begun_s - theirs_s
             typer.echo(f"{point.name}: {theirs_s:.1f} s, ours {spent_s:.1f} s", err=True)
             rows.append(validation.judged(point, known, ours))
@@ -206,13 +223,14 @@ async def _compared(
     return rows
 
 
-def _ours(point: validation.Point, seed: int, pairs: int) -> validation.Figures:
+def _ours(point: validation.Point, seed: int, pairs: int, attempts: Attempts) -> validation.Figures:
     chain = chains.Point(
         lengths_km=(point.length_km,) * point.hops,
         t2_s=point.t2_s,
         detector_efficiency=point.detector_efficiency,
         swap_success_probability=point.swap_success_probability,
         memories=validation.MEMORIES,
+        attempts=attempts.value,
     )
     result = chains.run_chain(chain, seed, pairs)
     return validation.Figures(

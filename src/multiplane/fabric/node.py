@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
+from zlib import crc32
 
 from multiplane.api.device import KeyBlock, LinkState, LinkStatus, QkdDevice
 from multiplane.api.service_fabric import Parcel, ParcelListener
@@ -28,7 +29,7 @@ REPORT_EVERY_NS: Final = NS_PER_S
 """At most so often it is told that key came or went; a new state is told at once."""
 TELLING_SHARE: Final = 64
 LEAST_TELLING_BYTE: Final = 4096
-"""It is told when the stock has changed by that part of its room, or this; less waits for a heartbeat."""
+"""It is told when the stock changed by that part of its room, or this; less waits for a heartbeat."""
 HEARTBEAT_NS: Final = 10 * NS_PER_S
 """A link on which nothing happens is told of so often."""
 BACKOFF_FIRST_NS: Final = 200 * NS_PER_MS
@@ -452,10 +453,12 @@ class FabricAgent:
                 self._report(link)
 
     def _beat_soon(self) -> None:
-        """One heartbeat for all links of the site, while one is ordered."""
+        """One heartbeat for all links of the site, while one is ordered; sites do not beat together."""
         if not self._beating:
             self._beating = True
-            self._timeline.at_ns(self._timeline.now_ns() + HEARTBEAT_NS, self._beat)
+            phase_ns = HEARTBEAT_NS * crc32(self._site.encode()) >> 32
+            beat = (self._timeline.now_ns() - phase_ns) // HEARTBEAT_NS + 1
+            self._timeline.at_ns(beat * HEARTBEAT_NS + phase_ns, self._beat)
 
     def _beat(self) -> None:
         self._beating = False

@@ -113,8 +113,8 @@ def apply(state: Matrix, operator: Matrix, *qubits: int) -> Matrix:
     Source: Born's rule.
     """
     _check(state, qubits)
-    left = _act(state, operator, qubits)
-    return _dagger(_act(_dagger(left), operator, qubits))
+    columns = [count(state) + qubit for qubit in qubits]
+    return _act(_act(state, operator, qubits), operator.conj(), columns)
 
 
 def channel(state: Matrix, operators: Sequence[Matrix], *qubits: int) -> Matrix:
@@ -125,8 +125,10 @@ def channel(state: Matrix, operators: Sequence[Matrix], *qubits: int) -> Matrix:
     Holds for: any channel; the trace is kept if the operators are complete.
     Source: Kraus (1983).
     """
-    terms = [apply(state, operator, *qubits) for operator in operators]
-    return np.asarray(sum(terms[1:], start=terms[0]))
+    _check(state, qubits)
+    terms = [_both_sides(operator) for operator in operators]
+    columns = [count(state) + qubit for qubit in qubits]
+    return _act(state, np.asarray(sum(terms[1:], start=terms[0])), [*qubits, *columns])
 
 
 def pauli_channel(state: Matrix, probabilities: ArrayLike, *qubits: int) -> Matrix:
@@ -142,10 +144,10 @@ def pauli_channel(state: Matrix, probabilities: ArrayLike, *qubits: int) -> Matr
         raise ValueError(
             f"probabilities: {odds.shape[-1]}, expected {4 ** len(qubits)} for {len(qubits)} qubits"
         )
-    found = np.zeros_like(state)
-    for place in range(odds.shape[-1]):
-        found = found + odds[..., place, None, None] * apply(state, _pauli(place, len(qubits)), *qubits)
-    return found
+    _check(state, qubits)
+    terms = np.stack([_both_sides(_pauli(place, len(qubits))) for place in range(odds.shape[-1])])
+    columns = [count(state) + qubit for qubit in qubits]
+    return _act(state, np.asarray(np.tensordot(odds, terms, axes=1)), [*qubits, *columns])
 
 
 def depolarise(state: Matrix, keep_probability: ArrayLike, *qubits: int) -> Matrix:
@@ -343,18 +345,20 @@ def _axes(state: Matrix) -> tuple[Matrix, int]:
     return state.reshape(*state.shape[:-2], *(2,) * (2 * qubits)), batch
 
 
-def _act(state: Matrix, operator: Matrix, qubits: Sequence[int]) -> Matrix:
-    """The operator on the rows only."""
-    size, batch = state.shape[-1], state.ndim - 2
-    places = range(batch, batch + len(qubits))
-    rows = state.reshape(*state.shape[:-2], *(2,) * count(state), size)
-    front = np.moveaxis(rows, [batch + qubit for qubit in qubits], places)
-    acted = operator @ front.reshape(*state.shape[:-2], 1 << len(qubits), -1)
+def _both_sides(operator: Matrix) -> Matrix:
+    """What maps rho to A rho A^dagger when rows and columns are one index."""
+    size = operator.shape[-1] ** 2
+    product = np.einsum("...ij,...kl->...ikjl", operator, operator.conj())
+    return np.asarray(product.reshape(*operator.shape[:-2], size, size))
+
+
+def _act(state: Matrix, operator: Matrix, axes: Sequence[int]) -> Matrix:
+    """The operator on some of a state's axes: rows are numbered like the qubits, columns follow them."""
+    tensors, batch = _axes(state)
+    places = range(batch, batch + len(axes))
+    front = np.moveaxis(tensors, [batch + axis for axis in axes], places)
+    acted = operator @ front.reshape(*state.shape[:-2], 1 << len(axes), -1)
     more = acted.ndim - 2 - batch
     back = acted.reshape(*acted.shape[:-2], *front.shape[batch:])
-    moved = np.moveaxis(back, [more + p for p in places], [more + batch + qubit for qubit in qubits])
-    return np.asarray(moved.reshape(*acted.shape[:-2], size, size))
-
-
-def _dagger(state: Matrix) -> Matrix:
-    return np.asarray(state.conj().swapaxes(-1, -2))
+    moved = np.moveaxis(back, [more + place for place in places], [more + batch + axis for axis in axes])
+    return np.asarray(moved.reshape(*acted.shape[:-2], *state.shape[-2:]))

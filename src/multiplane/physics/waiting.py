@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from multiplane.physics import ranges
 
-_TAIL: Final = 1e-13
-_LONGEST: Final = 1 << 20
+_TAIL: Final = 1e-12
+_SHORTEST, _LONGEST = 1 << 6, 1 << 20
+_PADDING: Final = 2
 
 
 def mean_all_links(links: int, p: float) -> float:
@@ -34,9 +35,9 @@ def mean_all_links(links: int, p: float) -> float:
         return 1.0
     q, means = 1.0 - p, [0.0]
     for n in range(1, links + 1):
-        later = math.fsum(math.comb(n, k) * p ** (n - k) * q**k * means[k] for k in range(1, n))
+        later = math.fsum(math.comb(n, k) * p ** (n - k) * q**k * means[k] for k in range(n))
         means.append((1.0 + later) / -math.expm1(n * math.log1p(-p)))
-    return means[links]
+    return means[-1]
 
 
 def nested_doubling(segments: int, p: float, a: float) -> NDArray[np.float64]:
@@ -53,13 +54,13 @@ def nested_doubling(segments: int, p: float, a: float) -> NDArray[np.float64]:
         raise ValueError(f"a: {a}, expected more than 0 and at most 1")
     if segments < 1 or segments & (segments - 1):
         raise ValueError(f"segments: {segments}, expected a power of 2")
-    length = 64
+    length = _SHORTEST
     while length <= _LONGEST:
         steps = np.arange(length)
         found: NDArray[np.float64] = np.where(steps > 0, p * (1.0 - p) ** np.maximum(steps - 1, 0), 0.0)
         for _ in range(segments.bit_length() - 1):
             found = _restarted(_later_of_two(found), a)
-        if 1.0 - float(found.sum()) < _TAIL * 10:
+        if 1.0 - float(found.sum()) < _TAIL:
             return found
         length *= 2
     raise ValueError(f"segments: {segments}, expected fewer, or greater p and a: the chain takes too long")
@@ -143,9 +144,7 @@ def _later_of_two(found: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _restarted(attempt: NDArray[np.float64], a: float) -> NDArray[np.float64]:
     """The sum of as many independent times as it takes until one succeeds: a geometric series of spectra."""
-    if a == 1.0:
-        return attempt
-    one = np.fft.rfft(attempt, 2 * attempt.size)
+    one = np.fft.rfft(attempt, _PADDING * attempt.size)
     return np.fft.irfft(a * one / (1.0 - (1.0 - a) * one))[: attempt.size]
 
 

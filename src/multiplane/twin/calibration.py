@@ -8,7 +8,9 @@ Meaning of the figures: docs/live-twin.md.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Final
 
 import msgspec
@@ -24,10 +26,11 @@ ERROR_FLOOR: Final = 1e-5
 RATE_FLOOR: Final = 5e-4
 """Finest logarithm of a rate, for links whose rate does not depend on loss."""
 SETTLE_READINGS: Final = 8
-"""Readings from which the noise of a link is learnt before any can be a step."""
+"""Readings from which the noise of a link is learnt at first."""
 _MEMORY: Final = 0.1
 _STEP_SIGMA: Final = 5.0
 _CLIP: Final = 25.0
+_MEDIAN_OF_SQUARE: Final = 0.4549  # of a normal value of deviation 1
 _SPAN_S: Final = 60.0
 _HALVINGS: Final = 40
 _AS_PROFILE_RATIO: Final = 1e-3
@@ -140,6 +143,7 @@ class Trend:
         self.step = 0.0
         self.step_s: float | None = None
         self._noise = floor_value**2
+        self._first: list[tuple[float, float]] = []
         self._at_s = self._last = self._odd = 0.0
         self._value_var = self._both_var = self._slope_var = 0.0
 
@@ -166,22 +170,24 @@ class Trend:
         """Take a value in; whether it completes a step. Values that are not newer are left out."""
         if self.count and at_s <= self._at_s:
             return False
-        stepped = False
-        if self.count < SETTLE_READINGS:
-            self._settle(at_s, value)
-        else:
-            stepped = self._filter(at_s, value)
-        self._last = value
         self.count += 1
-        return stepped
+        if self.count > SETTLE_READINGS:
+            return self._filter(at_s, value)
+        self._first.append((at_s, value))
+        self._begin(at_s, value)
+        return self._settle() if self.count == SETTLE_READINGS else False
 
-    def _settle(self, at_s: float, value: float) -> None:
-        """The first values: their mean, and what they tell of the noise."""
-        if self.count:
-            seen = (value - self._last) ** 2 / 2.0
-            self._noise = max(self._floor**2, self._noise + (seen - self._noise) / self.count)
-        self._begin(at_s, self.value + (value - self.value) / (self.count + 1))
-        self._value_var = self._noise / (self.count + 1)
+    def _settle(self) -> bool:
+        """Learn the noise of the first values from the median difference, then filter them in their order.
+
+        The median does not see a step among them, which the filter then finds.
+        """
+        steps = [(late - soon) ** 2 / 2.0 for (_, soon), (_, late) in pairwise(self._first)]
+        self._noise = max(self._floor**2, statistics.median(steps) / _MEDIAN_OF_SQUARE)
+        self._begin(*self._first[0])
+        stepped = [self._filter(at_s, value) for at_s, value in self._first[1:]]
+        self._first.clear()
+        return any(stepped)
 
     def _filter(self, at_s: float, value: float) -> bool:
         took_s = at_s - self._at_s
@@ -194,12 +200,14 @@ class Trend:
             return True
         self._odd = apart if far else 0.0
         seen = min((value - self._last) ** 2 / 2.0, _CLIP * self._noise)
+        self._last = value
         self._noise = max(self._floor**2, self._noise + _MEMORY * (seen - self._noise))
         self._take(apart, took_s, at_s)
         return False
 
     def _begin(self, at_s: float, value: float) -> None:
         self.value, self.slope, self._at_s, self._odd = value, 0.0, at_s, 0.0
+        self._last = value
         self._value_var, self._both_var = self._noise, 0.0
         self._slope_var = (self._floor / 10.0) ** 2
 

@@ -13,7 +13,6 @@ from itertools import accumulate, pairwise
 from multiplane.api.instructions import Discard, Generate, Report, Swap
 from multiplane.kernel.names import link_id
 from multiplane.kernel.ports import Timeline
-from multiplane.twin.oracle import Oracle
 from multiplane.twin.quantum.engine import Quantum
 
 
@@ -50,7 +49,7 @@ class Chain:
     Args:
         name: of its requests, unique in the network.
         sites: in order of the chain; links: the ids between them.
-        delivered: told the fidelity of each pair at the moment when the first end of the chain hears of it.
+        delivered: told site and handle of each pair when the first end of the chain hears of it.
     """
 
     def __init__(
@@ -59,11 +58,10 @@ class Chain:
         timeline: Timeline,
         name: str,
         sites: Sequence[str],
-        delivered: Callable[[float], None],
+        delivered: Callable[[str, int], None],
     ) -> None:
         self._quantum = quantum
         self._timeline = timeline
-        self._oracle = Oracle(quantum)
         self._name = name
         self._sites = tuple(sites)
         self._delivered = delivered
@@ -152,7 +150,7 @@ class Chain:
     def _deliver(self, half: Half) -> None:
         self.deliveries[half.node != 0] += 1
         if half.far.handle >= 0:
-            self._delivered(self._oracle.fidelity(self._sites[half.node], half.handle))
+            self._delivered(self._sites[half.node], half.handle)
         self._release(half)
 
     def _release(self, half: Half) -> None:

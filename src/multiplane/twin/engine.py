@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from multiplane.kernel.ports import Timeline
 from multiplane.twin.fate import Fate
-from multiplane.twin.modules import Modules
+from multiplane.twin.modules import Modules, own_phase
 from multiplane.twin.optics import Optics
 from multiplane.twin.profiles import PROFILES, Profile
 from multiplane.twin.quantum.engine import Quantum
@@ -24,6 +24,7 @@ class Twin:
         seed: 32 bytes; secret when the keys are to be secret.
         boot_epoch: >= 0, durable and higher at each start with the same seed: no key ever comes twice.
         profiles: known kinds of link; policies: what names of models and handshakes stand for.
+        phase: of a link's blocks, so that links that come up together do not beat together.
     """
 
     def __init__(
@@ -35,9 +36,10 @@ class Twin:
         profiles: Mapping[str, Profile] = PROFILES,
         *,
         policies: Policies = POLICIES,
+        phase: Callable[[str], float] = own_phase,
     ) -> None:
         self.world = world
-        self.qkd = Modules(world, timeline, seed, boot_epoch, profiles)
+        self.qkd = Modules(world, timeline, seed, boot_epoch, profiles, phase=phase)
         self.quantum = Quantum(
             world.entanglement, world.domain, timeline, seed, boot_epoch, policies=policies
         )

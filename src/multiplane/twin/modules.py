@@ -6,8 +6,9 @@ nothing. What both ends are told goes through the timeline, so that no agent is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
+from zlib import crc32
 
 from multiplane.api.device import DeviceListener, KeyBlock, LinkState, LinkStatus
 from multiplane.kernel.errors import Faulty, Refused
@@ -36,6 +37,11 @@ EPOCHS_PER_BOOT: Final = 1 << 20
 _NOTHING: Final = Yield(0.0, 0.0)
 
 
+def own_phase(link: str) -> float:
+    """Share of an interval by which a link's blocks come later than the moment it came up; in [0, 1)."""
+    return crc32(link.encode()) / 2**32
+
+
 class _Link:
     """One link: what it is, where it is in its life, and the production of its epoch."""
 
@@ -47,6 +53,7 @@ class _Link:
         "life",
         "listeners",
         "makes",
+        "phase_ps",
         "production",
         "profile",
         "span",
@@ -54,7 +61,7 @@ class _Link:
         "stream",
     )
 
-    def __init__(self, span: Span, profile: Profile, epoch: int, seed: bytes) -> None:
+    def __init__(self, span: Span, profile: Profile, epoch: int, stream: Stream, phase_share: float) -> None:
         self.span = span
         self.profile = profile
         self.life = Life()
@@ -65,8 +72,13 @@ class _Link:
         self.due_ps: int | None = None  # of the next block
         self.broken: dict[str, set[str]] = {}  # sites whose module has failed, and why
         self.starved = ""  # why the path yields no key, if so
-        self.production = Production(profile.block_interval_ps)
-        self.stream = Stream(seed, span.id, epoch)
+        self.phase_ps = int(phase_share * profile.block_interval_ps)
+        self.production = self.new_production()
+        self.stream = stream
+
+    def new_production(self) -> Production:
+        """That of a new epoch."""
+        return Production(self.profile.block_interval_ps, self.phase_ps)
 
     @property
     def flaw(self) -> str:
@@ -80,14 +92,24 @@ class Modules:
     """All modules of a world; implements `api.device.QkdDevice` for callers at its sites."""
 
     def __init__(
-        self, world: World, timeline: Timeline, seed: bytes, boot_epoch: int, profiles: Mapping[str, Profile]
+        self,
+        world: World,
+        timeline: Timeline,
+        seed: bytes,
+        boot_epoch: int,
+        profiles: Mapping[str, Profile],
+        *,
+        phase: Callable[[str], float] = own_phase,
     ) -> None:
         self._domain = world.domain
         self._timeline = timeline
         self._seed = seed
         self._last_epoch = (boot_epoch + 1) * EPOCHS_PER_BOOT - 1
         first = boot_epoch * EPOCHS_PER_BOOT
-        self._links = {span.id: _Link(span, profiles[span.profile], first, seed) for span in world.spans}
+        self._links = {
+            span.id: _Link(span, profiles[span.profile], first, Stream(seed, span.id, first), phase(span.id))
+            for span in world.spans
+        }
 
     async def attach(self, caller: Caller, link: str, listener: DeviceListener) -> LinkStatus:
         held, end = self._at(caller, link)
@@ -96,7 +118,7 @@ class Modules:
         held.listeners[end] = listener
         held.epoch += 1
         held.stream = Stream(self._seed, link, held.epoch)
-        held.production = Production(held.profile.block_interval_ps)
+        held.production = held.new_production()
         held.due_ps = None
         if held.life.state is LinkState.UP:
             held.production.begin(self._timeline.now_ps(), held.makes.rate_bit_per_s)

@@ -1,6 +1,7 @@
 """Key made on one link within one epoch, counted in whole bits: made = sent + discarded (+ a rest below 8).
 
-Blocks end on a grid of one interval from the moment the link came up. While there is no room nothing is
+Blocks end on a grid of one interval, from a phase of the link's own after the moment it came up: modules of
+different links do not beat together, and the first block is a shorter one. While there is no room nothing is
 scheduled: what was made meanwhile follows from the elapsed time and counts as discarded.
 """
 
@@ -21,15 +22,17 @@ class Production:
         "_discarded_bit",
         "_grants_byte",
         "_interval_ps",
+        "_phase_ps",
         "_rate_ubit_per_s",
         "_since_ps",
         "_start_ps",
         "sent_byte",
     )
 
-    def __init__(self, interval_ps: int) -> None:
+    def __init__(self, interval_ps: int, phase_ps: int = 0) -> None:
         self.sent_byte = 0
         self._interval_ps = interval_ps
+        self._phase_ps = phase_ps % interval_ps
         self._grants_byte = [0, 0]
         self._discarded_bit = 0
         self._start_ps = 0
@@ -110,7 +113,8 @@ class Production:
 
     def next_grid_ps(self, now_ps: int) -> int:
         """First point of the grid after now."""
-        return self._grid_ps(now_ps) + self._interval_ps
+        first_ps = self._start_ps + self._phase_ps
+        return first_ps if self._start_ps <= now_ps < first_ps else self._grid_ps(now_ps) + self._interval_ps
 
     def discarded_bit(self, now_ps: int) -> int:
         """Made but not wanted since the epoch began."""
@@ -129,5 +133,5 @@ class Production:
 
     def _grid_ps(self, now_ps: int) -> int:
         """Last point of the grid that is not after now."""
-        elapsed_ps = now_ps - self._start_ps
-        return now_ps - elapsed_ps % self._interval_ps if elapsed_ps > 0 else self._start_ps
+        elapsed_ps = now_ps - self._start_ps - self._phase_ps
+        return now_ps - elapsed_ps % self._interval_ps if elapsed_ps >= 0 else self._start_ps

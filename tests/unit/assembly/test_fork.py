@@ -201,7 +201,7 @@ def test_madqci_runs_dry_as_foreseen() -> None:
         for (owner, peer), rate in zip(pairs, rates, strict=True)
     ]
     spend = {pair: 17 * place + 5 for place, pair in enumerate(pairs)}
-    moment, happened = lived(load_shipped("madqci"), pairs, demands, rest_s=5.0, for_s=10.0, spend=spend)
+    moment, happened = lived(load_shipped("madqci"), pairs, demands, rest_s=15.0, for_s=10.0, spend=spend)
     forecast = fork(moment, WhatIf(demands=tuple(demands), measured=False, for_s=10.0))
     assert check(forecast, happened) >= 3
 

@@ -82,6 +82,13 @@ def test_a_step_of_loss_is_recovered_within_a_percent_after_a_minute() -> None:
         assert found.mean_prediction_error < 0.05
 
 
+@pytest.mark.parametrize("at", range(1, 12))
+def test_a_step_among_the_first_readings_is_found_too(at: int) -> None:
+    for noise, abs_db in ((0.0, 1e-6), (0.01, 0.095)):
+        found = follow([8.0] * at + [9.5] * (30 - at), noise=noise).calibration()
+        assert found.loss_db == pytest.approx(9.5, abs=abs_db)
+
+
 def test_without_noise_a_step_is_exact_after_two_readings() -> None:
     found = follow([8.0] * 10 + [9.0] * 2, noise=0.0).calibration()
     assert found.loss_db == pytest.approx(9.0, abs=1e-6)

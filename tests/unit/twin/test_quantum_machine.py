@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from tests.support.quantum import SECOND_PS, Bench, chain
+from tests.support.quantum import PLAIN, SECOND_PS, Bench, chain
 
 from multiplane.api.instructions import (
     STATES,
@@ -22,19 +23,35 @@ from multiplane.api.instructions import (
     Report,
     Swap,
 )
+from multiplane.api.policy import PauliErrors
 from multiplane.physics import dense
-from multiplane.physics.operations import depolarising3, depolarising16
 from multiplane.twin.quantum.devices import MemoryKind, NoiseKind
 from multiplane.twin.quantum.states import Qubit
 
 TOLERANCE: Final = 1e-12
 SITES: Final = "abcd"
 MEMORIES: Final = 3
-NOISE: Final = NoiseKind(
-    name="n",
-    model="depolarising",
-    numbers=(("single_error_probability", 0.03), ("double_error_probability", 0.05)),
-)
+SINGLE: Final = (0.02, 0.01, 0.04)
+DOUBLE: Final = tuple((0.0, *((5 * place % 7) / 1000 for place in range(1, 16))))
+DOUBLE16: Final = (1.0 - sum(DOUBLE), *DOUBLE[1:])
+RAW: Final = 0.8
+
+
+class Lopsided:
+    """A noise model of one's own: no two Pauli errors are equally likely."""
+
+    def single(self) -> PauliErrors:
+        return PauliErrors(*SINGLE)
+
+    def double(self) -> tuple[float, ...]:
+        return DOUBLE16
+
+    def flip_probability(self) -> float:
+        return 0.0
+
+
+NOISE: Final = NoiseKind(name="n", model="lopsided")
+POLICIES: Final = msgspec.structs.replace(PLAIN, noises={"lopsided": lambda numbers: Lopsided()})
 KETS: Final[dict[str, list[complex]]] = {
     "0": [1, 0],
     "1": [0, 1],
@@ -128,10 +145,11 @@ class Pairs(RuleBasedStateMachine):
         numbers = (("t1_s", t1_s), ("t2_s", t2_s))
         memory = MemoryKind(name="m", model="t1-t2", numbers=numbers, noise="n")
         kinds: dict[str, Any] = {"memory": memory, "noises": (NOISE,), "memories": MEMORIES}
-        self.bench = Bench(chain(SITES, state_model=self.state_model, **kinds), seed=7)
+        kinds["numbers"] = {"fidelity": RAW}
+        self.bench = Bench(chain(SITES, state_model=self.state_model, **kinds), seed=7, policies=POLICIES)
         self.mirror = Mirror(t1_s, t2_s)
-        self.single = (1.0 - sum(depolarising3(0.97)), *depolarising3(0.97))
-        self.double = depolarising16(0.95)
+        self.single = (1.0 - sum(SINGLE), *SINGLE)
+        self.double = DOUBLE16
 
     def now_ps(self) -> int:
         self.mirror.age(self.bench.heap.time_ps)
@@ -157,7 +175,7 @@ class Pairs(RuleBasedStateMachine):
             return
         ((a, b),) = self.bench.pairs(near, f"{near}--{far}")
         qubits = [self.bench.oracle.qubit(near, a), self.bench.oracle.qubit(far, b)]
-        raw = dense.bell_diagonal([0.98] + [0.02 / 3] * 3)
+        raw = dense.bell_diagonal([RAW] + [(1.0 - RAW) / 3] * 3)
         self.mirror.new(qubits, raw, qubits[0].since_ps)
         self.now_ps()
 

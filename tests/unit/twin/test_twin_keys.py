@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from multiplane.api.device import LinkState
 from multiplane.physics import decoy_bb84
+from multiplane.twin.modules import own_phase
 from multiplane.twin.production import Production
 from multiplane.twin.scenario import Site, Span, World
 
@@ -233,3 +235,18 @@ def test_a_cut_ends_the_count_of_what_was_made(pair: Rig) -> None:
     pair.light(LINK)
     pair.advance(0.7 + 1.0)
     assert pair.twin.qkd.status(LINK).discarded_bit == 8_000_000
+
+
+def test_links_that_come_up_together_do_not_beat_together() -> None:
+    shares = sorted(own_phase(f"site-{number}--hub") for number in range(200))
+    assert 0.0 <= shares[0] < shares[-1] < 1.0
+    assert max(b - a for a, b in itertools.pairwise(shares)) < 0.1
+    early, late = Production(1_000), Production(1_000, 250)
+    for production in (early, late):
+        production.begin(5_000, 8e12)  # a byte each picosecond
+        for end in (0, 1):
+            production.grant(5_000, end, 10**6)
+    assert early.next_block_ps(5_000) == 6_000
+    assert late.next_block_ps(5_000) == 5_250
+    assert (late.take(5_250), late.next_block_ps(5_250), late.take(6_250)) == (250, 6_250, 1_000)
+    assert late.next_block_ps(6_250) == 7_250

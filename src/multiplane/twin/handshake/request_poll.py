@@ -7,10 +7,12 @@ whose name is greater; it opens the negotiation of the emission time. Charts: do
 from __future__ import annotations
 
 from collections import deque
+from typing import Final
 
 from multiplane.api.policy import LinkFacts, LinkHost
 from multiplane.twin.handshake.turns import Bond, Turns
 
+TAKES_FROM_PROBABILITY: Final = 0.05
 _Asker = tuple[int, int, int]
 """A memory of end 0 that polls: when a request of it is at end 1, its slot and its number."""
 
@@ -98,8 +100,8 @@ class RequestPollJump:
     """One draw per pair: two memories stay together until they succeed, and polls are computed, not sent.
 
     A poll of another memory may reach end 1 after an attempt has failed and before its own asker is back, and
-    take its place. When that will be is computed too, at the cost of an event: it happens once or not at all
-    to two memories, since an attempt takes (nearly) a whole number of polls.
+    take its place. When that will be is computed too, at the cost of an event, unless attempts hardly ever
+    succeed: then the pairs of a link whose end 0 has memories to spare are up to 2.5 % too few.
     """
 
     def __init__(self, facts: LinkFacts, host: LinkHost) -> None:
@@ -152,8 +154,9 @@ class RequestPollJump:
             self._bind(asker, *self._waiting.popleft())
             return
         self._asking.append(asker)
-        for bond in self._turns.bonds():
-            self._plan_take(asker, bond)
+        if self._success_probability >= TAKES_FROM_PROBABILITY:
+            for bond in self._turns.bonds():
+                self._plan_take(asker, bond)
 
     def _next_asker(self) -> _Asker:
         """The one whose request or poll reaches end 1 first from now on, when that will be."""
@@ -175,8 +178,9 @@ class RequestPollJump:
         self._turns.bind(bond)
         emitted_ps = begun_ps + (trials - 1) * self._cycle_ps
         self._host.at_ps(emitted_ps + self._first_heard_ps, self._success, bond, emitted_ps)
-        for other in self._asking:
-            self._plan_take(other, bond)
+        if self._success_probability >= TAKES_FROM_PROBABILITY:
+            for other in self._asking:
+                self._plan_take(other, bond)
 
     def _plan_take(self, asker: _Asker, bond: Bond) -> None:
         """Find the first failure of `bond` after which a request of `asker` comes before its own."""

@@ -46,6 +46,9 @@ def drop(qubit: Qubit) -> None:
 def vacate(qubit: Qubit) -> None:
     """A qubit is no more."""
     qubit.slot = -1
+    del (
+        qubit.state
+    )  # a state and its qubits point at one another: without this they would wait for the collector
     qubit.node.qubits.pop(qubit.handle, None)
 
 
@@ -171,10 +174,8 @@ def _swap(left: Qubit, right: Qubit, moment: Moment, index: int) -> None:
     assert isinstance(two, Pair)
     if moment.twirl:
         # As SeQUeNCe does: what goes in is Werner, and what comes out.
-        one.settle(moment.now_ps)
-        two.settle(moment.now_ps)
-        one.twirl()
-        two.twirl()
+        _twirl(one, moment.now_ps)
+        _twirl(two, moment.now_ps)
     else:
         one.touch(left, moment.now_ps)
         two.touch(right, moment.now_ps)
@@ -219,6 +220,8 @@ def _by_gates(left: Qubit, right: Qubit, moment: Moment, corrected: bool) -> tup
     for state in states:
         frame ^= 0 if isinstance(state, Single) else state.frame
     for qubit in (left, right):
+        if moment.twirl:
+            _twirl(qubit.state, moment.now_ps)
         qubit.state.touch(qubit, moment.now_ps)
     whole = register(states, moment)
     whole.gate("cx", left.index, right.index)
@@ -232,11 +235,20 @@ def _by_gates(left: Qubit, right: Qubit, moment: Moment, corrected: bool) -> tup
                 whole.gate(name, other.index)
         index = 0
     whole.frame = frame ^ index
-    if moment.twirl and len(whole.qubits) == 2:
-        for qubit in whole.qubits:
-            whole.touch(qubit, moment.now_ps)
-        whole.twirl()
+    if moment.twirl:
+        _twirl(whole, moment.now_ps)
     return bits
+
+
+def _twirl(state: State, now_ps: int) -> None:
+    """Make a pair a Werner pair, in whatever form it is kept."""
+    if isinstance(state, Pair):
+        state.settle(now_ps)
+        state.twirl()
+    elif not isinstance(state, Single) and len(state.qubits) == 2:
+        for qubit in state.qubits:
+            state.touch(qubit, now_ps)
+        state.twirl()
 
 
 def _partner(half: Qubit) -> Qubit:

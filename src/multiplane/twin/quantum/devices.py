@@ -73,7 +73,7 @@ class Entanglement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     Args:
         state_model: `pairs` (three correlations per pair, stabiliser states beyond) or `dense`.
-        twirl: make a pair a Werner pair at each swap.
+        twirl: make Werner pairs of what goes into a swap and of what comes out.
     """
 
     state_model: str = "pairs"

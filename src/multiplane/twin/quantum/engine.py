@@ -45,6 +45,7 @@ class Quantum:
         self._domain = domain
         self._timeline = timeline
         self._exact = entanglement.state_model == "dense"
+        self._takes_time = any(kind.operation_s for kind in entanglement.memories)
         self.base_ps = timeline.base_ps
         self._wishes: dict[tuple[str, str], tuple[Link, Wish]] = {}
         self.nodes, self.links = build(
@@ -85,7 +86,7 @@ class Quantum:
         if act is None:
             return self._ask(here, instruction)
         now_ps = self.base_ps()
-        delay_ps = self._delay_ps(here, instruction)
+        delay_ps = self._delay_ps(here, instruction) if self._takes_time else 0
         if delay_ps:
             here.remember(instruction.request, None)
             self._timeline.at_ps(now_ps + delay_ps, self._later, here, instruction, act, now_ps + delay_ps)
@@ -147,6 +148,15 @@ class Quantum:
 
     def _report(self, node: Node, instruction: CoreInstruction, outcome: Outcome, due_ps: int) -> Report:
         epoch_ns = self._timeline.epoch_ns
+        if not outcome.code and outcome.since_ps < 0 and not outcome.link:
+            return Report(
+                request=instruction.request,
+                node=node.name,
+                due_ns=epoch_ns + due_ps // 1000,
+                handles=outcome.handles,
+                bits=outcome.bits,
+                asker=node.name,
+            )
         return Report(
             request=instruction.request,
             node=node.name,

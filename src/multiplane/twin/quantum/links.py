@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from multiplane.api.instructions import Generate, Report
 from multiplane.api.policy import LinkFacts, LinkProtocol
@@ -72,6 +72,7 @@ class Link:
         self.sides: list[Side] = []
         self.made = 0
         self.now_ps = timeline.base_ps
+        self.at_ps = timeline.at_ps
         self.trials = chance.trials
         self.chance = chance.chance
         self._timeline = timeline
@@ -85,10 +86,6 @@ class Link:
             (index, relabel(source.pair, index)) for index in range(4) if source.odds[index] > 0.0
         )
         self._odds = tuple(source.odds[index] for index, _ in self._frames)
-
-    def at_ps(self, due_ps: int, handler: Callable[..., None], *args: Any) -> None:
-        """Call `handler(*args)` at `due_ps`; equal times are served in order of asking."""
-        self._timeline.at_ps(due_ps, handler, *args)
 
     def want(self, wish: Wish) -> None:
         """Make pairs for a request. Raises: Busy(`instruction.queue_full`)."""
@@ -145,19 +142,16 @@ class Link:
             frame, pair = 0, self.source.pair
         if wish.asked.keep:
             request, number = wish.request, self.made
-            halves = (
-                Qubit(near, slots[0], emitted_ps, number, request),
-                Qubit(far, slots[1], emitted_ps, number, request),
-            )
-            self._make(*halves, pair, frame)
-            now_ps = self.now_ps()
-            for half, due_ps in zip(halves, heard_ps, strict=True):
-                if half.side.memory.cutoff_ps:
+            one = Qubit(near, slots[0], emitted_ps, number, request)
+            two = Qubit(far, slots[1], emitted_ps, number, request)
+            self._make(one, two, pair, frame)
+            for half, due_ps in ((one, heard_ps[0]), (two, heard_ps[1])):
+                if half.side.cutoff_ps:
                     watch(half, self._timeline)
-                if due_ps <= now_ps:
+                if due_ps <= self.now_ps():
                     self._hear(half, wish, due_ps, frame)
                 else:
-                    self._timeline.at_ps(due_ps, self._hear, half, wish, due_ps, frame)
+                    self.at_ps(due_ps, self._hear, half, wish, due_ps, frame)
         else:
             self._measured(slots, heard_ps, wish, frame, pair)
 
@@ -249,13 +243,13 @@ def watch(qubit: Qubit, timeline: Timeline) -> None:
     side.aging.append(qubit)
     if not side.waking:
         side.waking = True
-        due_ps = qubit.since_ps + side.memory.cutoff_ps
+        due_ps = qubit.since_ps + side.cutoff_ps
         timeline.at_ps(due_ps, _wake, side, timeline, due_ps)
 
 
 def _wake(side: Side, timeline: Timeline, now_ps: int) -> None:
     """The oldest qubit of a side is too old, unless it is gone."""
-    cutoff_ps = side.memory.cutoff_ps
+    cutoff_ps = side.cutoff_ps
     aging = side.aging
     while aging and (
         aging[0].slot < 0 or aging[0].side is not side or aging[0].since_ps + cutoff_ps <= now_ps

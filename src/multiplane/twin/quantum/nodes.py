@@ -63,7 +63,19 @@ class Side:
     birth: with one cut-off for all, the first is the next to go.
     """
 
-    __slots__ = ("aging", "decay", "end", "free", "link_id", "memory", "node", "raw", "release", "waking")
+    __slots__ = (
+        "aging",
+        "cutoff_ps",
+        "decay",
+        "end",
+        "free",
+        "link_id",
+        "memory",
+        "node",
+        "raw",
+        "release",
+        "waking",
+    )
 
     def __init__(self, node: Node, link: Lender, end: int, slots: int, memory: Memory) -> None:
         self.node = node
@@ -71,6 +83,7 @@ class Side:
         self.end = end
         self.memory = memory
         self.decay = memory.decay
+        self.cutoff_ps = memory.cutoff_ps
         self.free = deque(range(slots))
         self.raw: set[int] = set()
         self.release = link.release

@@ -147,7 +147,7 @@ class Operations:
         state = prepared(qubit, asked.state)
         if self._exact:
             acts.register([state], self._moment(side.node, now_ps))
-        if side.memory.cutoff_ps:
+        if side.cutoff_ps:
             watch(qubit, self._timeline)
         return side.node.hold(qubit)
 
@@ -193,7 +193,7 @@ class Operations:
         left = (qubit.side, qubit.slot)
         qubit.state.touch(qubit, now_ps)
         qubit.side, qubit.slot, qubit.since_ps = side, slot, now_ps
-        if side.memory.cutoff_ps:
+        if side.cutoff_ps:
             watch(qubit, self._timeline)
         return Outcome(handles=(asked.handle,), freed=(left,), link=side.link_id, since_ps=now_ps)
 
@@ -232,8 +232,9 @@ def unused(qubit: Qubit) -> Qubit:
 
 
 def _qubits(node: Node, handles: tuple[int, ...]) -> tuple[Qubit, ...]:
-    qubits = tuple(unused(node.qubit(handle)) for handle in handles)
-    check(len(set(handles)) == len(handles), "handles", handles, "different qubits")
+    qubits = tuple([unused(node.qubit(handle)) for handle in handles])
+    if len(set(handles)) != len(handles):
+        check(False, "handles", handles, "different qubits")
     return qubits
 
 

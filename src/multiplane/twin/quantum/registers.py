@@ -221,7 +221,7 @@ class Stabiliser(Register):
         last = self.simulator.num_qubits - 1
         for place in range(index, last):
             self.simulator.swap(place, place + 1)
-        self.simulator.set_numqubits_of(last)
+        self.simulator.set_num_qubits(last)
 
 
 def rested(matrix: dense.Matrix, index: int, decay: Decay) -> dense.Matrix:
@@ -314,11 +314,11 @@ def _simulator(state: State, chance: Chance) -> stim.TableauSimulator:
         return state.simulator
     simulator = stim.TableauSimulator()
     if isinstance(state, Single):
-        simulator.set_numqubits_of(1)
+        simulator.set_num_qubits(1)
         _eigenstate(simulator, (state.x, state.y, state.z), chance)
         return simulator
     assert isinstance(state, Pair)
-    simulator.set_numqubits_of(2)
+    simulator.set_num_qubits(2)
     index = chance.pick(state.weights())
     simulator.h(0)
     simulator.cx(0, 1)
