@@ -55,7 +55,8 @@ def simulate(
 
     Args:
         begin: is told the finished seeds and those to run, once; tell: is told how far all is.
-    Raises: Refused(`scenario.invalid`, `scenario.unreadable`, `input.every`, `input.out`), Faulty(`sim.seed_failed`).
+    Raises: Refused(`scenario.invalid`, `scenario.unreadable`, `input.every`, `input.out`),
+        Faulty(`sim.seed_failed`).
     """
     world = load_world(request.scenario)
     if request.every_ns > request.lasts_ns or request.lasts_ns > MOST_LOOKS * request.every_ns:
