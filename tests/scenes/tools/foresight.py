@@ -26,8 +26,8 @@ DEMANDS_BIT_PER_S: dict[Pair, float] = {
     ("quijote", "quiron"): 9.0e4,
     ("quijote", "norte"): 5.0e4,
     ("quevedo", "norte"): 4.5e4,
-    ("norte", "quevedo"): 8.0e4,
-    ("distrito", "norte"): 1.0e5,
+    ("norte", "quevedo"): 1.05e5,
+    ("distrito", "norte"): 1.4e5,
 }
 FAST = 20.0
 """The rate at which the network fills its stocks before the question."""
