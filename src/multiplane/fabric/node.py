@@ -27,9 +27,8 @@ from multiplane.kernel.quantity import NS_PER_MS, NS_PER_S, bit_from_byte
 RELAY: Final = "relay"
 REPORT_EVERY_NS: Final = NS_PER_S
 """At most so often it is told that key came or went; a new state is told at once."""
-TELLING_SHARE: Final = 64
-LEAST_TELLING_BYTE: Final = 4096
-"""It is told when the stock changed by that part of its room, or this; less waits for a heartbeat."""
+TELLING_BYTE: Final = 4096
+"""It is told when the stock changed by as much; less waits for a heartbeat."""
 HEARTBEAT_NS: Final = 10 * NS_PER_S
 """A link on which nothing happens is told of so often."""
 BACKOFF_FIRST_NS: Final = 200 * NS_PER_MS
@@ -86,7 +85,6 @@ class FabricAgent:
         self._channels = channels
         self._bus = bus
         self._faults = faults
-        self._telling_byte = max(LEAST_TELLING_BYTE, pool_room_byte // TELLING_SHARE)
         self._relay = Relay(site, pool_room_byte, NO_RESERVE if reserve is None else reserve.rules)
         self._reserves = Reserves(reserve, caller.principal, self._spawn) if reserve else None
         self._links: dict[str, _Link] = {}
@@ -389,7 +387,7 @@ class FabricAgent:
     def _grant(self, link: _Link) -> None:
         """Key came or went: tell of it soon if it is much, give the device room when enough was freed."""
         stock_byte = link.pool.about_byte
-        if abs(stock_byte - link.told_byte) >= self._telling_byte or not stock_byte:
+        if abs(stock_byte - link.told_byte) >= TELLING_BYTE or not stock_byte:
             link.moved = True
             self._tick_soon()
         limit = link.pool.grant() if link.attached else None
