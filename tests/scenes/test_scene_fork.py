@@ -1,6 +1,6 @@
 """A copy of MadQCI foresees when each pair runs dry in the running network, asked over HTTPS.
 
-MULTIPLANE_FULL=1: three runs at constant rates, six with requests at random times.
+MULTIPLANE_FULL=1: three runs at constant rates, four with requests at random times.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from tests.scenes.tools.network import FULL, Network, running
 
 from multiplane.assembly.fork import WhatIf, fork
 
-pytestmark = [pytest.mark.scene, pytest.mark.timeout(1200 if FULL else 120)]
+pytestmark = [pytest.mark.scene, pytest.mark.timeout(1800 if FULL else 180)]
 
 Saw = Callable[[str, object], None]
 RATE = 3.0
-FOR_S = 52.0
+FOR_S = 64.0
 RANDOM_FOR_S = 80.0
-RUNS, RANDOM_RUNS = 3 if FULL else 1, 6
+RUNS, RANDOM_RUNS = 3 if FULL else 1, 4
 
 
 @pytest.fixture
@@ -50,25 +50,25 @@ def test_each_pair_runs_dry_within_a_twentieth_of_when_it_was_foreseen(
     madqci: Network, record_property: Saw
 ) -> None:
     for _ in range(RUNS):
-        lived = asyncio.run(foresight.live(madqci, RATE, FOR_S))
+        lived = asyncio.run(foresight.lived(madqci, RATE, FOR_S))
         copy = foreseen(lived, FOR_S)
         offs = []
         for pair, happened_s in lived.dry_s.items():
             assert happened_s is not None, f"{pair} did not run dry\n{lived.shown}"
             assert 25.0 < happened_s < FOR_S
             assert copy[pair] == pytest.approx(happened_s, rel=0.05), f"{pair}\n{lived.shown}"
-            offs.append(f"{happened_s:.1f} s {100 * ((copy[pair] or 0.0) / happened_s - 1):+.1f} %")
+            offs.append(f"{'--'.join(pair)} {happened_s:.1f} s, foreseen {copy[pair]:.1f} s")
         assert len(offs) == len(DEMANDS_BIT_PER_S) == 7
         record_property("saw", ", ".join(offs))
 
 
-@pytest.mark.skipif(not FULL, reason="MULTIPLANE_FULL=1: five minutes")
+@pytest.mark.skipif(not FULL, reason="MULTIPLANE_FULL=1: four minutes")
 def test_with_random_requests_the_means_agree_within_three_standard_errors(
     madqci: Network, record_property: Saw
 ) -> None:
     offs: dict[Pair, list[float]] = {pair: [] for pair in DEMANDS_BIT_PER_S}
     for run in range(RANDOM_RUNS):
-        lived = asyncio.run(foresight.live(madqci, RATE, RANDOM_FOR_S, seed=run))
+        lived = asyncio.run(foresight.lived(madqci, RATE, RANDOM_FOR_S, seed=run))
         copy = foreseen(lived, RANDOM_FOR_S, seed=1000 + run)
         for pair, happened_s in lived.dry_s.items():
             copied_s = copy[pair]

@@ -16,29 +16,32 @@ from multiplane.kernel.nouns import ends
 
 Pair = tuple[str, str]
 OPENING_S = 30.0
+TRIES = 3
 LOOK_S = 0.2
 
 LOSSES_DB = {("quijote", "quiron"): 23.0, ("norte", "quevedo"): 23.0, ("distrito", "norte"): 22.0}
 """A link of MadQCI makes more than applications here could use up: these get worse before the question."""
 DEMANDS_BIT_PER_S: dict[Pair, float] = {
-    ("quiron", "quintin"): 5.5e4,
-    ("quiron", "quijote"): 5.2e4,
+    ("quiron", "quintin"): 6.2e4,
+    ("quiron", "quijote"): 4.6e4,
     ("quijote", "quiron"): 1.0e5,
-    ("quijote", "norte"): 5.0e4,
-    ("quevedo", "norte"): 5.2e4,
+    ("quijote", "norte"): 6.2e4,
+    ("quevedo", "norte"): 4.6e4,
     ("norte", "quevedo"): 1.05e5,
     ("distrito", "norte"): 1.4e5,
 }
+KEPT_UP_MS = 100.0
+"""Half of all answers come sooner, or the network could not keep up with its rate, which no copy foresees."""
 FAST = 20.0
 """The rate at which the network fills its stocks before the question."""
 
 
 class Lived(NamedTuple):
-    """What happened: the state before; network seconds to the first 503 of each pair; its rate."""
+    """What happened: the state before; network seconds to the first 503 of each pair."""
 
     moment: Moment
     dry_s: dict[Pair, float | None]
-    rate: float
+    kept_up: bool
     shown: str
 
 
@@ -48,6 +51,15 @@ def demands() -> tuple[Demand, ...]:
         Demand(owner=owner, peer=peer, rate_bit_per_s=rate)
         for (owner, peer), rate in DEMANDS_BIT_PER_S.items()
     )
+
+
+async def lived(network: Network, rate: float, for_s: float, seed: int | None = None) -> Lived:
+    """One run of `live` in which the network kept up with its rate; at most three are made."""
+    for _ in range(TRIES):
+        one = await live(network, rate, for_s, seed)
+        if one.kept_up:
+            return one
+    raise AssertionError(f"this machine is too busy for rate {rate:g}\n{one.shown}")
 
 
 async def live(network: Network, rate: float, for_s: float, seed: int | None = None) -> Lived:
@@ -79,7 +91,8 @@ async def live(network: Network, rate: float, for_s: float, seed: int | None = N
         pair: None if loop.refused_s is None else loop.refused_s * true_rate for pair, loop in loops.items()
     }
     shown = "\n".join(f"{pair}: {loop.shown()}" for pair, loop in loops.items())
-    return Lived(moment_of(begin, scenario), dry_s, true_rate, shown)
+    kept_up = all(loop.p_ms(0.5) <= KEPT_UP_MS for loop in loops.values())
+    return Lived(moment_of(begin, scenario), dry_s, kept_up, shown)
 
 
 async def _opened(loop: OpenLoop) -> None:
