@@ -7,6 +7,7 @@ stock of keys between two sites. Nothing of it is secret: the study makes key of
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence, Set
 from contextlib import suppress
 from typing import Final
@@ -56,7 +57,7 @@ class Moment(Noun, frozen=True, kw_only=True):
     Args:
         scenario: the world as it was told at the start.
         stocks: those between two sites; what applications of one site share costs no link.
-        rate: simulated seconds per wall second; 1 while its time stands still.
+        rate: simulated seconds per wall second; 1 while its time stands still, or jumps.
     """
 
     scenario: str
@@ -86,7 +87,7 @@ def moment_of(report: NetworkReport, scenario: str) -> Moment:
         at_ns=report.at_ns,
         stocks=tuple(stocks),
         links=report.links,
-        rate=report.rate or 1.0,
+        rate=report.rate if 0.0 < report.rate < math.inf else 1.0,
     )
 
 
