@@ -76,6 +76,8 @@ def sample(hint: Any, listener: Callable[[type], object], salt: int = 0) -> Any:
         return sample(parts[0], listener, salt)
     if origin is tuple and parts[-1] is Ellipsis:
         return tuple(sample(parts[0], listener, index) for index in range(2))
+    if origin is tuple:
+        return tuple(sample(part, listener, index) for index, part in enumerate(parts))
     if origin is dict:
         return {sample(parts[0], listener): sample(parts[1], listener)}
     raise AssertionError(f"no sample for {hint}")

@@ -322,12 +322,14 @@ def test_a_server_gets_a_new_certificate_while_clients_pull(pki: Pki) -> None:
         pulling = [
             asyncio.create_task(pull(port, context_of(pki, name), done, seen)) for name in ("alice", "bob")
         ]
-        for _ in range(3):
-            await asyncio.sleep(0.05)
+        for number in range(3):
+            while len(seen) < 4 * (number + 1):
+                await asyncio.sleep(0.01)
             certificate_changes.renew(folder_of(pki), "left", time.time_ns())
             serials.append(serial_at(pki.kmes["left"].certificate))
             assert node.trust.look()
-        await asyncio.sleep(0.05)
+        while len(seen) < 16:
+            await asyncio.sleep(0.01)
         done.set()
         assert sum(await asyncio.gather(*pulling)) == node.server.statistics().requests[200] > 20
         assert set(serials) == set(seen)
