@@ -1,4 +1,4 @@
-"""A noise model: two-qubit gates whose errors are phase errors (ZI, IZ, ZZ) `bias_ratio` times as often as others."""
+"""A noise model: phase errors (ZI, IZ, ZZ) of two-qubit gates come `bias_ratio` times as often as others."""
 
 from multiplane.api.policy import PauliErrors
 

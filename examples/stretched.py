@@ -1,4 +1,4 @@
-"""A memory model: coherence that falls as exp(-(t / T2)^n), as slow noise around a spin makes it (n from 1 to 3)."""
+"""A memory model: coherence falls as exp(-(t / T2)^n), as slow noise around a spin makes it."""
 
 from math import exp
 

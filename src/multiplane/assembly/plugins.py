@@ -37,9 +37,13 @@ class Kind(NamedTuple):
     table: str
     group: str
     methods: Mapping[str, int]
+    versions: tuple[str, ...] = ("",)
+    """Fidelities in which a name has a class of its own, or the same."""
 
 
-LINK: Final = Kind("link protocol", "LINK_PROTOCOLS", "multiplane.link_protocols", {"raw": 2, "withdraw": 2})
+LINK: Final = Kind(
+    "link protocol", "LINK_PROTOCOLS", "multiplane.link_protocols", {"raw": 2, "withdraw": 2}, FIDELITIES
+)
 MEMORY: Final = Kind("memory model", "MEMORY_MODELS", "multiplane.memory_models", {"decay": 1})
 NOISE: Final = Kind(
     "noise model",
@@ -138,7 +142,7 @@ def load_plugins(files: Sequence[Path | str] = ()) -> Plugins:
         for entry in entry_points(group=kind.group):
             packages.add(_package(entry))
             plugin = Plugin(kind, entry.name, f"{_package(entry)}: {entry.value}", entry.load)
-            registry.add(plugin, dict.fromkeys(FIDELITIES, plugin))
+            registry.add(plugin, dict.fromkeys(kind.versions, plugin))
     digests = [_load_file(Path(file), registry) for file in files]
     return Plugins(policies=registry.policies(), files=tuple(digests), packages=tuple(sorted(packages)))
 
@@ -235,7 +239,7 @@ def _add(registry: _Registry, kind: Kind, name: Any, source: str, said: Any) -> 
     if apart and (not said or not set(said) <= set(FIDELITIES)):
         what = f"{kind.title} {name!r}: got {sorted(said, key=str)}, expected {' and '.join(FIDELITIES)}"
         raise Refused("input.plugin", f"{source}: {what}")
-    given = said if apart else dict.fromkeys(FIDELITIES if kind is LINK else ("",), said)
+    given = said if apart else dict.fromkeys(kind.versions, said)
     plugins = {key: Plugin(kind, name, source, partial(_same, one)) for key, one in given.items()}
     for plugin in plugins.values():
         plugin.found  # noqa: B018 - checked now: a file is named to be used
@@ -247,10 +251,10 @@ def _same(found: object) -> object:
 
 
 def _module(path: Path, content: bytes, digest: str) -> ModuleType:
-    name = f"multiplane_plugin_{digest[:16]}"
+    name, file = f"multiplane_plugin_{digest[:16]}", str(path.absolute())
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_loader(name, _Bytes(str(path), content), origin=str(path))
+    spec = importlib.util.spec_from_file_location(name, file, loader=_Bytes(file, content))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -259,6 +263,6 @@ def _module(path: Path, content: bytes, digest: str) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        where = place(str(path), str(path), error)
+        where = place(str(path), file, error)
         raise Refused("input.plugin", f"{where}: the file {told(error)}") from error
     return module
