@@ -19,6 +19,7 @@ from multiplane.runtime.doors import DoorEvent, MessageRing, strict
 from multiplane.service.controller import ServiceController
 from multiplane.service.planes import ServiceControl
 from multiplane.twin.engine import Twin
+from multiplane.twin.quantum.policies import POLICIES, Policies
 from multiplane.twin.scenario import World
 
 BULK: Final = frozenset({"carry", "parcel", "key_block", "window"})
@@ -29,6 +30,7 @@ class Centre:
 
     Args:
         nodes: the fabric agent at a site, None while nobody is there.
+        policies: what names of models and handshakes stand for.
         direct: notices of the modules' door that pass by reference (see `runtime.doors.strict`).
     """
 
@@ -42,11 +44,12 @@ class Centre:
         boot: int,
         nodes: Callable[[str], NodeControl | None],
         direct: frozenset[str] = frozenset(),
+        policies: Policies = POLICIES,
     ) -> None:
         self.world = world
         self.caller = Caller(principal=controller_urn(world.domain), domain=world.domain)
         self.messages = MessageRing(timeline.now_ns)
-        self.twin = Twin(world, timeline, seed, boot)
+        self.twin = Twin(world, timeline, seed, boot, policies=policies)
         optical = strict(OpticalDevice, self.twin.optical, self.tap)
         self.connectivity = ConnectivityController(self.caller, timeline, optical, bus)
         downward = strict(FabricConnectivity, self.connectivity.for_fabric, self.tap)
