@@ -151,17 +151,27 @@ class Dispatcher:
             self._woken = None
 
     def _turn(self) -> None:
-        """Run what is due: on the jump clock all of it, in real time for at most 3 ms."""
-        if self._paced is not None:
-            self._turn_paced(self._paced)
-            return
-        heap, now, late, pop = self._heap, self.now_ps, self._late.add, heapq.heappop
-        at_ps = now()
-        while heap and heap[0][0] <= at_ps:
-            due_ps, _, handler, args = pop(heap)
-            late((at_ps - due_ps) // _PS_PER_US)
-            self._call(due_ps, handler, args)
-            at_ps = now()
+        """Run what is due: in real time for at most 3 ms."""
+        if isinstance(self._clock, JumpClock):
+            self._turn_jumping(self._clock)
+        else:
+            self._turn_paced(self._clock)
+
+    def _turn_jumping(self, clock: JumpClock) -> None:
+        """Run all that is due, and on from time to time until others want a turn of the loop."""
+        heap, jump, late, pop = self._heap, clock.jump, self._late, heapq.heappop
+        at_ps = clock.now_ps()
+        try:
+            while heap and (heap[0][0] <= at_ps or jump(heap[0][0])):
+                self._base_ps, _, handler, args = pop(heap)
+                at_ps = clock.now_ps()
+                late.add((at_ps - self._base_ps) // _PS_PER_US)
+                try:
+                    handler(*args)
+                except Exception as error:
+                    self._failed(error)
+        finally:
+            self._base_ps = None
 
     def _turn_paced(self, clock: PacedClock) -> None:
         heap, now, late, pop, ticks_ns = self._heap, clock.now_ps, self._late.add, heapq.heappop, _ticks_ns
