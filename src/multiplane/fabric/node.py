@@ -215,10 +215,13 @@ class FabricAgent:
         link = self._links.get(block.link)
         if link is None:
             return
-        reserve = link.pool.deposit(block)
-        if reserve is not None and self._reserves is not None:
-            kept = self._reserves.of(link.link, self._site, link.peer)
-            self._reserves.filled(link.link, kept, block.epoch, reserve)
+        if not link.pool.keep(block):
+            reserve = link.pool.deposit(block)
+            if reserve is not None and self._reserves is not None:
+                kept = self._reserves.of(link.link, self._site, link.peer)
+                self._reserves.filled(link.link, kept, block.epoch, reserve)
+        elif not self._relay.holds:
+            return
         if self._relay.holds:
             self._perform(self._relay.key_came(link.peer, self._timeline.now_ns()))
         self._grant(link)
