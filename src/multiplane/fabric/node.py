@@ -391,11 +391,12 @@ class FabricAgent:
 
     def _grant(self, link: _Link) -> None:
         """Key came or went: tell of it soon if it is much, give the device room when enough was freed."""
-        stock_byte = link.pool.about_byte
-        if abs(stock_byte - link.told_byte) >= self._telling_byte or not stock_byte:
+        pool = link.pool
+        stock_byte = pool.about_byte
+        if not link.moved and (not stock_byte or abs(stock_byte - link.told_byte) >= self._telling_byte):
             link.moved = True
             self._tick_soon()
-        limit = link.pool.grant() if link.attached else None
+        limit = pool.grant() if link.attached else None
         if limit is not None:
             with contextlib.suppress(
                 MultiplaneError

@@ -19,7 +19,8 @@ OUT_SHARE: Final = 15 / 32
 """The receiving side frees a pad one path delay after the sending side: its lane has the larger room."""
 GRANT_STEPS: Final = 16
 UNSORTED_SHARE: Final = 64
-"""At most that part of the room is kept unsorted, so that what finds none is burnt soon."""
+LEAST_UNSORTED_BYTE: Final = 4096
+"""At most this, or that part of the room, is kept unsorted, so that what finds none is burnt soon."""
 
 
 class Lane:
@@ -148,7 +149,7 @@ class LinkPool:
         # Blocks in a row that came last: nobody has asked for their key yet, so no lane has it yet.
         self._unsorted: list[bytes] = []
         self._unsorted_byte = 0
-        self._unsorted_limit_byte = room_byte // UNSORTED_SHARE
+        self._unsorted_limit_byte = max(LEAST_UNSORTED_BYTE, room_byte // UNSORTED_SHARE)
         self._received = 0
         self._pads_until = 0  # what comes before that position of the epoch is for pads
         self._granted = 0
