@@ -68,7 +68,6 @@ class Chain:
         self._nodes = [quantum.nodes[site] for site in sites]
         self._last = len(sites) - 1
         self._partners = partners(self._last)
-        self._requests = 0
         links = [quantum.links[link_id(*both)] for both in pairwise(sites)]
         at_ps = [0, *accumulate(link.facts.delay_ps for link in links)]
         self._delays_ps = [
@@ -87,7 +86,7 @@ class Chain:
         for site in self._sites:
             self._quantum.listen(site, self)
         for link, index in self._lefts.items():
-            asked = Generate(request=self._request(), link=link, pairs=0, corrected=True)
+            asked = Generate(request=f"{self._name}-{link}", link=link, pairs=0, corrected=True)
             self._quantum.perform(self._sites[index], asked)
 
     def report(self, report: Report) -> None:
@@ -136,7 +135,7 @@ class Chain:
         self._timeline.at_ps(now_ps + left_ps, self._told, near, outcome)
         self._timeline.at_ps(now_ps + right_ps, self._told, far, outcome)
         near.far, far.far = far, near
-        asked = Swap(request=self._request(), left=left.handle, right=right.handle, corrected=True)
+        asked = Swap(request="", left=left.handle, right=right.handle, corrected=True)
         report = self._quantum.perform(self._sites[node], asked)
         outcome.append(report is not None and report.ok)
 
@@ -154,10 +153,6 @@ class Chain:
         self._release(half)
 
     def _release(self, half: Half) -> None:
-        asked = Discard(request=self._request(), handle=half.handle)
+        asked = Discard(request="", handle=half.handle)
         half.handle = -1
         self._quantum.perform(self._sites[half.node], asked)
-
-    def _request(self) -> str:
-        self._requests += 1
-        return f"{self._name}-{self._requests}"

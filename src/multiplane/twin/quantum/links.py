@@ -142,13 +142,14 @@ class Link:
             frame, pair = 0, self.source.pair
         if wish.asked.keep:
             request, number = wish.request, self.made
+            now_ps = self.now_ps()
             one = Qubit(near, slots[0], emitted_ps, number, request)
             two = Qubit(far, slots[1], emitted_ps, number, request)
             self._make(one, two, pair, frame)
             for half, due_ps in ((one, heard_ps[0]), (two, heard_ps[1])):
                 if half.side.cutoff_ps:
                     watch(half, self._timeline)
-                if due_ps <= self.now_ps():
+                if due_ps <= now_ps:
                     self._hear(half, wish, due_ps, frame)
                 else:
                     self.at_ps(due_ps, self._hear, half, wish, due_ps, frame)
@@ -198,7 +199,9 @@ class Link:
             node.tell(expired(half, wish.node.name, due_ns))
             return
         handle = node.hold(half)
-        node.tell(
+        if node.listener is None:
+            return
+        node.listener.report(
             Report(
                 request=wish.request,
                 node=node.name,
