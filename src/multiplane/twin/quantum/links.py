@@ -55,6 +55,29 @@ class Link:
     `photon_probability`: that a photon sent from one end is stored at the other.
     """
 
+    __slots__ = (
+        "_chance",
+        "_ended",
+        "_frames",
+        "_make",
+        "_odds",
+        "_timeline",
+        "_unlimited",
+        "_wanted",
+        "_wishes",
+        "at_ps",
+        "chance",
+        "facts",
+        "id",
+        "made",
+        "now_ps",
+        "photon_probability",
+        "protocol",
+        "sides",
+        "source",
+        "trials",
+    )
+
     protocol: LinkProtocol
     photon_probability: float
 

@@ -171,7 +171,7 @@ class Node:
             return
         self._answers[request] = report
         if len(self._answers) >= REMEMBERED:
-            # Forgotten by the hundred: a dictionary that loses its oldest one by one looks for it ever longer.
+            # By the hundred: a dictionary that loses its oldest one by one looks for it ever longer.
             self._answers, self._earlier = {}, self._answers
 
     def expire(self, handle: int, why: str) -> None:
