@@ -158,6 +158,7 @@ class Chain:
         self.delivered = delivered
         self.deliveries = [0, 0]
         self.stations = [Station(self, quantum.nodes[site]) for site in sites]
+        self._at = dict(zip(sites, self.stations, strict=True))
         self._name = name
         self._links = [quantum.links[link_id(*both)] for both in pairwise(sites)]
         at_ps = [0, *accumulate(link.facts.delay_ps for link in self._links)]
@@ -171,6 +172,10 @@ class Chain:
             born: dict[int, Half] = {}
             near.links[link.id] = far, born
             far.links[link.id] = near, born
+
+    def report(self, report: Report) -> None:
+        """One of its nodes hears of a pair: for those who listen in its place."""
+        self._at[report.node].report(report)
 
     def start(self) -> None:
         """Ask every link for pairs without end."""
