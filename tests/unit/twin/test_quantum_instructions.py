@@ -22,6 +22,7 @@ from multiplane.physics import dense
 from multiplane.physics.bell import Correlations, fidelity
 from multiplane.physics.purification import bbpssw, dejmps
 from multiplane.twin.quantum.devices import Entanglement, MemoryKind
+from multiplane.twin.quantum.nodes import REMEMBERED
 
 
 def four_sigma(found: int, trials: int, probability: float) -> bool:
@@ -293,6 +294,27 @@ def test_a_failed_bell_measurement_loses_both_qubits() -> None:
             assert report.code == "instruction.failed"
             assert bench.oracle.bloch("a", a) == (0.0, 0.0, 0.0)
     assert four_sigma(failed, 60, 0.5)
+
+
+def test_an_instruction_without_a_request_counts_each_time_and_generate_needs_one() -> None:
+    bench = Bench(chain("ab"))
+    for _ in range(2):
+        assert bench.do("a", core.Prepare(request="", link="a--b")).ok
+    assert len(bench.do("a", core.Query(request="", link="a--b")).handles) == 2
+    with pytest.raises(Refused, match=" request: ") as refusal:
+        bench.quantum.perform("a", Generate(request="", link="a--b"))
+    assert refusal.value.code == "instruction.value"
+
+
+def test_a_node_remembers_its_last_answers_and_not_all_it_ever_gave() -> None:
+    bench = Bench(chain("ab"))
+    first = bench.do("a", core.Prepare(request="0", link="a--b"))
+    for number in range(1, REMEMBERED):
+        bench.do("a", core.Query(request=f"{number}", link="a--b"))
+    assert bench.do("a", core.Prepare(request="0", link="a--b")) is first
+    for number in range(REMEMBERED, 2 * REMEMBERED):
+        bench.do("a", core.Query(request=f"{number}", link="a--b"))
+    assert bench.do("a", core.Prepare(request="0", link="a--b")).handles != first.handles
 
 
 def test_over_the_door_an_answer_is_published_once_and_an_instruction_said_twice_counts_once() -> None:

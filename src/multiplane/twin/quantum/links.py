@@ -27,7 +27,7 @@ FRAME_BITS: Final = ((0, 0), (1, 0), (0, 1), (1, 1))
 
 FAILED: Final = "was lost when its device failed"
 
-MakePair = Callable[[Qubit, Qubit, Correlations, int], None]
+MakePair = Callable[[Qubit, Qubit, Correlations, int], object]
 """Puts two new halves into a state of these correlations and this frame."""
 
 
@@ -212,13 +212,14 @@ class Link:
             frame, pair = 0, self.source.pair
         if wish.asked.keep:
             request, number = wish.request, self.made
+            now_ps = self.now_ps()
             one = Qubit(near, slots[0], emitted_ps, number, request)
             two = Qubit(far, slots[1], emitted_ps, number, request)
             self._make(one, two, pair, frame)
             for half, due_ps in ((one, heard_ps[0]), (two, heard_ps[1])):
                 if half.side.cutoff_ps:
                     watch(half, self._timeline)
-                if due_ps <= self.now_ps():
+                if due_ps <= now_ps:
                     self._hear(half, wish, due_ps, frame)
                 else:
                     self.at_ps(due_ps, self._hear, half, wish, due_ps, frame)
@@ -276,6 +277,8 @@ class Link:
             node.tell(expired(half, wish.node.name, due_ns))
             return
         handle = node.hold(half)
+        if node.listener is None and not node.watchers:
+            return
         node.tell(
             Report(
                 request=wish.request,
