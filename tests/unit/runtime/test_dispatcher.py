@@ -243,6 +243,6 @@ def test_delays_counted_from_the_base_do_not_add_up_lateness() -> None:
 
     dispatcher.at_ps(begun_ps, hop, 5)
     time.sleep(0.01)
-    dispatcher._turn()
+    dispatcher._turn_paced(clock)
     assert bases == [number * 1_000_000_000 for number in range(6)], "5 hops of 1 ms, 10 ms late: all at once"
     assert dispatcher.base_ps() - begun_ps >= 10_000_000_000, "outside of handlers it is now"
