@@ -138,6 +138,21 @@ def test_twirl_and_correction_at_once(state_model: str) -> None:
 
 
 @pytest.mark.parametrize("state_model", ["pairs", "dense"])
+def test_what_has_no_far_end_is_not_corrected_and_stays_as_it_is(state_model: str) -> None:
+    bench = Bench(chain("ab", state_model=state_model))
+    (a1, b1), (a2, b2) = bench.pairs("a", "a--b", 2)
+    bench.do("b", core.Swap(request="s", left=b1, right=b2))
+    alone = bench.do("b", core.Prepare(request="p", link="a--b")).handles[0]
+    lonely = bench.do("b", core.Prepare(request="q", link="a--b")).handles[0]
+    for node, left, right in (("a", a1, a2), ("b", alone, lonely)):
+        with pytest.raises(Refused, match=r"instruction\.not_entangled"):
+            bench.do(node, core.Swap(request="c", left=left, right=right, corrected=True))
+    assert bench.oracle.partner("a", a1) == ("a", a2)
+    assert len(bench.do("a", core.Swap(request="d", left=a1, right=a2)).bits) == 2
+    assert bench.oracle.held() == 2
+
+
+@pytest.mark.parametrize("state_model", ["pairs", "dense"])
 @pytest.mark.parametrize("state", core.STATES)
 def test_teleportation_carries_any_state(state: str, state_model: str) -> None:
     bench = Bench(chain("ab", numbers={"fidelity": 1.0}, state_model=state_model))
