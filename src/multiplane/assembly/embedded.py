@@ -67,7 +67,14 @@ class Embedded:
         )
         seed = twin_seed(settings.seed)
         self.centre = Centre(
-            ground.world, ground.timeline, ground.bus, seed=seed, boot=boot, nodes=self._node, direct=BULK
+            ground.world,
+            ground.timeline,
+            ground.bus,
+            seed=seed,
+            boot=boot,
+            nodes=self._node,
+            direct=BULK,
+            policies=ground.policies,
         )
         await self.centre.start()
         channels = LocalChannels(ground.timeline)

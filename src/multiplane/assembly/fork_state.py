@@ -27,6 +27,7 @@ from multiplane.service.resource.blocks import BLOCK_BIT, BLOCK_BYTE
 from multiplane.service.resource.inbound import InboundPool
 from multiplane.service.resource.outbound import OutboundPool
 from multiplane.twin.calibration import LinkTwin, Reading, calibrated
+from multiplane.twin.quantum.policies import POLICIES, Policies
 from multiplane.twin.scenario import World, parse
 
 LONGEST_START_S: Final = 60
@@ -90,12 +91,12 @@ def moment_of(report: NetworkReport, scenario: str) -> Moment:
     )
 
 
-def world_of(moment: Moment) -> World:
+def world_of(moment: Moment, policies: Policies = POLICIES) -> World:
     """The world of a moment, its links with the loss (or the rate) that they show while they are up.
 
     What the scenario lets happen is left out: what has happened shows, what is to come is the question.
     """
-    world = parse(moment.scenario, "the running network")
+    world = parse(moment.scenario, "the running network", policies=policies)
     twins = {span.id: LinkTwin(span) for span in world.spans}
     for link in moment.links:
         reading = Reading(at_ns=moment.at_ns, rate_bit_per_s=link.rate_bit_per_s, qber=link.qber)

@@ -113,7 +113,14 @@ class Spread:
         boot = await next_boot_epoch(self._store, TWIN_OWNER)
         seed = twin_seed(settings.seed)
         self.centre = Centre(
-            ground.world, ground.timeline, ground.bus, seed=seed, boot=boot, nodes=self._node, direct=BULK
+            ground.world,
+            ground.timeline,
+            ground.bus,
+            seed=seed,
+            boot=boot,
+            nodes=self._node,
+            direct=BULK,
+            policies=ground.policies,
         )
         await self.centre.start()
         port = await self._listen()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from multiplane.api import instructions as core
 from multiplane.api.instructions import CoreInstruction, Report, ReportListener
-from multiplane.kernel.errors import Busy, Refused
+from multiplane.kernel.errors import MultiplaneError, Refused
 from multiplane.kernel.names import site_of
 from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Timeline
@@ -47,6 +47,9 @@ class Quantum:
         self._exact = entanglement.state_model == "dense"
         self._takes_time = any(kind.operation_s for kind in entanglement.memories)
         self.base_ps = timeline.base_ps
+        if entanglement.links:
+            # What registers need takes long to load: not in the middle of a handler that is due.
+            import multiplane.twin.quantum.registers  # noqa: F401, PLC0415
         self._wishes: dict[tuple[str, str], tuple[Link, Wish]] = {}
         self.nodes, self.links = build(
             entanglement,
@@ -165,7 +168,7 @@ class Quantum:
         """The same at the end of an operation that takes time; meanwhile the world may have changed."""
         try:
             report = self._now(node, instruction, act, due_ps)
-        except (Refused, Busy) as error:
+        except MultiplaneError as error:
             report = self._report(node, instruction, Outcome(code=error.code, reason=error.reason), due_ps)
             node.remember(instruction.request, report)
         node.tell(report)
@@ -226,7 +229,7 @@ class Quantum:
         self._wishes[node.name, asked.request] = (link, wish)
         try:
             link.want(wish)
-        except Busy:
+        except MultiplaneError:
             self._ended(wish)
             raise
         node.remember(asked.request, None)

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from multiplane.api.instructions import Generate, Report
 from multiplane.api.policy import LinkFacts, LinkProtocol
-from multiplane.kernel.errors import Busy
+from multiplane.kernel.errors import Busy, Faulty
 from multiplane.kernel.ports import Timeline
 from multiplane.physics.bell import Correlations, relabel
 from multiplane.twin.quantum.acts import drop, equal_probability
@@ -85,6 +85,7 @@ class Link:
         self._wishes: deque[Wish] = deque()
         self._unlimited = 0
         self._wanted = 0
+        self._fault = ""
         self._tune(source)
 
     def _tune(self, source: Source) -> None:
@@ -133,7 +134,12 @@ class Link:
         return bool(self._wishes)
 
     def want(self, wish: Wish) -> None:
-        """Make pairs for a request. Raises: Busy(`instruction.queue_full`)."""
+        """Make pairs for a request.
+
+        Raises: Busy(`instruction.queue_full`), Faulty(`instruction.link_failed`).
+        """
+        if self._fault:
+            raise Faulty("instruction.link_failed", self._fault)
         if len(self._wishes) >= MOST_WISHES:
             reason = f"link: {MOST_WISHES} requests wait on {self.id}, expected fewer"
             raise Busy("instruction.queue_full", reason)
@@ -157,6 +163,24 @@ class Link:
         if not self._unlimited:
             self._withdraw()
         return True
+
+    def fail(self, reason: str) -> None:
+        """The protocol makes no more pairs: requests end with `reason`, and none is taken any more."""
+        self._fault = reason
+        now_ps = self.now_ps()
+        for wish in list(self._wishes):
+            self.end(wish)
+            report = Report(
+                request=wish.request,
+                node=wish.node.name,
+                due_ns=self._timeline.epoch_ns + now_ps // 1000,
+                ok=False,
+                code="instruction.link_failed",
+                reason=reason,
+                asker=wish.node.name,
+                link=self.id,
+            )
+            self.at_ps(now_ps, wish.node.tell, report)
 
     def release(self, side: Side, slot: int) -> None:
         """A memory is free again."""
