@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from multiplane.cli.network import JsonOption, print_json
-from multiplane.cli.up_options import PluginOption
+from multiplane.cli.up_options import PluginOption, StateModelOption, check_state_model
 from multiplane.kernel.duration import duration_ns, duration_text
 from multiplane.kernel.quantity import NS_PER_S
 
@@ -82,6 +82,7 @@ def sim(
         int, typer.Option(min=1, max=MOST_JOBS, help="Runs at once, each a process of its own.")
     ] = 1,
     plugin: PluginOption = None,
+    state_model: StateModelOption = None,
     every_text: Annotated[
         str, typer.Option("--every", metavar="TIME", help="Simulated time between two looks at the network.")
     ] = "60s",
@@ -106,8 +107,10 @@ def sim(
     from multiplane.assembly.sim.simulate import Request, simulate  # noqa: PLC0415
     from multiplane.assembly.sim.summary import COLUMNS  # noqa: PLC0415
 
+    check_state_model(state_model)
     request = Request(
         scenario=scenario,
+        state_model=state_model,
         out=out,
         lasts_ns=_time_ns("--for", for_text),
         every_ns=_time_ns("--every", every_text),
