@@ -150,16 +150,20 @@ async def run_up(
     finally:
         notice.withdraw()
         _note(state, clock.now_ns())
-        ticking.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await ticking
-        await tasks.close()
-        await backing.close()
+        await _let_go(ticking, tasks, backing)
         if notice.operations is not None:  # it had been ready
             _log.info("network.stopped", domain=world.domain)
     if failed:
         raise _end_of(failed[0])
     return 0
+
+
+async def _let_go(ticking: asyncio.Future[None], tasks: Tasks, backing: Backing) -> None:
+    ticking.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await ticking
+    await tasks.close()
+    await backing.close()
 
 
 def _end_of(error: Exception) -> Faulty:
