@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import structlog
 
 from multiplane.api.instructions import QuantumDesk
@@ -17,6 +18,7 @@ from multiplane.api.operator import Operator
 from multiplane.api.pace import Pace
 from multiplane.api.scenario import Scenario
 from multiplane.assembly import host
+from multiplane.assembly.backing import Backing
 from multiplane.assembly.control import OPERATOR_DOOR, PACE_DOOR, QUANTUM_DOOR, SCENARIO_DOOR, SOCKET_NAME
 from multiplane.assembly.desk import OperatorDesk
 from multiplane.assembly.embedded import Embedded
@@ -69,6 +71,14 @@ def load_world(scenario: str, policies: Policies = POLICIES) -> World:
     return parse(text, scenario, policies=policies)
 
 
+def in_state_model(world: World, model: str | None) -> World:
+    """The same world with states of its quantum devices kept in another way; None leaves it as it is."""
+    if model is None or not world.entanglement.links:
+        return world
+    kept = msgspec.structs.replace(world.entanglement, state_model=model)
+    return msgspec.structs.replace(world, entanglement=kept)
+
+
 def _world_of(settings: UpSettings, policies: Policies) -> World:
     """The world of a scenario, and whether these settings fit it."""
     world = load_world(settings.scenario, policies)
@@ -94,6 +104,7 @@ async def run_up(
     world = _world_of(settings, policies)
     set_up_logs(style=settings.log, level=settings.log_level)
     state = StateDirectory(settings.state, world.name, world_digest(world), spread=settings.spread)
+    world = in_state_model(world, settings.state_model)  # one directory serves either
     kek = kek_of(state.path, settings.kek_command)
     state.check_kek(kek_check(kek))
     # In one process nobody has to prove who he is but key managers and applications.
@@ -109,10 +120,11 @@ async def run_up(
         stopping.set()
 
     timeline = Dispatcher(clock, give_up, settings.pace)
+    backing = Backing(world, settings.seed)
     ground = Ground(
         settings=settings,
         world=world,
-        policies=policies,
+        policies=backing.policies(policies),
         state=state,
         pki=pki,
         kek=kek,
@@ -138,15 +150,20 @@ async def run_up(
     finally:
         notice.withdraw()
         _note(state, clock.now_ns())
-        ticking.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await ticking
-        await tasks.close()
+        await _let_go(ticking, tasks, backing)
         if notice.operations is not None:  # it had been ready
             _log.info("network.stopped", domain=world.domain)
     if failed:
         raise _end_of(failed[0])
     return 0
+
+
+async def _let_go(ticking: asyncio.Future[None], tasks: Tasks, backing: Backing) -> None:
+    ticking.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await ticking
+    await tasks.close()
+    await backing.close()
 
 
 def _end_of(error: Exception) -> Faulty:

@@ -28,6 +28,8 @@ from multiplane.cli.up_options import (
     ScenarioArgument,
     SeedOption,
     SpreadOption,
+    StateModelOption,
+    check_state_model,
 )
 
 INTERRUPTIONS: Final = (signal.SIGINT, signal.SIGTERM)
@@ -54,6 +56,7 @@ def up(
     spread: SpreadOption = None,
     rate: RateOption = None,
     late: LateOption = None,
+    state_model: StateModelOption = None,
     for_text: ForOption = None,
     port_base: PortBaseOption = None,
     seed: SeedOption = None,
@@ -84,11 +87,13 @@ def up(
         raise typer.BadParameter(f"--spread: expected per-node, got {spread!r}")
     if late not in (None, "warn", "dilate", "fail"):
         raise typer.BadParameter(f"--late: expected warn, dilate or fail, got {late!r}")
+    check_state_model(state_model)
     given = {
         "scenario": scenario,
         "spread": True if spread else None,
         "rate": rate,
         "late": late,
+        "state_model": state_model,
         "for_s": None if for_text is None else duration_s(for_text),
         "port_base": port_base,
         "seed": seed,

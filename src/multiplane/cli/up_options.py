@@ -67,6 +67,16 @@ OpsPortOption = Annotated[
         help="Port of metrics and probes; by default a free one, kept in DIR.",
     ),
 ]
+StateModelOption = Annotated[
+    str | None,
+    typer.Option(
+        envvar="MULTIPLANE_STATE_MODEL",
+        metavar="pairs|dense",
+        help="Quantum states as three correlations of each pair, or as density matrices; by default as the "
+        "scenario says.",
+        show_default=False,
+    ),
+]
 GraceOption = Annotated[
     str | None,
     typer.Option(
@@ -89,3 +99,9 @@ LogLevelOption = Annotated[
 AccessLogOption = Annotated[
     bool, typer.Option("--access-log", envvar="MULTIPLANE_ACCESS_LOG", help="Log every request.")
 ]
+
+
+def check_state_model(model: str | None) -> None:
+    """Raises typer.BadParameter for a model that is none."""
+    if model not in (None, "pairs", "dense"):
+        raise typer.BadParameter(f"--state-model: expected pairs or dense, got {model!r}")

@@ -22,8 +22,11 @@ from typing import TypeVar
 from multiplane.assembly.pairs import ChainPairs, LinkPairs, run_links, run_path
 from multiplane.assembly.plugins import load_plugins
 from multiplane.assembly.sim.seed import Arrays, Plan, run_seed
-from multiplane.assembly.up import load_world
+from multiplane.assembly.up import in_state_model, load_world
 from multiplane.kernel.errors import Refused
+from multiplane.twin.quantum.devices import STATE_MODELS
+from multiplane.twin.quantum.policies import Policies
+from multiplane.twin.scenario import World
 
 __all__ = ["ChainPairs", "LinkPairs", "chain", "links", "sim"]
 
@@ -39,6 +42,7 @@ def links(
     *,
     hold_s: float = 0.0,
     plugins: Sequence[str | Path] = (),
+    state_model: str | None = None,
 ) -> dict[str, LinkPairs]:
     """Pairs of every entangled link, each link on its own and never idle.
 
@@ -46,6 +50,7 @@ def links(
         for_s: simulated seconds, above 0.
         seed: of all chance, 0 or more.
         hold_s: how long a pair stays in memory after both ends know of it, before it is looked at; 0 or more.
+        state_model: how states are kept, `pairs` or `dense`; None = as the scenario says.
     Returns: by link id arrays with a row for each pair (`known_s`, `age_s`, `fidelity`), and `attempts`.
     Raises: Refused(`scenario.invalid`, `scenario.unreadable`, `input.scenario`, `input.plugin`,
         `input.study`), Faulty(`plugin.failed`).
@@ -53,7 +58,7 @@ def links(
     _check(for_s, seed)
     _check_range("hold_s", hold_s, 0.0)
     policies = load_plugins(plugins).policies
-    world = load_world(str(scenario), policies)
+    world = _world(scenario, policies, state_model)
     return _alone(lambda: run_links(world, seed, for_s=for_s, hold_s=hold_s, policies=policies))
 
 
@@ -64,18 +69,19 @@ def chain(
     seed: int = 1,
     *,
     plugins: Sequence[str | Path] = (),
+    state_model: str | None = None,
 ) -> ChainPairs:
     """Pairs between the two ends of a path of entangled links, by nested swapping.
 
     Args:
         path: labels of the sites in order, at least two; memories on it have no cut-off.
-        for_s, seed: as of `links`.
+        for_s, seed, state_model: as of `links`.
     Returns: arrays with a row for each pair (`delivered_s`, `fidelity`).
     Raises: as `links`; Refused(`input.path`).
     """
     _check(for_s, seed)
     policies = load_plugins(plugins).policies
-    world = load_world(str(scenario), policies)
+    world = _world(scenario, policies, state_model)
     return _alone(lambda: run_path(world, path, seed, for_s=for_s, policies=policies))
 
 
@@ -86,11 +92,12 @@ def sim(
     *,
     every_s: float = 60.0,
     plugins: Sequence[str | Path] = (),
+    state_model: str | None = None,
 ) -> Arrays:
     """The whole network with its traffic, faults and attackers: the arrays of one seed of `multiplane sim`.
 
     Args:
-        for_s, seed: as of `links`.
+        for_s, seed, state_model: as of `links`.
         every_s: between two looks, above 0.
     Returns: arrays by name, as docs/sim.md lists them.
     Raises: as `links`, and what the network raises.
@@ -98,9 +105,16 @@ def sim(
     _check(for_s, seed)
     _check_range("every_s", every_s, 1e-9)
     policies = load_plugins(plugins).policies
-    world = load_world(str(scenario), policies)
+    world = _world(scenario, policies, state_model)
     plan = Plan(lasts_ns=round(for_s * _NS_PER_S), every_ns=round(every_s * _NS_PER_S))
     return _alone(lambda: run_seed(world, seed, plan, _nobody, policies=policies))
+
+
+def _world(scenario: str | Path, policies: Policies, state_model: str | None) -> World:
+    if state_model not in (None, *STATE_MODELS):
+        expected = f"expected one of {', '.join(STATE_MODELS)}"
+        raise Refused("input.study", f"state_model: got {state_model!r}, {expected}")
+    return in_state_model(load_world(str(scenario), policies), state_model)
 
 
 def _check(for_s: float, seed: int) -> None:
