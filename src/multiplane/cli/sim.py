@@ -60,7 +60,7 @@ def sim(
     scenario: Annotated[
         str,
         typer.Argument(
-            metavar="SCENARIO", help="A scenario file, or one that ships: madqci, lab3, ring6, pair."
+            metavar="SCENARIO", help="A scenario file, or one that ships: ring6-busy has traffic and faults."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Directory of the results; made, or gone on with.")],
@@ -90,7 +90,7 @@ def sim(
 
     Examples:
 
-        multiplane sim madqci --for 10m --seeds 1..4 --jobs 2 --out ./quiet-day
+        multiplane sim ring6-busy --for 10m --seeds 1..4 --jobs 2 --out ./quiet-day
 
         multiplane sim busy-day.toml --for 24h --every 5m --seeds 1..32 --jobs 8 --out ./busy-day
     """
@@ -166,6 +166,8 @@ class _Bar:
 def _told(outcome: Outcome, lasts_ns: int, out: Path) -> list[str]:
     seeds = len(outcome.found) + len(outcome.ran)
     lines = [f"{seeds} seeds of {duration_text(lasts_ns)}, {len(outcome.ran)} of them run now"]
+    if not any(row.mean_value for row in outcome.rows if row.quantity == "requests"):
+        lines.append("nobody asked for a key: the scenario has no [[traffic]] (docs/formats/scenario.md)")
     rows = [row for row in outcome.rows if row.of == "all" or row.quantity in ("key rate", "time up")]
     for row in rows[:MOST_ROWS]:
         spread = f" ± {row.high_value - row.mean_value:.3g}" if row.high_value is not None else ""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from multiplane.api.north import KeyRequest
 from multiplane.api.service_connectivity import ClassicalPath
 from multiplane.api.service_fabric import OrderPhase, OrderState
-from multiplane.kernel.errors import Refused
+from multiplane.kernel.errors import Busy, Refused
+from multiplane.kernel.quantity import NS_PER_S
 from multiplane.kernel.urn import covers, profile
 from multiplane.security.policy import PairingPolicy, may_pair
 from multiplane.service.planes import Application, KeyRules, KmeEntry, PairPhase, PairState, Register
+
+LONGEST_S: Final = 3600.0
 
 
 class Target(NamedTuple):
@@ -140,3 +143,13 @@ def pair_state(peer_site: str, order: OrderState, path: ClassicalPath | None) ->
         expected_ns=order.expected_ns,
         reason=reason,
     )
+
+
+def come_back(peer: str, state: PairState | None, code: str, reason: str, missing_bit: int) -> Busy:
+    """When to try again: when the links are up, and what lacks has come at the rate of the route."""
+    if state is not None and state.phase is PairPhase.UNREACHABLE:
+        return Busy("key.route_lost", f"{peer}: {state.reason}", retry_after_ns=5 * NS_PER_S)
+    expected_ns = max(state.expected_ns if state else 0, NS_PER_S)
+    if state is not None and state.rate_bit_per_s > 0:
+        expected_ns += round(min(max(missing_bit, 0) / state.rate_bit_per_s, LONGEST_S) * NS_PER_S)
+    return Busy(code, f"{peer}: {reason}", retry_after_ns=expected_ns)

@@ -9,8 +9,8 @@ others are told to void, and what they cannot be told ends with the unit: nobody
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, NamedTuple, TypeVar
 
 from multiplane.api.operator import UnitRecord
@@ -84,15 +84,19 @@ class Multicast(Stock):
         for slave in slaves:
             names.setdefault(slave.kme.site, []).append(slave.application.urn)
         stocks = [self._near(site) for site in names]
-        epochs = await _all(stock.prepare(pad_bit, number) for stock in stocks)
-        bound = [_Bound(stock, epoch, stock.door()) for stock, epoch in zip(stocks, epochs, strict=True)]
-        group = await self._unit(master, names, size_bit, valid_s, bound)
-        trace.note("unit", group.digest)
-        await _all(at.stock.lease(at.epoch, pad_bit, number) for at in bound)
-        for at in bound:  # another request may have been faster while the last lease was made durable
-            at.stock.check(at.epoch, pad_bit, number)
-        keys = [self._draw(group) for _ in range(number)]
-        messages = [_locked(group, keys, at, pad_bit) for at in bound]
+        until_s = stocks[0].patience()
+        while True:
+            epochs = await _all(stock.prepare(pad_bit, number, until_s) for stock in stocks)
+            bound = [_Bound(stock, epoch, stock.door()) for stock, epoch in zip(stocks, epochs, strict=True)]
+            group = await self._unit(master, names, size_bit, valid_s, bound)
+            async with _turns(stocks):
+                if all(await _all(at.stock.lease(at.epoch, pad_bit, number, until_s) for at in bound)):
+                    trace.note("unit", group.digest)
+                    for at in bound:  # its epoch may have ended while the last lease was made durable
+                        at.stock.check(at.epoch, pad_bit, number)
+                    keys = [self._draw(group) for _ in range(number)]
+                    messages = [_locked(group, keys, at, pad_bit) for at in bound]
+                    break
         await self._bring(group, bound, messages)
         self.ports.counters.add("multicast.issued", number)
         return keys
@@ -184,6 +188,15 @@ def _proposal(group: Group, epoch: int, slaves: list[str]) -> OpenGroup:
         slaves=tuple(sorted(slaves)),
         lifecycle=group.lifecycle,
     )
+
+
+@asynccontextmanager
+async def _turns(stocks: Iterable[NearStock]) -> AsyncIterator[None]:
+    """One's turn at all of them; in one order for everybody, so that no two wait for each other."""
+    async with AsyncExitStack() as held:
+        for stock in sorted(stocks, key=lambda stock: stock.peer):
+            await held.enter_async_context(stock.turn)
+        yield
 
 
 async def _heard(at: _Bound, answer: Awaitable[T]) -> T:

@@ -19,6 +19,7 @@ from multiplane.kernel.ports import Change
 from multiplane.kernel.quantity import NS_PER_S
 from multiplane.kernel.unit import Phase, endpoint_urn, lifecycle_urn, mint_nonce
 from multiplane.security import keyid
+from multiplane.service import control
 from multiplane.service.kme.filling import Filling
 from multiplane.service.kme.ports import KmePorts
 from multiplane.service.kme.stock import Stock
@@ -46,7 +47,6 @@ from multiplane.service.resource.units import Unit, UnitBook
 _log: Final = structlog.get_logger("multiplane.service.kme")
 
 RETRY_NS: Final = 500_000_000
-LONGEST_S: Final = 3600.0
 
 
 class NearStock(Stock):
@@ -54,6 +54,8 @@ class NearStock(Stock):
 
     Args:
         carry: brings a parcel on its way to the far side.
+
+    `turn`: held by the request that leases and then cuts; the others wait in line, as long as commits take.
     """
 
     def __init__(self, ports: KmePorts, peer: str, carry: Callable[[Parcel], Awaitable[None]]) -> None:
@@ -72,6 +74,7 @@ class NearStock(Stock):
         self._spent: dict[int, int] = {}
         self._reported: HeadReport | None = None
         self._changed = asyncio.Event()
+        self.turn = asyncio.Lock()
         self._leasing = asyncio.Lock()
         self._opening = asyncio.Lock()
         self._sealer = ports.sealer()
@@ -145,32 +148,45 @@ class NearStock(Stock):
 
         Raises: Refused(`key.number`), Busy(`key.cold`, `key.dry`, `key.route_lost`), Faulty, Unknown.
         """
-        epoch = await self.prepare(size_bit, number)
-        unit = self.book.current(master, slave, size_bit)
-        if unit is None or not self._usable(unit, valid_s):
-            unit = await self._open_unit(master, slave, size_bit, valid_s)
-        await self.lease(epoch, size_bit, number)
-        trace.note("unit", unit.digest)
-        return self.pool.cut(unit.slot, size_bit, number)
+        until_s = self.patience()
+        while True:
+            epoch = await self.prepare(size_bit, number, until_s)
+            unit = self.book.current(master, slave, size_bit)
+            if unit is None or not self._usable(unit, valid_s):
+                unit = await self._open_unit(master, slave, size_bit, valid_s)
+            async with self.turn:
+                if await self.lease(epoch, size_bit, number, until_s):
+                    trace.note("unit", unit.digest)
+                    return self.pool.cut(unit.slot, size_bit, number)
 
-    async def prepare(self, size_bit: int, number: int) -> int:
-        """Wait briefly for a stock from which `number` keys of a size can come; the epoch it is in."""
-        per_block = BLOCK_WORD // words_of(size_bit)
-        if number > per_block * self.ports.rules.high_block:
-            most = per_block * self.ports.rules.high_block
+    def patience(self) -> float:
+        """Until when, on the clock of the loop, a request that comes now waits for stock."""
+        return asyncio.get_running_loop().time() + self.ports.rules.cold_wait_s
+
+    async def prepare(self, size_bit: int, number: int, until_s: float) -> int:
+        """Wait until `until_s` for a stock from which `number` keys of a size can come; its epoch."""
+        most = BLOCK_WORD // words_of(size_bit) * self.ports.rules.high_block
+        if number > most:
             raise Refused("key.number", f"number: expected 1 to {most} keys of {size_bit} bits, got {number}")
         if not self.serving or not self._enough(size_bit, number):
             self.fill()
-            await self._wait(lambda: self.serving and self._enough(size_bit, number))
+            await self._wait(lambda: self.serving and self._enough(size_bit, number), until_s)
             if not self.serving:
                 raise self._come_back("key.cold")
         return self.pool.epoch
 
-    async def lease(self, epoch: int, size_bit: int, number: int) -> None:
-        """Lease what lacks; after it, with no await between, keys can be cut in `epoch`."""
+    async def lease(self, epoch: int, size_bit: int, number: int, until_s: float) -> bool:
+        """Lease what lacks. The caller holds `turn` until it has cut: nobody else cuts what is leased here.
+
+        False: those before in line have emptied the stock, and there is time to wait. Raises: as `check`.
+        """
         if self.pool.missing_blocks(size_bit, number):
             await self._lease(size_bit, number)
+        dry = self.serving and self.pool.epoch == epoch and self.pool.missing_blocks(size_bit, number)
+        if dry and asyncio.get_running_loop().time() < until_s:
+            return False
         self.check(epoch, size_bit, number)
+        return True
 
     def check(self, epoch: int, size_bit: int, number: int) -> None:
         """Raise unless `number` keys can be cut now, in `epoch`."""
@@ -207,7 +223,7 @@ class NearStock(Stock):
         await done
 
     async def _lease_missing(self, size_bit: int, number: int) -> None:
-        """Requests that wait here find what the first one leased."""
+        """Whoever comes after a client that hung up finds what was leased for it."""
         async with self._leasing:
             pool = self.pool
             missing = pool.missing_blocks(size_bit, number)
@@ -223,20 +239,13 @@ class NearStock(Stock):
         return self.pool.missing_blocks(size_bit, number) <= self.pool.ready_count()
 
     def _come_back(self, code: str, missing_bit: int = 0) -> Busy:
-        """When to try again: when the links are up, and what lacks has come at the rate of the route."""
-        state = self.state
-        if state is not None and state.phase is PairPhase.UNREACHABLE:
-            return Busy("key.route_lost", f"{self.peer}: {state.reason}", retry_after_ns=5 * NS_PER_S)
-        expected_ns = max(state.expected_ns if state else 0, NS_PER_S)
-        if state is not None and state.rate_bit_per_s > 0:
-            expected_ns += round(min(max(missing_bit, 0) / state.rate_bit_per_s, LONGEST_S) * NS_PER_S)
         reason = self.reason if code == "key.cold" else "the stock is being filled"
-        return Busy(code, f"{self.peer}: {reason}", retry_after_ns=expected_ns)
+        return control.come_back(self.peer, self.state, code, reason, missing_bit)
 
-    async def _wait(self, enough: Callable[[], bool]) -> None:
-        """Wait briefly for a change that makes `enough` true; return in any case."""
+    async def _wait(self, enough: Callable[[], bool], until_s: float) -> None:
+        """Wait for a change that makes `enough` true; return at `until_s` in any case."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(self.ports.rules.cold_wait_s):
+            async with asyncio.timeout_at(until_s):
                 while not enough():
                     self._changed.clear()
                     await self._changed.wait()
