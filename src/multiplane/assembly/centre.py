@@ -7,8 +7,10 @@ from typing import Final
 
 from multiplane.api.device import OpticalDevice, QkdDevice
 from multiplane.api.fabric_connectivity import FabricConnectivity
+from multiplane.api.instructions import QuantumDevice
 from multiplane.api.service_connectivity import ServiceConnectivity
 from multiplane.api.service_fabric import FabricControl
+from multiplane.assembly.topics import Topics
 from multiplane.connectivity.controller import ConnectivityController
 from multiplane.fabric.controller import FabricController
 from multiplane.fabric.planes import NodeControl
@@ -22,7 +24,8 @@ from multiplane.twin.engine import Twin
 from multiplane.twin.quantum.policies import POLICIES, Policies
 from multiplane.twin.scenario import World
 
-BULK: Final = frozenset({"carry", "parcel", "key_block", "window"})
+BULK: Final = frozenset({"carry", "parcel", "key_block", "window", "submit"})
+TOPIC: Final = "ReportListener"
 
 
 class Centre:
@@ -30,7 +33,7 @@ class Centre:
 
     Args:
         nodes: the fabric agent at a site, None while nobody is there.
-        policies: what names of models and handshakes stand for.
+        policies: what names of models and handshakes of quantum devices stand for.
         direct: notices of the modules' door that pass by reference (see `runtime.doors.strict`).
     """
 
@@ -50,6 +53,7 @@ class Centre:
         self.caller = Caller(principal=controller_urn(world.domain), domain=world.domain)
         self.messages = MessageRing(timeline.now_ns)
         self.twin = Twin(world, timeline, seed, boot, policies=policies)
+        self.topics = Topics(self.twin.quantum, world.domain, timeline.now_ns)
         optical = strict(OpticalDevice, self.twin.optical, self.tap)
         self.connectivity = ConnectivityController(self.caller, timeline, optical, bus)
         downward = strict(FabricConnectivity, self.connectivity.for_fabric, self.tap)
@@ -61,11 +65,12 @@ class Centre:
             bus,
         )
         self.device = strict(QkdDevice, self.twin.qkd, self.tap, direct)
+        self.quantum = strict(QuantumDevice, self.topics, self.tap)
         self.control = strict(ServiceControl, self.service, self.tap)
 
     def tap(self, event: DoorEvent) -> None:
         """Keep what controls; the stream of key itself would wash it out of the ring."""
-        if event.method not in BULK:
+        if event.method not in BULK and event.door != TOPIC:
             self.messages(event)
 
     async def start(self) -> None:

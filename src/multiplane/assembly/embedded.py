@@ -112,6 +112,7 @@ class Embedded:
                 vault=Vault(derive(ground.kek, owner)),
                 faults=self._faults,
                 device=self.centre.device,
+                quantum=self.centre.quantum,
                 control=self.centre.control,
                 rules=rules_of(settings),
                 policy=settings.pairing,

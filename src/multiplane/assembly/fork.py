@@ -13,7 +13,7 @@ from typing import Final
 
 from multiplane.api.north import KeyRequest
 from multiplane.assembly.fork_demand import KEY_BIT, Demand, Drawn, Issue, draw
-from multiplane.assembly.fork_state import Moment, begin, surplus_bit, world_of
+from multiplane.assembly.fork_state import Moment, begin, rules_of, surplus_bit, world_of
 from multiplane.assembly.study import Study, run_study
 from multiplane.kernel.errors import Busy, Refused
 from multiplane.kernel.names import link_id
@@ -93,7 +93,7 @@ def fork(moment: Moment, question: WhatIf, policies: Policies = POLICIES) -> For
         await begin(study, moment)
         return await _ahead(study, moment, question, demands)
 
-    return run_study(world, question.seed, workload, epoch_ns=moment.at_ns)
+    return run_study(world, question.seed, workload, rules=rules_of(moment), epoch_ns=moment.at_ns)
 
 
 def _check(world: World, question: WhatIf) -> None:

@@ -23,7 +23,6 @@ from multiplane.runtime.dispatcher import Dispatcher
 from multiplane.twin.chains import Chain
 from multiplane.twin.oracle import Oracle
 from multiplane.twin.quantum.engine import Quantum
-from multiplane.twin.quantum.links import Link
 from multiplane.twin.quantum.policies import POLICIES, Policies
 from multiplane.twin.scenario import World
 
@@ -171,7 +170,6 @@ class Pairs(_Watch):
         super().__init__(self._heard)
         self._quantum, self._timeline, self._hold_ps = quantum, timeline, hold_ps
         self._oracle = Oracle(quantum)
-        self._attempts = {name: _Attempts(link) for name, link in quantum.links.items()}
         self.seen: dict[str, list[tuple[float, float, float]]] = {name: [] for name in quantum.links}
         # Halves by link and number of the pair; an end of a pair whose other end is lost is let go at once.
         self._halves: dict[tuple[str, int], list[Report]] = {}
@@ -231,25 +229,5 @@ class Pairs(_Watch):
         found = {}
         for name, rows in self.seen.items():
             known_s, age_s, fidelity = np.array(rows, dtype=np.float64).reshape(-1, 3).T
-            found[name] = LinkPairs(known_s, age_s, fidelity, self._attempts[name].made)
+            found[name] = LinkPairs(known_s, age_s, fidelity, self._quantum.links[name].attempts)
         return found
-
-
-class _Attempts:
-    """Counts the attempts that the protocol of a link draws."""
-
-    def __init__(self, link: Link) -> None:
-        self.made = 0
-        self._trials, self._chance = link.trials, link.chance
-        link.trials, link.chance = self.trials, self.chance
-
-    def trials(self, probability: float) -> int:
-        """Attempts up to the first success."""
-        made = self._trials(probability)
-        self.made += made
-        return made
-
-    def chance(self, probability: float) -> bool:
-        """One attempt."""
-        self.made += 1
-        return self._chance(probability)

@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from multiplane.api.device import QkdDevice
+from multiplane.api.instructions import QuantumDevice
 from multiplane.api.operations import ProcessFigures
 from multiplane.assembly.centre import BULK, Centre
 from multiplane.assembly.feeds.settings import ends_at
@@ -270,6 +271,7 @@ class Spread:
             return
         session = Session(channel)
         serve(session, "device", QkdDevice, self.centre.device)
+        serve(session, "quantum", QuantumDevice, self.centre.quantum)
         serve(session, "service", ServiceControl, self.centre.control)
         serve(session, "uplink", Uplink, self)
         site.session = session

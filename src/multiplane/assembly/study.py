@@ -108,6 +108,7 @@ class Study:
                 vault=Vault(derive(self._seed, owner)),
                 faults=faults,
                 device=self.centre.device,
+                quantum=self.centre.quantum,
                 control=self.centre.control,
                 rules=self._rules,
                 policy=PairingPolicy(),

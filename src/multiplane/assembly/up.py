@@ -12,11 +12,12 @@ from typing import Final
 
 import structlog
 
+from multiplane.api.instructions import QuantumDesk
 from multiplane.api.operator import Operator
 from multiplane.api.pace import Pace
 from multiplane.api.scenario import Scenario
 from multiplane.assembly import host
-from multiplane.assembly.control import OPERATOR_DOOR, PACE_DOOR, SCENARIO_DOOR, SOCKET_NAME
+from multiplane.assembly.control import OPERATOR_DOOR, PACE_DOOR, QUANTUM_DOOR, SCENARIO_DOOR, SOCKET_NAME
 from multiplane.assembly.desk import OperatorDesk
 from multiplane.assembly.embedded import Embedded
 from multiplane.assembly.feeds.settings import check_feeds
@@ -213,6 +214,9 @@ async def _open_desk(
         serve(session, OPERATOR_DOOR, Operator, desk)
         serve(session, SCENARIO_DOOR, Scenario, scenario)
         serve(session, PACE_DOOR, Pace, pace)
+        quantum = centre.topics.desk()
+        serve(session, QUANTUM_DOOR, QuantumDesk, quantum, centre.tap)
+        session.on_closed(lambda _: quantum.close())
 
     server = await serve_control(ground.state.path / SOCKET_NAME, accept, ground.world.domain)
     stack.push_async_callback(server.close)

@@ -42,6 +42,10 @@ def own_phase(link: str) -> float:
     return crc32(link.encode()) / 2**32
 
 
+def ignored(link: str) -> None:
+    """Nobody wants to know."""
+
+
 class _Link:
     """One link: what it is, where it is in its life, and the production of its epoch."""
 
@@ -106,6 +110,8 @@ class Modules:
         self._seed = seed
         self._last_epoch = (boot_epoch + 1) * EPOCHS_PER_BOOT - 1
         first = boot_epoch * EPOCHS_PER_BOOT
+        self.on_change: Callable[[str], None] = ignored
+        """Told of each link of which a module fails or works again."""
         self._links = {
             span.id: _Link(span, profiles[span.profile], first, Stream(seed, span.id, first), phase(span.id))
             for span in world.spans
@@ -173,6 +179,7 @@ class Modules:
         held = self._link(link)
         held.broken.setdefault(site, set()).add(cause)
         self._apply(held, Changed(held.flaw), self._timeline.now_ps())
+        self.on_change(link)
 
     def repair_module(self, link: str, site: str, cause: str) -> None:
         """That cause is gone; without another the module works again. Idempotent."""
@@ -181,10 +188,15 @@ class Modules:
         if not held.broken.get(site, True):
             del held.broken[site]
             self._apply(held, Changed(held.flaw), self._timeline.now_ps())
+            self.on_change(link)
 
     def makes(self, link: str) -> Yield:
         """What the link makes, or made, over its last path. Raises: Refused(`device.unknown_link`)."""
         return self._link(link).makes
+
+    def failed_at(self, link: str) -> frozenset[str]:
+        """Sites whose module of the link has failed."""
+        return frozenset(self._link(link).broken)
 
     def broken(self, link: str) -> tuple[str, ...]:
         """Which modules of the link have failed, as sentences."""

@@ -59,6 +59,10 @@ class Quantum:
         self._acts = operations.by_type
         self._delay_ps = operations.delay_ps
 
+    def now_ns(self) -> int:
+        """When the handler that runs was due, Unix nanoseconds."""
+        return self._timeline.epoch_ns + self.base_ps() // 1000
+
     async def subscribe(self, caller: Caller, listener: ReportListener) -> None:
         self._node_of(caller).listener = listener
 
@@ -67,6 +71,26 @@ class Quantum:
         report = self.perform(node.name, instruction)
         if report is not None:
             self._timeline.at_ps(self.base_ps(), node.tell, report)
+
+    def watch(self, node: str, listener: ReportListener) -> None:
+        """Hear what is published for a node, beside its agent and others who watch.
+
+        Raises: Refused(`instruction.nobody`).
+        """
+        here = self._named(node)
+        here.watchers = (*here.watchers, listener)
+
+    def unwatch(self, node: str, listener: ReportListener) -> None:
+        """Hear it no more."""
+        here = self._named(node)
+        here.watchers = tuple(one for one in here.watchers if one is not listener)
+
+    def _named(self, node: str) -> Node:
+        if node not in self.nodes:
+            known = ", ".join(self.nodes) or "none"
+            reason = f"node: no quantum devices at {node[:100]!r}, expected one of {known}"
+            raise Refused("instruction.nobody", reason)
+        return self.nodes[node]
 
     def listen(self, node: str, listener: ReportListener) -> None:
         """`subscribe` for drivers in this process."""

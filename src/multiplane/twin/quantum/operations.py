@@ -156,7 +156,7 @@ class Operations:
         check(asked.basis in core.BASES, "basis", asked.basis, ", ".join(core.BASES))
         side = node.side(asked.link)
         link = self._links[side.link_id]
-        if link.chance(link.photon_probability):
+        if link.passes():
             due_ps = now_ps + link.facts.delay_ps
             self._timeline.at_ps(due_ps, self._arrive, node, link.sides[1 - side.end], asked, due_ps)
         return Outcome(link=side.link_id)
@@ -166,7 +166,7 @@ class Operations:
         handles: tuple[int, ...] = ()
         bits: tuple[int, ...] = ()
         if asked.keep:
-            if not side.free:
+            if not side.free or not side.working:
                 return
             handles = (self._hold(side, side.free.popleft(), asked, now_ps),)
         else:
@@ -240,7 +240,7 @@ def _qubits(node: Node, handles: tuple[int, ...]) -> tuple[Qubit, ...]:
 
 def _take(side: Side) -> int:
     """A free memory. Raises: Busy(`instruction.memory_full`)."""
-    if not side.free:
+    if not side.free or not side.working:
         reason = f"link: no free memory on the side of {side.link_id} at {side.node.name}, expected one"
         raise Busy("instruction.memory_full", reason)
     return side.free.popleft()
