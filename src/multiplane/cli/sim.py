@@ -74,9 +74,6 @@ def sim(
         int, typer.Option(min=1, max=MOST_JOBS, help="Runs at once, each a process of its own.")
     ] = 1,
     plugin: PluginOption = None,
-    pairs: Annotated[
-        bool, typer.Option("--pairs", help="Ask every entangled link for pairs, and count them.")
-    ] = False,
     every_text: Annotated[
         str, typer.Option("--every", metavar="TIME", help="Simulated time between two looks at the network.")
     ] = "60s",
@@ -109,7 +106,6 @@ def sim(
         seeds=seeds_of(seeds_text),
         jobs=jobs,
         plugins=tuple(plugin or ()),
-        pairs=pairs,
     )
     with _Bar(request.lasts_ns / NS_PER_S, shown=not as_json) as bar:
         outcome = simulate(request, bar.begin, bar.reached)
@@ -172,11 +168,7 @@ def _told(outcome: Outcome, lasts_ns: int, out: Path) -> list[str]:
     lines = [f"{seeds} seeds of {duration_text(lasts_ns)}, {len(outcome.ran)} of them run now"]
     if not any(row.mean_value for row in outcome.rows if row.quantity == "requests"):
         lines.append("nobody asked for a key: the scenario has no [[traffic]] (docs/formats/scenario.md)")
-    rows = [
-        row
-        for row in outcome.rows
-        if row.of == "all" or row.quantity in ("key rate", "time up", "pair rate", "pair fidelity")
-    ]
+    rows = [row for row in outcome.rows if row.of == "all" or row.quantity in ("key rate", "time up")]
     for row in rows[:MOST_ROWS]:
         spread = f" ± {row.high_value - row.mean_value:.3g}" if row.high_value is not None else ""
         unit = "" if row.unit == "1" else f" {row.unit}"

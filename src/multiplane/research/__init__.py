@@ -85,7 +85,6 @@ def sim(
     seed: int = 1,
     *,
     every_s: float = 60.0,
-    pairs: bool = False,
     plugins: Sequence[str | Path] = (),
 ) -> Arrays:
     """The whole network with its traffic, faults and attackers: the arrays of one seed of `multiplane sim`.
@@ -93,7 +92,6 @@ def sim(
     Args:
         for_s, seed: as of `links`.
         every_s: between two looks, above 0.
-        pairs: ask every entangled link for pairs without end, and count them.
     Returns: arrays by name, as docs/sim.md lists them.
     Raises: as `links`, and what the network raises.
     """
@@ -101,7 +99,7 @@ def sim(
     _check_range("every_s", every_s, 1e-9)
     policies = load_plugins(plugins).policies
     world = load_world(str(scenario), policies)
-    plan = Plan(lasts_ns=round(for_s * _NS_PER_S), every_ns=round(every_s * _NS_PER_S), pairs=pairs)
+    plan = Plan(lasts_ns=round(for_s * _NS_PER_S), every_ns=round(every_s * _NS_PER_S))
     return _alone(lambda: run_seed(world, seed, plan, _nobody, policies=policies))
 
 

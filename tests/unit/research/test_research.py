@@ -100,15 +100,6 @@ def test_sim_returns_the_arrays_of_a_simulation() -> None:
     assert seen["time_s"].tolist() == [1.0, 2.0]
 
 
-def test_sim_counts_pairs_made_by_a_protocol_of_ones_own() -> None:
-    seen = research.sim(MINE, 1.0, every_s=0.5, pairs=True, plugins=FILES)
-    assert seen["pair_link"].tolist() == ["a--b", "b--c"]
-    trials = MEMORIES * 0.5 / CYCLE_S * np.array([[1, 1], [2, 2]])
-    assert (np.abs(seen["pairs"] - trials * P) < 4 * np.sqrt(trials * P * (1 - P))).all()
-    assert seen["pair_fidelity"] == pytest.approx(FIDELITY, abs=1e-6)
-    assert "pairs" not in research.sim(MINE, 0.5, every_s=0.5, plugins=FILES)
-
-
 @pytest.mark.parametrize(
     ("study", "said"),
     [

@@ -40,7 +40,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     every_ns: int
     multiplane: str
     numpy: str
-    pairs: bool = False
     plugin_files: tuple[str, ...] = ()
     plugin_packages: tuple[str, ...] = ()
     format: str = FORMAT
@@ -64,7 +63,6 @@ class Results:
             every_ns=plan.every_ns,
             multiplane=version,
             numpy=np.__version__,
-            pairs=plan.pairs,
             plugin_files=plugins.files,
             plugin_packages=plugins.packages,
         )

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from statistics import fmean
 from typing import Any, Final
 
 import msgspec
 import numpy as np
 
 from multiplane.api.device import LinkState
-from multiplane.assembly.pairs import Pairs
 from multiplane.assembly.sim.applications import Applications
 from multiplane.assembly.study import Study, run_study
-from multiplane.kernel.errors import Faulty
 from multiplane.kernel.names import link_id
 from multiplane.kernel.quantity import NS_PER_S, PS_PER_NS
 from multiplane.twin.quantum.policies import POLICIES, Policies
@@ -24,14 +21,10 @@ Arrays = dict[str, "np.ndarray[Any, Any]"]
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """How long a run is and how often it is looked at, simulated nanoseconds > 0.
-
-    Args: pairs: ask every entangled link for pairs without end.
-    """
+    """How long a run is and how often it is looked at, simulated nanoseconds > 0."""
 
     lasts_ns: int
     every_ns: int
-    pairs: bool = False
 
 
 def run_seed(
@@ -45,12 +38,9 @@ def run_seed(
 
     async def workload(study: Study) -> Arrays:
         applications = Applications(study, seed)
-        pairs = Pairs(study.centre.twin.quantum, study.timeline) if plan.pairs else None
-        record = _Record(study, applications, pairs)
+        record = _Record(study, applications)
         begin_ps = study.clock.now_ps()
         applications.start()
-        if pairs is not None:
-            pairs.start()
         at_ns = 0
         while at_ns < plan.lasts_ns:
             at_ns = min(at_ns + plan.every_ns, plan.lasts_ns)
@@ -68,9 +58,8 @@ def run_seed(
 class _Record:
     """What was seen at each look, row by row."""
 
-    def __init__(self, study: Study, applications: Applications, pairs: Pairs | None) -> None:
-        self._study, self._applications, self._pairs = study, applications, pairs
-        self._made = dict.fromkeys(pairs.seen, 0) if pairs else {}
+    def __init__(self, study: Study, applications: Applications) -> None:
+        self._study, self._applications = study, applications
         self._flows = list(applications.flows.values())
         self._time_s: list[float] = []
         self._rows: dict[str, list[list[float]]] = {}
@@ -82,8 +71,6 @@ class _Record:
         self._time_s.append(at_ns / NS_PER_S)
         self._look_at_flows()
         await self._look_at_links()
-        if self._pairs is not None:
-            self._look_at_pairs(self._pairs)
         stocks = {}
         for site in self._study.sites.values():
             if site.key_manager is not None:
@@ -120,18 +107,6 @@ class _Record:
         discarded_bit = [status(link_id(*link.ends.sites)).discarded_bit for link in links]
         self._row("link_discarded_bit", discarded_bit)
 
-    def _look_at_pairs(self, pairs: Pairs) -> None:
-        """Pairs so far, and how good those since the last look were."""
-        if pairs.fault:
-            raise Faulty("plugin.failed", pairs.fault)
-        fidelities = []
-        for link, seen in pairs.seen.items():
-            self._made[link] += len(seen)
-            fidelities.append(fmean(row[2] for row in seen) if seen else float("nan"))
-            seen.clear()
-        self._row("pairs", list(self._made.values()))
-        self._row("pair_fidelity", fidelities)
-
     def _row(self, name: str, row: list[Any]) -> None:
         self._rows.setdefault(name, []).append(row)
 
@@ -152,7 +127,6 @@ class _Record:
             "stock_bit": np.array(
                 [[stocks.get(pool, 0) for pool in pools] for stocks in self._stocks], dtype=np.int64
             ),
-            **({"pair_link": np.array(list(self._made), dtype=np.str_)} if self._pairs is not None else {}),
             "refusal_code": np.array([code for code, _ in refusals], dtype=np.str_),
             "refusal_count": np.array([count for _, count in refusals], dtype=np.int64),
             **{name: _array(name, rows) for name, rows in self._rows.items()},
@@ -160,6 +134,6 @@ class _Record:
 
 
 def _array(name: str, rows: list[list[float]]) -> np.ndarray[Any, Any]:
-    whole = name.endswith("_bit") or name in ("requested", "refused", "pairs")
+    whole = name.endswith("_bit") or name in ("requested", "refused")
     kind = np.int8 if name == "link_state" else np.int64 if whole else np.float64
     return np.array(rows, dtype=kind)

@@ -30,7 +30,6 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         lasts_ns: of each run; every_ns: between two looks; simulated, > 0.
         seeds: each run once; jobs: processes at once, >= 1.
         plugins: files with classes of one's own, which the scenario may name.
-        pairs: as of `Plan`.
     """
 
     scenario: str
@@ -40,7 +39,6 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     seeds: tuple[int, ...]
     jobs: int
     plugins: tuple[Path, ...] = ()
-    pairs: bool = False
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +66,7 @@ def simulate(
     if request.every_ns > request.lasts_ns or request.lasts_ns > MOST_LOOKS * request.every_ns:
         looks = request.lasts_ns / request.every_ns
         raise Refused("input.every", f"--every: {looks:.3g} looks, expected 1 to {MOST_LOOKS} within --for")
-    plan = Plan(lasts_ns=request.lasts_ns, every_ns=request.every_ns, pairs=request.pairs)
+    plan = Plan(lasts_ns=request.lasts_ns, every_ns=request.every_ns)
     results = Results(request.out, world, plan, version("multiplane"), plugins=plugins)
     found = results.finished(request.seeds)
     left = [seed for seed in request.seeds if seed not in found]

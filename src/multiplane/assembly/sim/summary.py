@@ -62,11 +62,6 @@ def figures(arrays: Arrays) -> Iterator[Figure]:
         yield "key rate", str(link), "bit/s", float(arrays["link_rate_bit_per_s"][:, place].mean())
         yield "error rate while up", str(link), "1", float(qber.mean()) if qber.size else math.nan
         yield "discarded at the end", str(link), "bit", float(arrays["link_discarded_bit"][-1, place])
-    for place, link in enumerate(arrays.get("pair_link", ())):
-        fidelities = arrays["pair_fidelity"][:, place]
-        fidelities = fidelities[~np.isnan(fidelities)]
-        yield "pair rate", str(link), "1/s", float(arrays["pairs"][-1, place] / arrays["time_s"][-1])
-        yield "pair fidelity", str(link), "1", float(fidelities.mean()) if fidelities.size else math.nan
 
 
 def summarise(seeds: Iterable[Arrays]) -> list[Row]:
