@@ -215,10 +215,13 @@ class FabricAgent:
         link = self._links.get(block.link)
         if link is None:
             return
-        reserve = link.pool.deposit(block)
-        if reserve is not None and self._reserves is not None:
-            kept = self._reserves.of(link.link, self._site, link.peer)
-            self._reserves.filled(link.link, kept, block.epoch, reserve)
+        if not link.pool.keep(block):
+            reserve = link.pool.deposit(block)
+            if reserve is not None and self._reserves is not None:
+                kept = self._reserves.of(link.link, self._site, link.peer)
+                self._reserves.filled(link.link, kept, block.epoch, reserve)
+        elif not self._relay.holds:
+            return
         if self._relay.holds:
             self._perform(self._relay.key_came(link.peer, self._timeline.now_ns()))
         self._grant(link)
@@ -388,11 +391,12 @@ class FabricAgent:
 
     def _grant(self, link: _Link) -> None:
         """Key came or went: tell of it soon if it is much, give the device room when enough was freed."""
-        stock_byte = link.pool.about_byte
-        if abs(stock_byte - link.told_byte) >= self._telling_byte or not stock_byte:
+        pool = link.pool
+        stock_byte = pool.about_byte
+        if not link.moved and (not stock_byte or abs(stock_byte - link.told_byte) >= self._telling_byte):
             link.moved = True
             self._tick_soon()
-        limit = link.pool.grant() if link.attached else None
+        limit = pool.grant() if link.attached else None
         if limit is not None:
             with contextlib.suppress(
                 MultiplaneError

@@ -66,8 +66,11 @@ class Dispatcher:
         self._hold_ps = NEVER_PS
 
     def base_ps(self) -> int:
-        """When the handler that runs was due; outside of handlers now."""
-        return self.now_ps() if self._base_ps is None else self._base_ps
+        """When the handler that runs was due; outside of handlers now, or what is overdue if anything is."""
+        if self._base_ps is not None:
+            return self._base_ps
+        now_ps = self.now_ps()
+        return min(now_ps, self._heap[0][0]) if self._heap else now_ps
 
     def at_ps(self, due_ps: int, handler: Callable[..., None], *args: Any) -> None:
         """Call `handler(*args)` at `due_ps` since the epoch (at once, in order, if that is past)."""
@@ -85,15 +88,18 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Run handlers until cancelled, or until one fails and nobody was named to be told."""
-        jump = self._clock.jump if isinstance(self._clock, JumpClock) else None
+        clock = self._clock
         while True:
             while not self._heap:
                 await self._sleep(None)
-            due_ps = self._heap[0][0]
-            # Sleeping also gives the others their turn, so in real time it comes before every turn of ours.
-            if not (jump and (due_ps <= self.now_ps() or jump(due_ps))):
-                await self._sleep(due_ps)
-            self._turn()
+            if isinstance(clock, JumpClock):
+                self._turn_jump(clock)
+                if self._heap:
+                    await self._sleep(self._heap[0][0])
+            else:
+                # Sleeping also gives the others their turn, so it comes before every turn of ours.
+                await self._sleep(self._heap[0][0])
+                self._turn_paced(clock)
 
     @property
     def episodes(self) -> int:
@@ -150,50 +156,54 @@ class Dispatcher:
         finally:
             self._woken = None
 
-    def _turn(self) -> None:
-        """Run what is due: on the jump clock all of it, in real time for at most 3 ms."""
-        if self._paced is not None:
-            self._turn_paced(self._paced)
-            return
-        heap, now, late, pop = self._heap, self.now_ps, self._late.add, heapq.heappop
-        at_ps = now()
-        while heap and heap[0][0] <= at_ps:
-            due_ps, _, handler, args = pop(heap)
-            late((at_ps - due_ps) // _PS_PER_US)
-            self._call(due_ps, handler, args)
-            at_ps = now()
+    def _turn_jump(self, clock: JumpClock) -> None:
+        """Run all that is due, and what comes next for as long as the clock can jump to it."""
+        heap, now, jump, late, pop = self._heap, clock.now_ps, clock.jump, self._late.add, heapq.heappop
+        try:
+            while heap:
+                at_ps = now()
+                if heap[0][0] > at_ps and not jump(at_ps := heap[0][0]):
+                    return
+                due_ps, _, handler, args = pop(heap)
+                late((at_ps - due_ps) // _PS_PER_US)
+                self._base_ps = due_ps
+                try:
+                    handler(*args)
+                except Exception as error:
+                    self._failed(error)
+        finally:
+            self._base_ps = None
 
     def _turn_paced(self, clock: PacedClock) -> None:
+        """Run what is due, for at most 3 ms."""
         heap, now, late, pop, ticks_ns = self._heap, clock.now_ps, self._late.add, heapq.heappop, _ticks_ns
         self._limit_ps = limit_ps = clock.of_wall_ps(self._limit_ns)
         at_ps, last_ns = now(), ticks_ns()
         end_ns = last_ns + LONGEST_TURN_NS
         kept_ps = clock.of_wall_ps(self._own.kept_ns())
-        while heap and heap[0][0] <= at_ps:
-            due_ps, _, handler, args = pop(heap)
-            late_ps = at_ps - due_ps
-            if kept_ps:
-                self._note_kept(late_ps, kept_ps)
-            else:
-                late(late_ps // _PS_PER_US)
-            if late_ps >= limit_ps:
-                self._too_late(late_ps / (PS_PER_S * clock.rate))
-            self._call(due_ps, handler, args)
-            if self._dilates:
-                self._hold(clock)
-            now_ns = ticks_ns()
-            if now_ns > end_ns:
-                return
-            if now_ns - last_ns > LONG_HANDLER_NS:  # the machine may have kept us waiting
-                kept_ps = clock.of_wall_ps(self._own.kept_ns())
-            at_ps, last_ns = now(), now_ns
-
-    def _call(self, due_ps: int, handler: Callable[..., None], args: tuple[Any, ...]) -> None:
-        self._base_ps = due_ps
         try:
-            handler(*args)
-        except Exception as error:
-            self._failed(error)
+            while heap and heap[0][0] <= at_ps:
+                due_ps, _, handler, args = pop(heap)
+                late_ps = at_ps - due_ps
+                if kept_ps:
+                    self._note_kept(late_ps, kept_ps)
+                else:
+                    late(late_ps // _PS_PER_US)
+                if late_ps >= limit_ps:
+                    self._too_late(late_ps / (PS_PER_S * clock.rate))
+                self._base_ps = due_ps
+                try:
+                    handler(*args)
+                except Exception as error:
+                    self._failed(error)
+                if self._dilates:
+                    self._hold(clock)
+                now_ns = ticks_ns()
+                if now_ns > end_ns:
+                    return
+                if now_ns - last_ns > LONG_HANDLER_NS:  # the machine may have kept us waiting
+                    kept_ps = clock.of_wall_ps(self._own.kept_ns())
+                at_ps, last_ns = now(), now_ns
         finally:
             self._base_ps = None
 

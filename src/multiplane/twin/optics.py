@@ -12,6 +12,7 @@ from multiplane.api.device import OpticalListener, SpanAlarm, SpanReading
 from multiplane.kernel.errors import Busy, Refused
 from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Timeline
+from multiplane.kernel.quantity import PS_PER_NS
 from multiplane.physics import fibre
 from multiplane.physics.tampered_bb84 import Tampering, together
 from multiplane.twin.modules import Modules, ignored
@@ -138,7 +139,7 @@ class Optics:
             if span in path.spans:
                 self._modules.change(path.link, *self._light(path))
         for listener in self._listeners.values():
-            self._timeline.at_ps(self._timeline.now_ps(), listener.span_reading, self._reading(span))
+            self._timeline.at_ps(self._timeline.base_ps(), listener.span_reading, self._reading(span))
 
     def _reading(self, span: str) -> SpanReading:
         loss_db = self.loss_db(span)
@@ -166,10 +167,11 @@ class Optics:
 
     def _alarm_later(self, span: str, *, lost: bool) -> None:
         delay_ps = fibre.delay_ps(self._spans[span].length_km)
-        self._timeline.at_ps(self._timeline.now_ps() + delay_ps, self._alarm, self._spans[span], lost)
+        self._timeline.at_ps(self._timeline.base_ps() + delay_ps, self._alarm, self._spans[span], lost)
 
     def _alarm(self, span: Span, lost: bool) -> None:
         reason = "loss of light" if lost else ""
-        alarm = SpanAlarm(span=span.id, lost=lost, at_ns=self._timeline.now_ns(), reason=reason)
+        at_ns = self._timeline.epoch_ns + self._timeline.base_ps() // PS_PER_NS
+        alarm = SpanAlarm(span=span.id, lost=lost, at_ns=at_ns, reason=reason)
         for listener in list(self._listeners.values()):
             listener.span_alarm(alarm)

@@ -47,6 +47,9 @@ class Quantum:
         self._exact = entanglement.state_model == "dense"
         self._takes_time = any(kind.operation_s for kind in entanglement.memories)
         self.base_ps = timeline.base_ps
+        if entanglement.links:
+            # What registers need takes long to load: not in the middle of a handler that is due.
+            import multiplane.twin.quantum.registers  # noqa: F401, PLC0415
         self._wishes: dict[tuple[str, str], tuple[Link, Wish]] = {}
         self.nodes, self.links = build(
             entanglement,
