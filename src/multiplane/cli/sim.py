@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 MOST_SEEDS: Final = 10_000
 MOST_JOBS: Final = 256
 MOST_ROWS: Final = 24
+TOLD: Final = (
+    "key rate",
+    "time up",
+    "pair rate",
+    "pairs measured",
+    "fidelity as measured",
+    "its standard error",
+)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -168,7 +176,7 @@ def _told(outcome: Outcome, lasts_ns: int, out: Path) -> list[str]:
     lines = [f"{seeds} seeds of {duration_text(lasts_ns)}, {len(outcome.ran)} of them run now"]
     if not any(row.mean_value for row in outcome.rows if row.quantity == "requests"):
         lines.append("nobody asked for a key: the scenario has no [[traffic]] (docs/formats/scenario.md)")
-    rows = [row for row in outcome.rows if row.of == "all" or row.quantity in ("key rate", "time up")]
+    rows = [row for row in outcome.rows if row.of == "all" or row.quantity in TOLD]
     for row in rows[:MOST_ROWS]:
         spread = f" ± {row.high_value - row.mean_value:.3g}" if row.high_value is not None else ""
         unit = "" if row.unit == "1" else f" {row.unit}"

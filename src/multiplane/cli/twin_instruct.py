@@ -57,7 +57,9 @@ def instruct(
     that is refused ends it at once with one line on stderr (exit code 2), or later with --keep-going.
     The instructions: docs/formats/instructions.md.
 
-    Examples, with `multiplane up chain5` in another terminal:
+    With `multiplane up chain5` in another terminal.
+
+    Examples:
 
         echo '{"do": "generate", "request": "g1", "link": "a--b", "pairs": 3, "keep": false}' |
         multiplane twin instruct --node a
@@ -93,7 +95,9 @@ def topics(
 
     Whoever gave the instructions: its agent, the operator, the other end of a link.
 
-    Examples, with `multiplane up chain5` in another terminal:
+    With `multiplane up chain5` in another terminal.
+
+    Examples:
 
         multiplane twin topics --node b
 

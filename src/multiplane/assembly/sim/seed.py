@@ -10,6 +10,7 @@ import numpy as np
 
 from multiplane.api.device import LinkState
 from multiplane.assembly.sim.applications import Applications
+from multiplane.assembly.sim.pairs import PairRecord, PairUsers
 from multiplane.assembly.study import Study, run_study
 from multiplane.kernel.names import link_id
 from multiplane.kernel.quantity import NS_PER_S, PS_PER_NS
@@ -38,9 +39,11 @@ def run_seed(
 
     async def workload(study: Study) -> Arrays:
         applications = Applications(study, seed)
-        record = _Record(study, applications)
+        users = PairUsers(study, seed)
+        record, pairs = _Record(study, applications), PairRecord(study, users)
         begin_ps = study.clock.now_ps()
         applications.start()
+        users.start()
         at_ns = 0
         while at_ns < plan.lasts_ns:
             at_ns = min(at_ns + plan.every_ns, plan.lasts_ns)
@@ -48,9 +51,10 @@ def run_seed(
             if applications.failure is not None:
                 raise applications.failure
             await record.look(at_ns)
+            pairs.look()
             tell(at_ns / NS_PER_S)
         await applications.close()
-        return record.arrays()
+        return record.arrays() | pairs.arrays()
 
     return run_study(world, seed, workload, policies=policies)
 
