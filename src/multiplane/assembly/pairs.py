@@ -162,7 +162,7 @@ class _Watch:
 class Pairs(_Watch):
     """Asks all links for pairs without end and looks at each, `hold_ps` after both ends know of it.
 
-    Attributes: seen: by link, a row (known_s, age_s, fidelity) for each pair; whoever reads may clear it.
+    Attributes: seen: by link, a row (known_s, age_s, fidelity) for each pair.
         fault: why a link has failed, if one has.
     """
 
