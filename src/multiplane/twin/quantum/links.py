@@ -57,7 +57,7 @@ class Link:
     `photon_probability`: that a photon sent from one end is stored at the other. `lit` is False while no
     light passes: nobody tries, and what is held lives on. Counts since the start: `attempts` (with one draw
     per pair when they are drawn, which is ahead of time), `heralds` (pairs that came), `made` (wanted
-    ones).
+    ones). `fault`: why the protocol makes no more pairs, if so.
     """
 
     protocol: LinkProtocol
@@ -85,7 +85,7 @@ class Link:
         self._wishes: deque[Wish] = deque()
         self._unlimited = 0
         self._wanted = 0
-        self._fault = ""
+        self.fault = ""
         self._tune(source)
 
     def _tune(self, source: Source) -> None:
@@ -138,8 +138,8 @@ class Link:
 
         Raises: Busy(`instruction.queue_full`), Faulty(`instruction.link_failed`).
         """
-        if self._fault:
-            raise Faulty("instruction.link_failed", self._fault)
+        if self.fault:
+            raise Faulty("instruction.link_failed", self.fault)
         if len(self._wishes) >= MOST_WISHES:
             reason = f"link: {MOST_WISHES} requests wait on {self.id}, expected fewer"
             raise Busy("instruction.queue_full", reason)
@@ -166,7 +166,7 @@ class Link:
 
     def fail(self, reason: str) -> None:
         """The protocol makes no more pairs: requests end with `reason`, and none is taken any more."""
-        self._fault = reason
+        self.fault = reason
         now_ps = self.now_ps()
         for wish in list(self._wishes):
             self.end(wish)
