@@ -22,6 +22,8 @@ from multiplane.twin.engine import Twin
 from multiplane.twin.scenario import World
 
 BULK: Final = frozenset({"carry", "parcel", "key_block", "window"})
+UNTOLD: Final = BULK | {"moved"}
+"""What would wash all else out of the ring of messages: the stream of key, and looks at stocks."""
 
 
 class Centre:
@@ -61,8 +63,8 @@ class Centre:
         self.control = strict(ServiceControl, self.service, self.tap)
 
     def tap(self, event: DoorEvent) -> None:
-        """Keep what controls; the stream of key itself would wash it out of the ring."""
-        if event.method not in BULK:
+        """Keep what controls."""
+        if event.method not in UNTOLD:
             self.messages(event)
 
     async def start(self) -> None:

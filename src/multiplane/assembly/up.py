@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import sys
 from collections.abc import Callable
@@ -171,6 +172,8 @@ async def _bring_up(
         notice.withdraw()
 
     stack.callback(be_unready)
+    gc.collect()
+    gc.freeze()  # what lives as long as the network is not looked through again and again
     notice.tell(layout.ready)
     _log.info("network.ready", domain=ground.world.domain, operations=notice.operations.url)
 

@@ -105,8 +105,7 @@ class _End:
     def after_delay(self, handler: Callable[..., None], *args: Any) -> None:
         """Let something happen at the far end, in order: what is sent in a late handler overtakes nothing."""
         due_ps = self._timeline.base_ps() + self.delay_ps
-        if due_ps > self._latest_ps:
-            self._latest_ps = due_ps
+        self._latest_ps = max(self._latest_ps, due_ps)
         self._timeline.at_ps(self._latest_ps, handler, *args)
 
     def _lose(self, reason: str) -> None:

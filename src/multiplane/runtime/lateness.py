@@ -68,8 +68,7 @@ class Histogram:
         else:
             shift = late_us.bit_length() - 4
             self._counts[shift * 8 + (late_us >> shift)] += 1
-        if late_us > self.max_us:
-            self.max_us = late_us
+        self.max_us = max(self.max_us, late_us)
 
     def __add__(self, other: Histogram) -> Histogram:
         both = Histogram()

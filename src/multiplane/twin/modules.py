@@ -286,11 +286,7 @@ class Modules:
             self._timeline.at_ps(due_ps, self._block, held, held.production, held.life.generation, due_ps)
 
     def _block(self, held: _Link, production: Production, generation: int, due_ps: int) -> None:
-        if (
-            due_ps != held.due_ps
-            or production is not held.production
-            or generation != held.life.generation
-        ):
+        if due_ps != held.due_ps or production is not held.production or generation != held.life.generation:
             return
         held.due_ps = None
         self._deliver(held, due_ps)

@@ -80,8 +80,7 @@ class Lane:
                 break
             freed += len(held)
             del runs[0]
-        if until > self.cursor:
-            self.cursor = until
+        self.cursor = max(self.cursor, until)
         self.stock_byte -= freed
         return freed
 
