@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import signal
 import sys
@@ -103,8 +102,6 @@ async def run(orders: SiteOrders) -> int:
             others = host.FD_PER_PEER * (len(orders.channel_ports) - 1)
             limits = host.server_limits(1, others, orders.http)
             url = await site.serve(trust, orders.api_port, wall_ns, lambda: orders.rate, limits)
-        gc.collect()
-        gc.freeze()  # as in `up`: what lives as long as the site is not looked through again and again
         await uplink.serving(caller, url, os.getpid())
         return await ended
 

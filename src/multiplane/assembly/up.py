@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import signal
 import sys
 from collections.abc import Callable
@@ -39,6 +38,7 @@ from multiplane.runtime.clocks import PacedClock
 from multiplane.runtime.control_socket import serve_control
 from multiplane.runtime.dispatcher import Dispatcher
 from multiplane.runtime.doors import serve, strict
+from multiplane.runtime.garbage import built_to_stay
 from multiplane.runtime.logs import set_up_logs
 from multiplane.runtime.pki import ensure_pki
 from multiplane.runtime.session import Session
@@ -162,7 +162,8 @@ async def _bring_up(
     listener = OperationsListener(ground, layout.trusts)
     stack.push_async_callback(listener.close)
     stack.push_async_callback(layout.close)
-    await _start(layout, ground)
+    with built_to_stay():
+        await _start(layout, ground)
     desk = await _open_desk(stack, ground, layout, stop)
     notice.operations = await listener.start(desk)
 
@@ -172,8 +173,6 @@ async def _bring_up(
         notice.withdraw()
 
     stack.callback(be_unready)
-    gc.collect()
-    gc.freeze()  # what lives as long as the network is not looked through again and again
     notice.tell(layout.ready)
     _log.info("network.ready", domain=ground.world.domain, operations=notice.operations.url)
 
