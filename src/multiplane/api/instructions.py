@@ -210,6 +210,24 @@ class ReportListener(Protocol):
     def report(self, report: Report) -> None: ...
 
 
+class QuantumDesk(Protocol):
+    """The operator's way to the quantum devices of every node, beside the agent that may be there."""
+
+    async def watch(self, caller: Caller, node: str, listener: ReportListener) -> None:
+        """Hear what is published for `node`, for as long as the session lives.
+
+        Raises: Refused(`instruction.nobody`) when there are no quantum devices at `node`.
+        """
+        ...
+
+    async def instruct(self, caller: Caller, node: str, instruction: CoreInstruction) -> None:
+        """Ask in the name of `node`; the result is published there when it is due.
+
+        Raises: as `QuantumDevice.submit`.
+        """
+        ...
+
+
 class QuantumDevice(Protocol):
     """The quantum devices at the caller's node."""
 

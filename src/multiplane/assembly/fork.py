@@ -13,12 +13,13 @@ from typing import Final
 
 from multiplane.api.north import KeyRequest
 from multiplane.assembly.fork_demand import KEY_BIT, Demand, Drawn, Issue, draw
-from multiplane.assembly.fork_state import Moment, begin, surplus_bit, world_of
+from multiplane.assembly.fork_state import Moment, begin, rules_of, surplus_bit, world_of
 from multiplane.assembly.study import Study, run_study
 from multiplane.kernel.errors import Busy, Refused
 from multiplane.kernel.names import link_id
 from multiplane.kernel.nouns import Ends, Noun
 from multiplane.kernel.quantity import s_from_ns
+from multiplane.twin.quantum.policies import POLICIES, Policies
 from multiplane.twin.scenario import World
 
 LEAST_USE_BIT_PER_S: Final = 1.0
@@ -78,12 +79,13 @@ class Forecast(Noun, frozen=True, kw_only=True):
     pairs: tuple[PairForecast, ...]
 
 
-def fork(moment: Moment, question: WhatIf) -> Forecast:
+def fork(moment: Moment, question: WhatIf, policies: Policies = POLICIES) -> Forecast:
     """Copy, change, run ahead.
 
+    Args: policies: what names in its scenario stand for.
     Raises: Refused(`scenario.unknown_link`, `input.site`, `input.demand`).
     """
-    world = world_of(moment)
+    world = world_of(moment, policies)
     _check(world, question)
     demands = _demands(moment, question)
 
@@ -91,7 +93,7 @@ def fork(moment: Moment, question: WhatIf) -> Forecast:
         await begin(study, moment)
         return await _ahead(study, moment, question, demands)
 
-    return run_study(world, question.seed, workload, epoch_ns=moment.at_ns)
+    return run_study(world, question.seed, workload, rules=rules_of(moment), epoch_ns=moment.at_ns)
 
 
 def _check(world: World, question: WhatIf) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Sequence, Set
 from contextlib import suppress
 from typing import Final
 
+import msgspec
+
 from multiplane.api.device import LinkState
 from multiplane.api.operator import LinkReport, NetworkReport
 from multiplane.assembly.study import Study
@@ -20,11 +22,12 @@ from multiplane.kernel.nouns import Noun, ends
 from multiplane.kernel.ports import Change
 from multiplane.kernel.quantity import BIT_PER_BYTE
 from multiplane.service.kme.ports import sealer_of
-from multiplane.service.planes import PairPhase
+from multiplane.service.planes import KeyRules, PairPhase
 from multiplane.service.resource.blocks import BLOCK_BIT, BLOCK_BYTE
 from multiplane.service.resource.inbound import InboundPool
 from multiplane.service.resource.outbound import OutboundPool
 from multiplane.twin.calibration import LinkTwin, Reading, calibrated
+from multiplane.twin.quantum.policies import POLICIES, Policies
 from multiplane.twin.scenario import World, parse
 
 LONGEST_START_S: Final = 60
@@ -54,12 +57,14 @@ class Moment(Noun, frozen=True, kw_only=True):
     Args:
         scenario: the world as it was told at the start.
         stocks: those between two sites; what applications of one site share costs no link.
+        rate: simulated seconds per wall second; 1 while its time stands still.
     """
 
     scenario: str
     at_ns: int
     stocks: tuple[StockNow, ...]
     links: tuple[LinkReport, ...]
+    rate: float = 1.0
 
 
 def moment_of(report: NetworkReport, scenario: str) -> Moment:
@@ -77,15 +82,21 @@ def moment_of(report: NetworkReport, scenario: str) -> Moment:
         for ledger in kme.ledgers
         if ledger.side == "near" and ledger.peer != kme.name
     ]
-    return Moment(scenario=scenario, at_ns=report.at_ns, stocks=tuple(stocks), links=report.links)
+    return Moment(
+        scenario=scenario,
+        at_ns=report.at_ns,
+        stocks=tuple(stocks),
+        links=report.links,
+        rate=report.rate or 1.0,
+    )
 
 
-def world_of(moment: Moment) -> World:
+def world_of(moment: Moment, policies: Policies = POLICIES) -> World:
     """The world of a moment, its links with the loss (or the rate) that they show while they are up.
 
     What the scenario lets happen is left out: what has happened shows, what is to come is the question.
     """
-    world = parse(moment.scenario, "the running network")
+    world = parse(moment.scenario, "the running network", policies=policies)
     twins = {span.id: LinkTwin(span) for span in world.spans}
     for link in moment.links:
         reading = Reading(at_ns=moment.at_ns, rate_bit_per_s=link.rate_bit_per_s, qber=link.qber)
@@ -93,6 +104,12 @@ def world_of(moment: Moment) -> World:
             twins[link_id(link.a, link.b)].note(reading)
     spans = calibrated(world, twins).spans
     return World(name=world.name, domain=world.domain, sites=world.sites, spans=spans)
+
+
+def rules_of(moment: Moment) -> KeyRules:
+    """Those of the network, where a request waits for stock by the client's clock, not by the network's."""
+    rules = KeyRules()
+    return msgspec.structs.replace(rules, cold_wait_s=rules.cold_wait_s * moment.rate)
 
 
 async def begin(study: Study, moment: Moment) -> None:

@@ -12,11 +12,12 @@ from typing import Final
 
 import structlog
 
+from multiplane.api.instructions import QuantumDesk
 from multiplane.api.operator import Operator
 from multiplane.api.pace import Pace
 from multiplane.api.scenario import Scenario
 from multiplane.assembly import host
-from multiplane.assembly.control import OPERATOR_DOOR, PACE_DOOR, SCENARIO_DOOR, SOCKET_NAME
+from multiplane.assembly.control import OPERATOR_DOOR, PACE_DOOR, QUANTUM_DOOR, SCENARIO_DOOR, SOCKET_NAME
 from multiplane.assembly.desk import OperatorDesk
 from multiplane.assembly.embedded import Embedded
 from multiplane.assembly.feeds.settings import check_feeds
@@ -25,6 +26,7 @@ from multiplane.assembly.kek import kek_check, kek_of
 from multiplane.assembly.layout import Ground, Layout, wall_ns
 from multiplane.assembly.operations import OperationsListener
 from multiplane.assembly.pacing import PaceDesk
+from multiplane.assembly.plugins import load_plugins
 from multiplane.assembly.ready import Notice, Ready
 from multiplane.assembly.settings import UpSettings
 from multiplane.assembly.spread import Spread, check_spread
@@ -43,6 +45,7 @@ from multiplane.runtime.logs import set_up_logs
 from multiplane.runtime.pki import ensure_pki
 from multiplane.runtime.session import Session
 from multiplane.runtime.trust import keep_looking, look_at_all
+from multiplane.twin.quantum.policies import POLICIES, Policies
 from multiplane.twin.scenario import World, load_shipped, parse, shipped
 
 NOTE_TIME_S: Final = 5.0
@@ -50,9 +53,10 @@ _NS_PER_S: Final = 1_000_000_000
 _log: Final = structlog.get_logger("multiplane.assembly.up")
 
 
-def load_world(scenario: str) -> World:
+def load_world(scenario: str, policies: Policies = POLICIES) -> World:
     """The world in a file, or the one that ships under a name.
 
+    Args: policies: what names of models and handshakes stand for.
     Raises: Refused(`scenario.invalid`, `scenario.unreadable`).
     """
     if scenario in shipped():
@@ -63,12 +67,12 @@ def load_world(scenario: str) -> World:
         known = ", ".join(shipped())
         reason = f"{scenario}: expected a readable scenario file or one of {known}: {error}"
         raise Refused("scenario.unreadable", reason) from error
-    return parse(text, scenario)
+    return parse(text, scenario, policies=policies)
 
 
-def _world_of(settings: UpSettings) -> World:
+def _world_of(settings: UpSettings, policies: Policies) -> World:
     """The world of a scenario, and whether these settings fit it."""
-    world = load_world(settings.scenario)
+    world = load_world(settings.scenario, policies)
     check_feeds(settings.feeds, [span.id for span in world.spans], settings.rate)
     if settings.spread:
         check_spread(world)
@@ -87,7 +91,8 @@ async def run_up(
         on_event: told what happens, one line each.
         on_ready: told when every key manager serves, and again when a site has come back.
     """
-    world = _world_of(settings)
+    policies = load_plugins(settings.plugins).policies
+    world = _world_of(settings, policies)
     set_up_logs(style=settings.log, level=settings.log_level)
     state = StateDirectory(settings.state, world.name, world_digest(world), spread=settings.spread)
     kek = kek_of(state.path, settings.kek_command)
@@ -108,6 +113,7 @@ async def run_up(
     ground = Ground(
         settings=settings,
         world=world,
+        policies=policies,
         state=state,
         pki=pki,
         kek=kek,
@@ -145,8 +151,8 @@ async def run_up(
 
 
 def _end_of(error: Exception) -> Faulty:
-    """Why the network ended: by the lateness policy in its own words, else by a defect."""
-    if isinstance(error, Faulty) and error.code == "pace.late":
+    """Why the network ended: by the lateness policy or a plug-in in its own words, else by a defect."""
+    if isinstance(error, Faulty) and error.code in ("pace.late", "plugin.failed"):
         return error
     return Faulty("network.failed", f"the dispatcher stopped: {type(error).__name__}")
 
@@ -210,6 +216,9 @@ async def _open_desk(
         serve(session, OPERATOR_DOOR, Operator, desk)
         serve(session, SCENARIO_DOOR, Scenario, scenario)
         serve(session, PACE_DOOR, Pace, pace)
+        quantum = centre.topics.desk()
+        serve(session, QUANTUM_DOOR, QuantumDesk, quantum, centre.tap)
+        session.on_closed(lambda _: quantum.close())
 
     server = await serve_control(ground.state.path / SOCKET_NAME, accept, ground.world.domain)
     stack.push_async_callback(server.close)

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from multiplane.cli.network import JsonOption, print_json
+from multiplane.cli.up_options import PluginOption
 from multiplane.kernel.duration import duration_ns, duration_text
 from multiplane.kernel.quantity import NS_PER_S
 
@@ -72,6 +73,7 @@ def sim(
     jobs: Annotated[
         int, typer.Option(min=1, max=MOST_JOBS, help="Runs at once, each a process of its own.")
     ] = 1,
+    plugin: PluginOption = None,
     every_text: Annotated[
         str, typer.Option("--every", metavar="TIME", help="Simulated time between two looks at the network.")
     ] = "60s",
@@ -103,6 +105,7 @@ def sim(
         every_ns=_time_ns("--every", every_text),
         seeds=seeds_of(seeds_text),
         jobs=jobs,
+        plugins=tuple(plugin or ()),
     )
     with _Bar(request.lasts_ns / NS_PER_S, shown=not as_json) as bar:
         outcome = simulate(request, bar.begin, bar.reached)

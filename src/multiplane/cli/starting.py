@@ -22,6 +22,7 @@ from multiplane.cli.up_options import (
     LogLevelOption,
     LogOption,
     OpsPortOption,
+    PluginOption,
     PortBaseOption,
     RateOption,
     ScenarioArgument,
@@ -61,6 +62,7 @@ def up(
     log: LogOption = None,
     log_level: LogLevelOption = None,
     access_log: AccessLogOption = False,
+    plugin: PluginOption = None,
     kek_command: KekCommandOption = None,
     config: ConfigOption = None,
 ) -> None:
@@ -95,6 +97,7 @@ def up(
         "log": log,
         "log_level": log_level,
         "access_log": access_log or None,
+        "plugins": [str(path) for path in plugin] if plugin else None,
         "kek_command": kek_command,
     }
     raise typer.Exit(asyncio.run(run(load(state, given, config))))

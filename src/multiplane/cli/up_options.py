@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -31,6 +32,16 @@ LateOption = Annotated[
         envvar="MULTIPLANE_LATE",
         metavar="warn|dilate|fail",
         help="When work runs late: say so (default), slow the network's time down, or end.",
+    ),
+]
+PluginOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        envvar="MULTIPLANE_PLUGINS",
+        metavar="FILE",
+        help="Python file with link protocols, memory or noise models of your own; may be repeated.",
+        show_default=False,
     ),
 ]
 ForOption = Annotated[

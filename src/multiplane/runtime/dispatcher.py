@@ -66,8 +66,11 @@ class Dispatcher:
         self._hold_ps = NEVER_PS
 
     def base_ps(self) -> int:
-        """When the handler that runs was due; outside of handlers now."""
-        return self.now_ps() if self._base_ps is None else self._base_ps
+        """When the handler that runs was due; outside of handlers now, or what is overdue if anything is."""
+        if self._base_ps is not None:
+            return self._base_ps
+        now_ps = self.now_ps()
+        return min(now_ps, self._heap[0][0]) if self._heap else now_ps
 
     def at_ps(self, due_ps: int, handler: Callable[..., None], *args: Any) -> None:
         """Call `handler(*args)` at `due_ps` since the epoch (at once, in order, if that is past)."""

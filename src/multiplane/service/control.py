@@ -145,11 +145,15 @@ def pair_state(peer_site: str, order: OrderState, path: ClassicalPath | None) ->
     )
 
 
-def come_back(peer: str, state: PairState | None, code: str, reason: str, missing_bit: int) -> Busy:
-    """When to try again: when the links are up, and what lacks has come at the rate of the route."""
+def come_back(peer: str, state: PairState | None, code: str, cold: str, missing_bit: int) -> Busy:
+    """When to try again: when the links are up, and what lacks has come at the rate of the route.
+
+    Args: cold: why a stock is not open, for the code `key.cold`.
+    """
     if state is not None and state.phase is PairPhase.UNREACHABLE:
         return Busy("key.route_lost", f"{peer}: {state.reason}", retry_after_ns=5 * NS_PER_S)
     expected_ns = max(state.expected_ns if state else 0, NS_PER_S)
     if state is not None and state.rate_bit_per_s > 0:
         expected_ns += round(min(max(missing_bit, 0) / state.rate_bit_per_s, LONGEST_S) * NS_PER_S)
+    reason = cold if code == "key.cold" else "the stock is being filled"
     return Busy(code, f"{peer}: {reason}", retry_after_ns=expected_ns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import Counter
 
 from tests.scenes.tools.network import Network
@@ -12,25 +13,36 @@ ANSWER_S = 5.0
 
 
 class OpenLoop:
-    """Offers requests of one application at `rate_per_s` over as many connections as it takes."""
+    """Offers requests of one application at `rate_per_s` over as many connections as it takes.
 
-    def __init__(self, network: Network, sae: str, peer: str, rate_per_s: float = 100.0) -> None:
+    `refused_s`: of the first request that was answered 503 after one had been granted, the seconds from the
+    beginning to when it was due.
+    """
+
+    def __init__(
+        self, network: Network, sae: str, peer: str, rate_per_s: float = 100.0, *, number: int = 1
+    ) -> None:
         self._url = network.url(network.saes[sae].kme)
         self._context = network.context(sae)
-        self._target = f"/api/v1/keys/{peer}/enc_keys"
+        self._target = f"/api/v1/keys/{peer}/enc_keys?number={number}"
+        self._begun_s = 0.0
         self._rate_per_s = rate_per_s
         self._free: list[Connection] = []
         self.counts: Counter[str] = Counter()
         self.took_s: list[float] = []
+        self.refused_s: float | None = None
 
-    async def offer(self, for_s: float) -> None:
-        """Offer for a while; every request begins when it is due and counts from then."""
+    async def offer(self, for_s: float, chance: random.Random | None = None) -> None:
+        """Offer for a while; every request begins when it is due and counts from then.
+
+        With `chance` the times between requests are exponentially distributed; else all are equal.
+        """
         loop, asked = asyncio.get_running_loop(), []
-        begun_s = loop.time()
-        for number in range(int(for_s * self._rate_per_s)):
-            due_s = begun_s + number / self._rate_per_s
+        begun_s = self._begun_s = due_s = loop.time()
+        while due_s < begun_s + for_s:
             await asyncio.sleep(max(0.0, due_s - loop.time()))
             asked.append(asyncio.create_task(self._ask(due_s)))
+            due_s += 1.0 / self._rate_per_s if chance is None else chance.expovariate(self._rate_per_s)
         await asyncio.gather(*asked)
 
     async def _ask(self, due_s: float) -> None:
@@ -48,6 +60,8 @@ class OpenLoop:
         self.counts[str(answer.status)] += 1
         if answer.status == 200:
             self.took_s.append(loop.time() - due_s)
+        elif answer.status == 503 and self.refused_s is None and self.took_s:
+            self.refused_s = due_s - self._begun_s
 
     def p_ms(self, share: float) -> float:
         """The quantile of the times of answers, milliseconds."""

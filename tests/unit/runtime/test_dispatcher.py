@@ -201,6 +201,18 @@ def test_paced_never_early_and_others_get_their_turn() -> None:
     assert 1_000 <= late.p50_us <= late.p99_us <= late.max_us
 
 
+def test_what_is_asked_from_outside_does_not_come_before_what_is_overdue() -> None:
+    clock = PacedClock(EPOCH_NS, 50.0)
+    dispatcher = Dispatcher(clock)
+    overdue_ps = clock.now_ps()
+    due_ps = overdue_ps + 3600 * 10**12
+    dispatcher.at_ps(due_ps, print)
+    assert overdue_ps <= dispatcher.base_ps() <= dispatcher.now_ps()
+    dispatcher.at_ps(overdue_ps, print)
+    spin(1_000_000)
+    assert dispatcher.base_ps() == overdue_ps < dispatcher.now_ps()
+
+
 @pytest.mark.slow
 @given(st.lists(st.integers(0, 10**9), min_size=1, max_size=200))
 def test_percentiles_are_bounds_within_an_eighth(lates_us: list[int]) -> None:

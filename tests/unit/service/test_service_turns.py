@@ -88,6 +88,27 @@ def test_who_finds_the_stock_emptied_in_its_turn_waits_for_what_comes_within_a_s
     run_study(PAIR, 1, workload, store=QueuedStore())
 
 
+def test_who_waited_its_second_in_vain_is_told_so_whenever_it_came() -> None:
+    async def workload(study: Study) -> None:
+        near = await full(study)
+        await at_once(study, [KEYS_OF_A_BLOCK] * (near.pool.issuable(KEY_BIT) // KEYS_OF_A_BLOCK))
+        loop = asyncio.get_running_loop()
+
+        async def refused(after_s: float) -> float:
+            await asyncio.sleep(after_s)
+            begun_s = loop.time()
+            _, refusals = await at_once(study, [KEYS_OF_A_BLOCK])
+            assert len(refusals) == 1
+            return loop.time() - begun_s
+
+        for end_s in (64.0, 128.0, 256.0):  # floats grow coarser there: a deadline may lie behind its timer
+            await asyncio.sleep(end_s - loop.time() - 0.9)
+            took_s = await asyncio.gather(*(refused(place * 0.0123456789) for place in range(40)))
+            assert took_s == pytest.approx([1.0] * 40, abs=0.01)
+
+    run_study(PAIR, 1, workload, store=QueuedStore())
+
+
 def test_a_client_that_hangs_up_in_its_turn_costs_the_next_ones_nothing() -> None:
     async def workload(study: Study) -> None:
         near = await full(study)

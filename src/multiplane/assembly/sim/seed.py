@@ -13,6 +13,7 @@ from multiplane.assembly.sim.applications import Applications
 from multiplane.assembly.study import Study, run_study
 from multiplane.kernel.names import link_id
 from multiplane.kernel.quantity import NS_PER_S, PS_PER_NS
+from multiplane.twin.quantum.policies import POLICIES, Policies
 from multiplane.twin.scenario import World
 
 STATES: Final = tuple(state.value for state in LinkState)
@@ -26,10 +27,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     every_ns: int
 
 
-def run_seed(world: World, seed: int, plan: Plan, tell: Callable[[float], None]) -> Arrays:
+def run_seed(
+    world: World, seed: int, plan: Plan, tell: Callable[[float], None], *, policies: Policies = POLICIES
+) -> Arrays:
     """Everything that was seen, as arrays over time; the same for the same arguments, byte for byte.
 
-    Args: tell: is told the simulated seconds that are over.
+    Args: tell: is told the simulated seconds that are over; policies: what names in the world stand for.
     Raises: what the network raises; a run whose applications got different keys is Faulty(`sim.keys_differ`).
     """
 
@@ -49,7 +52,7 @@ def run_seed(world: World, seed: int, plan: Plan, tell: Callable[[float], None])
         await applications.close()
         return record.arrays()
 
-    return run_study(world, seed, workload)
+    return run_study(world, seed, workload, policies=policies)
 
 
 class _Record:

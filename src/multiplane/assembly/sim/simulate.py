@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from multiplane.assembly.plugins import load_plugins
 from multiplane.assembly.sim import plots
 from multiplane.assembly.sim.results import Results
 from multiplane.assembly.sim.running import Progress, Simulation, run_seeds
@@ -28,6 +29,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         scenario: a file, or the name of one that ships.
         lasts_ns: of each run; every_ns: between two looks; simulated, > 0.
         seeds: each run once; jobs: processes at once, >= 1.
+        plugins: files with classes of one's own, which the scenario may name.
     """
 
     scenario: str
@@ -36,6 +38,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     every_ns: int
     seeds: tuple[int, ...]
     jobs: int
+    plugins: tuple[Path, ...] = ()
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,19 +58,20 @@ def simulate(
 
     Args:
         begin: is told the finished seeds and those to run, once; tell: is told how far all is.
-    Raises: Refused(`scenario.invalid`, `scenario.unreadable`, `input.every`, `input.out`),
+    Raises: Refused(`scenario.invalid`, `scenario.unreadable`, `input.every`, `input.out`, `input.plugin`),
         Faulty(`sim.seed_failed`).
     """
-    world = load_world(request.scenario)
+    plugins = load_plugins(request.plugins)
+    world = load_world(request.scenario, plugins.policies)
     if request.every_ns > request.lasts_ns or request.lasts_ns > MOST_LOOKS * request.every_ns:
         looks = request.lasts_ns / request.every_ns
         raise Refused("input.every", f"--every: {looks:.3g} looks, expected 1 to {MOST_LOOKS} within --for")
     plan = Plan(lasts_ns=request.lasts_ns, every_ns=request.every_ns)
-    results = Results(request.out, world, plan, version("multiplane"))
+    results = Results(request.out, world, plan, version("multiplane"), plugins=plugins)
     found = results.finished(request.seeds)
     left = [seed for seed in request.seeds if seed not in found]
     begin(found, left)
-    run_seeds(Simulation(world, plan, results), left, request.jobs, tell)
+    run_seeds(Simulation(world, plan, results, request.plugins), left, request.jobs, tell)
     arrays = [results.load(seed) for seed in request.seeds]
     rows = summarise(arrays)
     results.write(SUMMARY, table(rows))

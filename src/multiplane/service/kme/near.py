@@ -47,6 +47,7 @@ from multiplane.service.resource.units import Unit, UnitBook
 _log: Final = structlog.get_logger("multiplane.service.kme")
 
 RETRY_NS: Final = 500_000_000
+LEAST_WAIT_S: Final = 1e-3  # timers are not exact: with less left, time is up
 
 
 class NearStock(Stock):
@@ -183,7 +184,7 @@ class NearStock(Stock):
         if self.pool.missing_blocks(size_bit, number):
             await self._lease(size_bit, number)
         dry = self.serving and self.pool.epoch == epoch and self.pool.missing_blocks(size_bit, number)
-        if dry and asyncio.get_running_loop().time() < until_s:
+        if dry and asyncio.get_running_loop().time() + LEAST_WAIT_S < until_s:
             return False
         self.check(epoch, size_bit, number)
         return True
@@ -239,8 +240,7 @@ class NearStock(Stock):
         return self.pool.missing_blocks(size_bit, number) <= self.pool.ready_count()
 
     def _come_back(self, code: str, missing_bit: int = 0) -> Busy:
-        reason = self.reason if code == "key.cold" else "the stock is being filled"
-        return control.come_back(self.peer, self.state, code, reason, missing_bit)
+        return control.come_back(self.peer, self.state, code, self.reason, missing_bit)
 
     async def _wait(self, enough: Callable[[], bool], until_s: float) -> None:
         """Wait for a change that makes `enough` true; return at `until_s` in any case."""

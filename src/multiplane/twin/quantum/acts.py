@@ -5,7 +5,9 @@ One and two qubits go by three numbers; anything else goes into a register.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from multiplane.kernel.errors import Refused
 from multiplane.physics.bell import Correlations, weights
@@ -19,7 +21,7 @@ _AXIS: Final = {"x": 0, "y": 1, "z": 2}
 _NO_CLIFFORD: Final = ("t", "t-dag")
 
 
-class Moment(NamedTuple):
+class Moment(msgspec.Struct, frozen=True, gc=False):
     """When, by whose chance, and in which state model something is done.
 
     Args: exact: registers are density matrices; twirl: pairs become Werner pairs when they are swapped.
@@ -123,7 +125,7 @@ def gate(name: str, qubits: tuple[Qubit, ...], moment: Moment) -> None:
         states[0].errors(memory.single)
     else:
         exact = moment.exact or name in _NO_CLIFFORD
-        whole = register(states, moment._replace(exact=exact))
+        whole = register(states, msgspec.structs.replace(moment, exact=exact))
         whole.gate(name, *(qubit.index for qubit in qubits))
         if len(qubits) == 1:
             whole.frame ^= PAULI_INDEX.get(name, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from multiplane.api import instructions as core
 from multiplane.api.instructions import CoreInstruction, Report, ReportListener
-from multiplane.kernel.errors import Busy, Refused
+from multiplane.kernel.errors import MultiplaneError, Refused
 from multiplane.kernel.names import site_of
 from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Timeline
@@ -47,6 +47,9 @@ class Quantum:
         self._exact = entanglement.state_model == "dense"
         self._takes_time = any(kind.operation_s for kind in entanglement.memories)
         self.base_ps = timeline.base_ps
+        if entanglement.links:
+            # What registers need takes long to load: not in the middle of a handler that is due.
+            import multiplane.twin.quantum.registers  # noqa: F401, PLC0415
         self._wishes: dict[tuple[str, str], tuple[Link, Wish]] = {}
         self.nodes, self.links = build(
             entanglement,
@@ -59,6 +62,10 @@ class Quantum:
         self._acts = operations.by_type
         self._delay_ps = operations.delay_ps
 
+    def now_ns(self) -> int:
+        """When the handler that runs was due, Unix nanoseconds."""
+        return self._timeline.epoch_ns + self.base_ps() // 1000
+
     async def subscribe(self, caller: Caller, listener: ReportListener) -> None:
         self._node_of(caller).listener = listener
 
@@ -67,6 +74,26 @@ class Quantum:
         report = self.perform(node.name, instruction)
         if report is not None:
             self._timeline.at_ps(self.base_ps(), node.tell, report)
+
+    def watch(self, node: str, listener: ReportListener) -> None:
+        """Hear what is published for a node, beside its agent and others who watch.
+
+        Raises: Refused(`instruction.nobody`).
+        """
+        here = self._named(node)
+        here.watchers = (*here.watchers, listener)
+
+    def unwatch(self, node: str, listener: ReportListener) -> None:
+        """Hear it no more."""
+        here = self._named(node)
+        here.watchers = tuple(one for one in here.watchers if one is not listener)
+
+    def _named(self, node: str) -> Node:
+        if node not in self.nodes:
+            known = ", ".join(self.nodes) or "none"
+            reason = f"node: no quantum devices at {node[:100]!r}, expected one of {known}"
+            raise Refused("instruction.nobody", reason)
+        return self.nodes[node]
 
     def listen(self, node: str, listener: ReportListener) -> None:
         """`subscribe` for drivers in this process."""
@@ -141,7 +168,7 @@ class Quantum:
         """The same at the end of an operation that takes time; meanwhile the world may have changed."""
         try:
             report = self._now(node, instruction, act, due_ps)
-        except (Refused, Busy) as error:
+        except MultiplaneError as error:
             report = self._report(node, instruction, Outcome(code=error.code, reason=error.reason), due_ps)
             node.remember(instruction.request, report)
         node.tell(report)
@@ -202,7 +229,7 @@ class Quantum:
         self._wishes[node.name, asked.request] = (link, wish)
         try:
             link.want(wish)
-        except Busy:
+        except MultiplaneError:
             self._ended(wish)
             raise
         node.remember(asked.request, None)

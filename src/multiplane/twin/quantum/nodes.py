@@ -60,7 +60,8 @@ class Side:
     """The memories of one link at one of its nodes.
 
     `free` are the slots that hold nothing, `raw` those lent to the link protocol. `aging` is in order of
-    birth: with one cut-off for all, the first is the next to go.
+    birth: with one cut-off for all, the first is the next to go. `expired` counts qubits that
+    were thrown away or lost; `working` is False while the device that holds the memories has failed.
     """
 
     __slots__ = (
@@ -68,6 +69,7 @@ class Side:
         "cutoff_ps",
         "decay",
         "end",
+        "expired",
         "free",
         "link_id",
         "memory",
@@ -75,6 +77,7 @@ class Side:
         "raw",
         "release",
         "waking",
+        "working",
     )
 
     def __init__(self, node: Node, link: Lender, end: int, slots: int, memory: Memory) -> None:
@@ -89,6 +92,8 @@ class Side:
         self.release = link.release
         self.aging: deque[Qubit] = deque()
         self.waking = False
+        self.expired = 0
+        self.working = True
 
 
 class Node:
@@ -104,6 +109,7 @@ class Node:
         "name",
         "qubits",
         "sides",
+        "watchers",
     )
 
     def __init__(self, name: str, index: int, step: int, chance: Chance) -> None:
@@ -112,6 +118,7 @@ class Node:
         self.sides: dict[str, Side] = {}
         self.qubits: dict[int, Qubit] = {}
         self.listener: ReportListener | None = None
+        self.watchers: tuple[ReportListener, ...] = ()
         self.answered: dict[str, Report | None] = {}
         self._expired: dict[int, str] = {}
         self._handles = index
@@ -153,6 +160,8 @@ class Node:
         """Publish on this node's topic."""
         if self.listener is not None:
             self.listener.report(report)
+        for watcher in self.watchers:
+            watcher.report(report)
 
     def remember(self, request: str, report: Report | None) -> None:
         """A request was taken; with its answer, once there is one."""

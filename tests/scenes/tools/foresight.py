@@ -1,0 +1,103 @@
+"""MadQCI with tired links under stated demands: what a copy foresees, and what then happens over HTTPS."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import NamedTuple
+
+from tests.scenes.tools.network import Network
+from tests.scenes.tools.openloop import OpenLoop
+
+from multiplane.assembly.control import LOCAL_OPERATOR, Control, control
+from multiplane.assembly.fork_demand import ASK_EVERY_S, KEY_BIT, MOST_KEYS, Demand
+from multiplane.assembly.fork_state import Moment, moment_of
+from multiplane.kernel.nouns import ends
+
+Pair = tuple[str, str]
+OPENING_S = 30.0
+LOOK_S = 0.2
+
+LOSSES_DB = {("quijote", "quiron"): 23.0, ("norte", "quevedo"): 23.0, ("distrito", "norte"): 22.0}
+"""A link of MadQCI makes more than applications here could use up: these get worse before the question."""
+DEMANDS_BIT_PER_S: dict[Pair, float] = {
+    ("quiron", "quintin"): 5.5e4,
+    ("quiron", "quijote"): 4.5e4,
+    ("quijote", "quiron"): 9.0e4,
+    ("quijote", "norte"): 5.0e4,
+    ("quevedo", "norte"): 4.5e4,
+    ("norte", "quevedo"): 8.0e4,
+    ("distrito", "norte"): 1.0e5,
+}
+FAST = 20.0
+"""The rate at which the network fills its stocks before the question."""
+
+
+class Lived(NamedTuple):
+    """What happened: the state before; network seconds to the first 503 of each pair; its rate."""
+
+    moment: Moment
+    dry_s: dict[Pair, float | None]
+    rate: float
+    shown: str
+
+
+def demands() -> tuple[Demand, ...]:
+    """The same as a question to a copy."""
+    return tuple(
+        Demand(owner=owner, peer=peer, rate_bit_per_s=rate)
+        for (owner, peer), rate in DEMANDS_BIT_PER_S.items()
+    )
+
+
+async def live(network: Network, rate: float, for_s: float, seed: int | None = None) -> Lived:
+    """Open pairs, let all fill, weaken links, look, then ask for `for_s` seconds of the network's time."""
+    async with control(network.state) as doors:
+        for sites, loss_db in LOSSES_DB.items():
+            await doors.scenario.set_loss(LOCAL_OPERATOR, ends(*sites), loss_db)
+        await doors.pace.set_rate(LOCAL_OPERATOR, FAST)
+        await asyncio.gather(*(_opened(network, pair, FAST) for pair in DEMANDS_BIT_PER_S))
+        await _full(doors)
+        await doors.pace.set_rate(LOCAL_OPERATOR, rate)
+        begin = await doors.operator.report(LOCAL_OPERATOR)
+        moment = moment_of(begin, await doors.operator.scenario(LOCAL_OPERATOR))
+        begun_s = asyncio.get_running_loop().time()
+        loops = {pair: _loop(network, pair, rate_bit, rate) for pair, rate_bit in DEMANDS_BIT_PER_S.items()}
+        chances = {pair: None if seed is None else random.Random(f"{seed}/{pair}") for pair in loops}
+        await asyncio.gather(*(loop.offer(for_s / rate, chances[pair]) for pair, loop in loops.items()))
+        end = await doors.operator.report(LOCAL_OPERATOR)
+        took_s = asyncio.get_running_loop().time() - begun_s
+    for loop in loops.values():
+        await loop.close()
+    true_rate = (end.at_ns - begin.at_ns) / 1e9 / took_s
+    dry_s = {
+        pair: None if loop.refused_s is None else loop.refused_s * true_rate for pair, loop in loops.items()
+    }
+    shown = "\n".join(f"{pair}: {loop.shown()}" for pair, loop in loops.items())
+    return Lived(moment, dry_s, true_rate, shown)
+
+
+async def _opened(network: Network, pair: Pair, rate: float) -> None:
+    """One key: the way is open. By a client that asks again until there is one."""
+    loop = _loop(network, pair, KEY_BIT, rate)
+    deadline_s = asyncio.get_running_loop().time() + OPENING_S
+    while not loop.took_s and asyncio.get_running_loop().time() < deadline_s:
+        await loop.offer(1e-9)
+    await loop.close()
+    assert loop.took_s, f"{pair}: {loop.shown()}"
+
+
+async def _full(doors: Control) -> None:
+    """Wait until no stock is being filled."""
+    async with asyncio.timeout(OPENING_S):
+        while True:
+            report = await doors.operator.report(LOCAL_OPERATOR)
+            if not any(ledger.filling for kme in report.kmes for ledger in kme.ledgers):
+                return
+            await asyncio.sleep(LOOK_S)
+
+
+def _loop(network: Network, pair: Pair, rate_bit_per_s: float, rate: float) -> OpenLoop:
+    owner, peer = (network.sae_at(site).name for site in pair)
+    number = max(1, min(round(rate_bit_per_s * ASK_EVERY_S / KEY_BIT), MOST_KEYS))
+    return OpenLoop(network, owner, peer, rate_bit_per_s * rate / (number * KEY_BIT), number=number)
