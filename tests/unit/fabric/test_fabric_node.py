@@ -228,6 +228,26 @@ def test_reports_come_at_each_change_and_seldom_at_rest(virtual: Virtual) -> Non
     virtual(body)
 
 
+def test_who_asks_hears_of_each_stock_that_moved_and_of_none_twice(virtual: Virtual) -> None:
+    async def body(rig: Rig) -> None:
+        await row(rig)
+        agent, told = rig.agents["b"], list[LinkReport]()
+        rig.bus.subscribe("lab.fabric.telemetry.b.link", LinkReport, lambda _, report: told.append(report))
+        await agent.moved(CONTROLLER)
+        await rig.sleep(20 * MS)
+        told.clear()
+        assert rig.devices.make("a--b", 64) == 64
+        await rig.sleep(1_500 * MS)
+        assert told == [], "so little is told with the next heartbeat only"
+        (moved,) = await agent.moved(CONTROLLER)
+        assert (moved.link, moved.stock_bit) == ("a--b", 8 * 100_064)
+        assert await agent.moved(CONTROLLER) == ()
+        with pytest.raises(Refused, match=r"fabric\.not_allowed"):
+            await agent.moved(element("b"))
+
+    virtual(body)
+
+
 def test_only_the_controller_and_the_own_site_may_speak(virtual: Virtual) -> None:
     async def body(rig: Rig) -> None:
         await row(rig)
