@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -47,6 +47,7 @@ from multiplane.runtime.logs import set_up_logs
 from multiplane.runtime.pki import ensure_pki
 from multiplane.runtime.session import Session
 from multiplane.runtime.trust import keep_looking, look_at_all
+from multiplane.twin.quantum.devices import STATE_MODELS
 from multiplane.twin.quantum.policies import POLICIES, Policies
 from multiplane.twin.scenario import World, load_shipped, parse, shipped
 
@@ -73,11 +74,23 @@ def load_world(scenario: str, policies: Policies = POLICIES) -> World:
 
 
 def in_state_model(world: World, model: str | None) -> World:
-    """The same world with states of its quantum devices kept in another way; None leaves it as it is."""
+    """The same world with states of its quantum devices kept in another way; None leaves it as it is.
+
+    Raises: Refused(`input.state_model`).
+    """
+    if model not in (None, *STATE_MODELS):
+        expected = f"expected one of {', '.join(STATE_MODELS)}"
+        raise Refused("input.state_model", f"state_model: got {model!r}, {expected}")
     if model is None or not world.entanglement.links:
         return world
     kept = msgspec.structs.replace(world.entanglement, state_model=model)
     return msgspec.structs.replace(world, entanglement=kept)
+
+
+def open_scenario(scenario: str, plugins: Sequence[str | Path], model: str | None) -> tuple[World, Policies]:
+    """The world of a scenario whose words may be those of plug-ins, and what they stand for."""
+    policies = load_plugins(plugins).policies
+    return in_state_model(load_world(scenario, policies), model), policies
 
 
 def _world_of(settings: UpSettings, policies: Policies) -> World:

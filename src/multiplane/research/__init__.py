@@ -20,13 +20,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from multiplane.assembly.pairs import ChainPairs, LinkPairs, run_links, run_path
-from multiplane.assembly.plugins import load_plugins
 from multiplane.assembly.sim.seed import Arrays, Plan, run_seed
-from multiplane.assembly.up import in_state_model, load_world
+from multiplane.assembly.up import open_scenario
 from multiplane.kernel.errors import Refused
-from multiplane.twin.quantum.devices import STATE_MODELS
-from multiplane.twin.quantum.policies import Policies
-from multiplane.twin.scenario import World
 
 __all__ = ["ChainPairs", "LinkPairs", "chain", "links", "sim"]
 
@@ -57,8 +53,7 @@ def links(
     """
     _check(for_s, seed)
     _check_range("hold_s", hold_s, 0.0)
-    policies = load_plugins(plugins).policies
-    world = _world(scenario, policies, state_model)
+    world, policies = open_scenario(str(scenario), plugins, state_model)
     return _alone(lambda: run_links(world, seed, for_s=for_s, hold_s=hold_s, policies=policies))
 
 
@@ -80,8 +75,7 @@ def chain(
     Raises: as `links`; Refused(`input.path`).
     """
     _check(for_s, seed)
-    policies = load_plugins(plugins).policies
-    world = _world(scenario, policies, state_model)
+    world, policies = open_scenario(str(scenario), plugins, state_model)
     return _alone(lambda: run_path(world, path, seed, for_s=for_s, policies=policies))
 
 
@@ -104,17 +98,9 @@ def sim(
     """
     _check(for_s, seed)
     _check_range("every_s", every_s, 1e-9)
-    policies = load_plugins(plugins).policies
-    world = _world(scenario, policies, state_model)
+    world, policies = open_scenario(str(scenario), plugins, state_model)
     plan = Plan(lasts_ns=round(for_s * _NS_PER_S), every_ns=round(every_s * _NS_PER_S))
     return _alone(lambda: run_seed(world, seed, plan, _nobody, policies=policies))
-
-
-def _world(scenario: str | Path, policies: Policies, state_model: str | None) -> World:
-    if state_model not in (None, *STATE_MODELS):
-        expected = f"expected one of {', '.join(STATE_MODELS)}"
-        raise Refused("input.study", f"state_model: got {state_model!r}, {expected}")
-    return in_state_model(load_world(str(scenario), policies), state_model)
 
 
 def _check(for_s: float, seed: int) -> None:
