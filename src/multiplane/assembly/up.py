@@ -46,6 +46,7 @@ from multiplane.runtime.logs import set_up_logs
 from multiplane.runtime.pki import ensure_pki
 from multiplane.runtime.session import Session
 from multiplane.runtime.trust import keep_looking, look_at_all
+from multiplane.twin.quantum.devices import STATE_MODELS
 from multiplane.twin.quantum.policies import POLICIES, Policies
 from multiplane.twin.scenario import World, load_shipped, parse, shipped
 
@@ -72,7 +73,13 @@ def load_world(scenario: str, policies: Policies = POLICIES) -> World:
 
 
 def in_state_model(world: World, model: str | None) -> World:
-    """The same world with states of its quantum devices kept in another way; None leaves it as it is."""
+    """The same world with states of its quantum devices kept in another way; None leaves it as it is.
+
+    Raises: Refused(`input.state_model`).
+    """
+    if model not in (None, *STATE_MODELS):
+        known = ", ".join(STATE_MODELS)
+        raise Refused("input.state_model", f"state_model: got {model!r}, expected one of {known}")
     if model is None or not world.entanglement.links:
         return world
     kept = msgspec.structs.replace(world.entanglement, state_model=model)

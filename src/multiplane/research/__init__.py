@@ -24,9 +24,6 @@ from multiplane.assembly.plugins import load_plugins
 from multiplane.assembly.sim.seed import Arrays, Plan, run_seed
 from multiplane.assembly.up import in_state_model, load_world
 from multiplane.kernel.errors import Refused
-from multiplane.twin.quantum.devices import STATE_MODELS
-from multiplane.twin.quantum.policies import Policies
-from multiplane.twin.scenario import World
 
 __all__ = ["ChainPairs", "LinkPairs", "chain", "links", "sim"]
 
@@ -58,7 +55,7 @@ def links(
     _check(for_s, seed)
     _check_range("hold_s", hold_s, 0.0)
     policies = load_plugins(plugins).policies
-    world = _world(scenario, policies, state_model)
+    world = in_state_model(load_world(str(scenario), policies), state_model)
     return _alone(lambda: run_links(world, seed, for_s=for_s, hold_s=hold_s, policies=policies))
 
 
@@ -81,7 +78,7 @@ def chain(
     """
     _check(for_s, seed)
     policies = load_plugins(plugins).policies
-    world = _world(scenario, policies, state_model)
+    world = in_state_model(load_world(str(scenario), policies), state_model)
     return _alone(lambda: run_path(world, path, seed, for_s=for_s, policies=policies))
 
 
@@ -105,16 +102,9 @@ def sim(
     _check(for_s, seed)
     _check_range("every_s", every_s, 1e-9)
     policies = load_plugins(plugins).policies
-    world = _world(scenario, policies, state_model)
+    world = in_state_model(load_world(str(scenario), policies), state_model)
     plan = Plan(lasts_ns=round(for_s * _NS_PER_S), every_ns=round(every_s * _NS_PER_S))
     return _alone(lambda: run_seed(world, seed, plan, _nobody, policies=policies))
-
-
-def _world(scenario: str | Path, policies: Policies, state_model: str | None) -> World:
-    if state_model not in (None, *STATE_MODELS):
-        expected = f"expected one of {', '.join(STATE_MODELS)}"
-        raise Refused("input.study", f"state_model: got {state_model!r}, {expected}")
-    return in_state_model(load_world(str(scenario), policies), state_model)
 
 
 def _check(for_s: float, seed: int) -> None:
