@@ -15,9 +15,9 @@ class TimeBins:
         self.waiting[end].append(slot)
         if all(self.waiting):  # the memories that wait longest try together, in the bin of the first
             pair = (self.waiting[0].pop(0), self.waiting[1].pop(0))
-            wait_ps = (pair[0] * self.cycle_ps // self.facts.memories - self.host.now_ps()) % self.cycle_ps
-            wait_ps += (self.host.trials(self.facts.success_probability) - 1) * self.cycle_ps
-            sent_ps = self.sent_ps[pair] = self.host.now_ps() + wait_ps
+            now_ps, tries = self.host.now_ps(), self.host.trials(self.facts.success_probability)
+            wait_ps = (pair[0] * self.cycle_ps // self.facts.memories - now_ps) % self.cycle_ps
+            sent_ps = self.sent_ps[pair] = now_ps + wait_ps + (tries - 1) * self.cycle_ps
             self.host.at_ps(sent_ps + min(self.heard_ps), self.herald, pair, sent_ps)
 
     def withdraw(self, end: int, slot: int) -> None:

@@ -69,6 +69,7 @@ async def _follow_and_foresee(network: Network, record_property: Callable[[str, 
     assert known["b--m"]["rate_bit_per_s"] == pytest.approx(4e5)
     assert f"{known['a--m']['loss_db']:.2f}"[:3] in calibrated.read_text()
 
+    await _follow_from_elsewhere(network)
     demand = f"a--b={DEMAND_BIT_PER_S:g}"
     before = await network.acli_json("status")
     forecast = await network.acli_json("twin", "fork", "--demand", demand, "--not-measured", "--for", "60s")
@@ -79,6 +80,24 @@ async def _follow_and_foresee(network: Network, record_property: Callable[[str, 
     assert ours == theirs, "a copy takes nothing from the network"
 
     record_property("saw", f"loss {known['a--m']['loss_db']:.3f} dB, dry in {foreseen['dry_after_s']:.2f} s")
+
+
+async def _follow_from_elsewhere(network: Network) -> None:
+    """The same over the operations listener: as the operator, and not as an application."""
+    operations, sae = network.ready()["operations"], network.sae_at("a")
+
+    def follow(cert: str, key: str) -> tuple[str, ...]:
+        where = ("--scenario", network.scenario, "--ca", network.ca, "--cert", cert, "--key", key)
+        return ("twin", "follow", operations["url"], *where, "--for", "4s", "--every", "1s", "--json")
+
+    lines = (await network.acli(*follow(operations["cert"], operations["key"]))).stdout.splitlines()
+    known = {link["link"]: link for link in json.loads(lines[-1])["links"]}
+    assert known["a--m"]["loss_db"] == pytest.approx(NEW_LOSS_DB, rel=0.01)
+    assert known["a--m"]["readings"] == len(lines) >= 4
+    refused = await asyncio.to_thread(network.cli, *follow(sae.cert, sae.key), check=False)
+    assert refused.returncode != 0
+    assert "use the operator's certificate" in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 def _delivered_bit(report: Any) -> int:

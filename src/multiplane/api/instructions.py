@@ -27,7 +27,10 @@ def _name(class_name: str) -> str:
 
 
 class Instruction(Noun, frozen=True, kw_only=True, tag_field="do", tag=_name):
-    """Base: `request` is an id minted by the caller, unique at its node; said twice it counts once."""
+    """Base: `request` is an id minted by the caller, unique at its node; said twice it counts once.
+
+    Only what changes memories at once may have none (an empty one): it counts each time.
+    """
 
     request: str
 

@@ -15,7 +15,7 @@ class PoolLedger(Noun, frozen=True, kw_only=True):
     Closes when made = stock + delivered + burnt + expired; `stock_bit` is counted from the blocks themselves,
     the other four are accounts. `side` is `near` (issues), `far` (collects), or `copies`: keys with several
     slaves that wait at the far side, counted once for each slave. `filling`: the near side is on
-    its way to its high mark.
+    its way to its high mark, or blocks are on theirs.
     """
 
     owner: str

@@ -25,6 +25,8 @@ from multiplane.twin.quantum.policies import POLICIES, Policies
 from multiplane.twin.scenario import World
 
 BULK: Final = frozenset({"carry", "parcel", "key_block", "window", "submit"})
+UNTOLD: Final = BULK | {"moved"}
+"""What would wash all else out of the ring of messages: the stream of key, and looks at stocks."""
 TOPIC: Final = "ReportListener"
 
 
@@ -69,8 +71,8 @@ class Centre:
         self.control = strict(ServiceControl, self.service, self.tap)
 
     def tap(self, event: DoorEvent) -> None:
-        """Keep what controls; the stream of key itself would wash it out of the ring."""
-        if event.method not in BULK and event.door != TOPIC:
+        """Keep what controls."""
+        if event.method not in UNTOLD and event.door != TOPIC:
             self.messages(event)
 
     async def start(self) -> None:

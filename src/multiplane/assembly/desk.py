@@ -90,7 +90,7 @@ class OperatorDesk:
     async def report(self, caller: Caller) -> NetworkReport:
         """Everything at once; key managers that do not answer are missing."""
         del caller
-        reports = await self._reports()
+        reports, _ = await asyncio.gather(self._reports(), self._centre.fabric.look())
         world = self._centre.world
         known = {link_id(link.a, link.b): link for link in self._centre.fabric.links()}
         measured_db = {each.span.span: each.span.loss_db for each in self._centre.connectivity.inventory()}

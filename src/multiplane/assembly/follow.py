@@ -31,6 +31,7 @@ MOST_METRICS_BYTE: Final = 64 * 1024 * 1024
 _SERIES: Final = re.compile(
     r'^multiplane_(?:(time_seconds|time_factor)|(link_[a-z_]+)\{link="([a-z0-9-]+)"\}) (\S+)$', re.M
 )
+_QBER: Final = "link_qber_ratio"
 
 
 class Look(Noun, frozen=True, kw_only=True):
@@ -66,7 +67,10 @@ def look_of(report: NetworkReport) -> Look:
 
 
 def look_of_metrics(text: str) -> Look:
-    """The same from the metrics that the operations listener serves. Raises: Faulty(`follow.metrics`)."""
+    """The same from the metrics that the operations listener serves, which tell no QBER of fed links.
+
+    Raises: Faulty(`follow.metrics`).
+    """
     whole: dict[str, float] = {}
     figures: dict[str, dict[str, float]] = {}
     try:
@@ -80,10 +84,10 @@ def look_of_metrics(text: str) -> Look:
             link: Reading(
                 at_ns=at_ns,
                 rate_bit_per_s=seen["link_key_rate_bits_per_second"],
-                qber=seen["link_qber_ratio"],
+                qber=seen[_QBER],
             )
             for link, seen in figures.items()
-            if seen["link_up"] == 1.0
+            if seen["link_up"] == 1.0 and _QBER in seen
         }
     except (KeyError, ValueError) as error:
         reason = f"metrics: {error}: expected those of a multiplane network (multiplane_time_seconds, ...)"

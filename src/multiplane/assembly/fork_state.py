@@ -180,7 +180,7 @@ async def _place(study: Study, stock: StockNow) -> None:
     far_rows: list[Change] = [far.row()]
     for _ in range(count):
         block = owner.entropy.take(BLOCK_BYTE)
-        sequence = near.send(block, study.clock.now_ns())
+        sequence = near.send(block, study.clock.now_ns(), 0)
         near_rows += near.stored(sequence)
         far_rows += far.accept(sequence, block) or ()
     await study.store.commit(far_urn, far_rows)

@@ -55,5 +55,5 @@ def _report(words: Entangled, link: Link, rate_per_s: float) -> PairLinkReport:
         expired=sum(side.expired for side in link.sides),
         rate_per_s=rate_per_s,
         late=backend.late if backend else 0,
-        fault=backend.stock.fault if backend else "",
+        fault=backend.stock.fault if backend else link.fault,
     )

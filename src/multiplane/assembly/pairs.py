@@ -73,7 +73,7 @@ def run_links(
     async def main(clock: JumpClock) -> dict[str, LinkPairs]:
         timeline = Dispatcher(clock)
         quantum = _quantum(world, timeline, seed, policies)
-        study = _Links(quantum, timeline, round(hold_s * PS_PER_S))
+        study = Pairs(quantum, timeline, round(hold_s * PS_PER_S))
         study.start()
         await _until(timeline, for_s, study.done)
         _raise(study.fault)
@@ -159,14 +159,18 @@ class _Watch:
             self._listener(report)
 
 
-class _Links(_Watch):
-    """Takes all pairs of all links."""
+class Pairs(_Watch):
+    """Asks all links for pairs without end and looks at each, `hold_ps` after both ends know of it.
 
-    def __init__(self, quantum: Quantum, timeline: Dispatcher, hold_ps: int) -> None:
+    Attributes: seen: by link, a row (known_s, age_s, fidelity) for each pair.
+        fault: why a link has failed, if one has.
+    """
+
+    def __init__(self, quantum: Quantum, timeline: Dispatcher, hold_ps: int = 0) -> None:
         super().__init__(self._heard)
         self._quantum, self._timeline, self._hold_ps = quantum, timeline, hold_ps
         self._oracle = Oracle(quantum)
-        self._seen: dict[str, list[tuple[float, float, float]]] = {name: [] for name in quantum.links}
+        self.seen: dict[str, list[tuple[float, float, float]]] = {name: [] for name in quantum.links}
         # Halves by link and number of the pair; an end of a pair whose other end is lost is let go at once.
         self._halves: dict[tuple[str, int], list[Report]] = {}
         self._lost: set[tuple[str, int]] = set()
@@ -212,7 +216,7 @@ class _Links(_Watch):
         now_ps = self._timeline.base_ps()
         age_s = now_ps / PS_PER_S - (halves[0].since_ns - EPOCH_NS) / 1e9
         fidelity = self._oracle.fidelity(halves[0].node, halves[0].handles[0])
-        self._seen[pair[0]].append((known_ps / PS_PER_S, age_s, fidelity))
+        self.seen[pair[0]].append((known_ps / PS_PER_S, age_s, fidelity))
         for half in halves:
             self._discard(half)
 
@@ -223,7 +227,7 @@ class _Links(_Watch):
     def pairs(self) -> dict[str, LinkPairs]:
         """All that were seen."""
         found = {}
-        for name, rows in self._seen.items():
+        for name, rows in self.seen.items():
             known_s, age_s, fidelity = np.array(rows, dtype=np.float64).reshape(-1, 3).T
             found[name] = LinkPairs(known_s, age_s, fidelity, self._quantum.links[name].attempts)
         return found

@@ -180,7 +180,7 @@ class GuardedLink:
         self._lent: tuple[set[int], set[int]] = (set(), set())
         self._failed = False
         self._passing: BaseException | None = None
-        self.now_ps = host.now_ps
+        self._at_ps: int | None = None
         try:
             self._protocol = kind(facts, self)
         except Exception as error:
@@ -194,6 +194,10 @@ class GuardedLink:
     def withdraw(self, end: int, slot: int) -> None:
         self._lent[end].discard(slot)
         self._run(self._protocol.withdraw, end, slot)
+
+    def now_ps(self) -> int:
+        """As the host's, and the same for as long as one call of the plug-in lasts."""
+        return self._host.now_ps() if self._at_ps is None else self._at_ps
 
     def trials(self, probability: float) -> int:
         """As the host's."""
@@ -234,12 +238,15 @@ class GuardedLink:
         """Run code of the plug-in. What it raises ends the link, and nothing else."""
         if self._failed:
             return
+        outer_ps, self._at_ps = self._at_ps, self.now_ps()
         try:
             handler(*args)
         except Exception as error:
             if error is self._passing:
                 raise
             self._fail(getattr(handler, "__name__", repr(handler)), error)
+        finally:
+            self._at_ps = outer_ps
 
     def _fail(self, method: str, error: Exception) -> None:
         self._failed = True

@@ -42,6 +42,7 @@ from multiplane.runtime.clocks import PacedClock
 from multiplane.runtime.control_socket import serve_control
 from multiplane.runtime.dispatcher import Dispatcher
 from multiplane.runtime.doors import serve, strict
+from multiplane.runtime.garbage import built_to_stay
 from multiplane.runtime.logs import set_up_logs
 from multiplane.runtime.pki import ensure_pki
 from multiplane.runtime.session import Session
@@ -191,7 +192,8 @@ async def _bring_up(
     listener = OperationsListener(ground, layout.trusts)
     stack.push_async_callback(listener.close)
     stack.push_async_callback(layout.close)
-    await _start(layout, ground)
+    with built_to_stay():
+        await _start(layout, ground)
     desk = await _open_desk(stack, ground, layout, stop)
     notice.operations = await listener.start(desk)
 

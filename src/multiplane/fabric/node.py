@@ -29,7 +29,8 @@ REPORT_EVERY_NS: Final = NS_PER_S
 """At most so often it is told that key came or went; a new state is told at once."""
 TELLING_SHARE: Final = 64
 LEAST_TELLING_BYTE: Final = 4096
-"""It is told when the stock changed by that part of its room, or this; less waits for a heartbeat."""
+"""It is told when the stock changed by that part of its room, or this; less waits for a heartbeat, or
+for somebody who asks."""
 HEARTBEAT_NS: Final = 10 * NS_PER_S
 """A link on which nothing happens is told of so often."""
 BACKOFF_FIRST_NS: Final = 200 * NS_PER_MS
@@ -207,6 +208,12 @@ class FabricAgent:
         answer, actions = self._relay.install(table, self._timeline.now_ns())
         self._perform(actions)
         return answer
+
+    async def moved(self, caller: Caller) -> tuple[LinkReport, ...]:
+        """See `planes.NodeControl`."""
+        self._check_controller(caller)
+        links = self._ordered()
+        return tuple(self._report_of(link) for link in links if link.pool.stock_byte != link.told_byte)
 
     # DeviceListener
 
@@ -419,9 +426,12 @@ class FabricAgent:
 
     def _report(self, link: _Link, reason: str = "") -> None:
         """Publish what this end knows of a link."""
+        self._publish("link", self._report_of(link, reason))
+
+    def _report_of(self, link: _Link, reason: str = "") -> LinkReport:
         link.moved, link.told_byte = False, link.pool.stock_byte
         status = link.status
-        report = LinkReport(
+        return LinkReport(
             link=link.link,
             site=self._site,
             path_id="" if link.order is None else link.order.path.path_id,
@@ -437,7 +447,6 @@ class FabricAgent:
             reason=reason or ("" if status is None else status.reason),
             source="" if status is None else status.source,
         )
-        self._publish("link", report)
 
     def _publish(self, what: str, message: Noun) -> None:
         """Telemetry may be lost; the next report says it all again."""

@@ -22,12 +22,12 @@ LOSSES_DB = {("quijote", "quiron"): 23.0, ("norte", "quevedo"): 23.0, ("distrito
 """A link of MadQCI makes more than applications here could use up: these get worse before the question."""
 DEMANDS_BIT_PER_S: dict[Pair, float] = {
     ("quiron", "quintin"): 5.5e4,
-    ("quiron", "quijote"): 4.5e4,
-    ("quijote", "quiron"): 9.0e4,
+    ("quiron", "quijote"): 5.2e4,
+    ("quijote", "quiron"): 1.0e5,
     ("quijote", "norte"): 5.0e4,
-    ("quevedo", "norte"): 4.5e4,
-    ("norte", "quevedo"): 8.0e4,
-    ("distrito", "norte"): 1.0e5,
+    ("quevedo", "norte"): 5.2e4,
+    ("norte", "quevedo"): 1.05e5,
+    ("distrito", "norte"): 1.4e5,
 }
 FAST = 20.0
 """The rate at which the network fills its stocks before the question."""
@@ -51,19 +51,24 @@ def demands() -> tuple[Demand, ...]:
 
 
 async def live(network: Network, rate: float, for_s: float, seed: int | None = None) -> Lived:
-    """Open pairs, let all fill, weaken links, look, then ask for `for_s` seconds of the network's time."""
+    """Weaken links, open pairs, let stocks fill, look, then ask for `for_s` seconds of the network's time.
+
+    Args: seed: requests come at random times, drawn from it; None = at equal ones.
+    """
+    loops = {pair: _loop(network, pair, bit, rate) for pair, bit in DEMANDS_BIT_PER_S.items()}
+    chances = {pair: None if seed is None else random.Random(f"{seed}/{pair}") for pair in loops}
     async with control(network.state) as doors:
         for sites, loss_db in LOSSES_DB.items():
             await doors.scenario.set_loss(LOCAL_OPERATOR, ends(*sites), loss_db)
         await doors.pace.set_rate(LOCAL_OPERATOR, FAST)
-        await asyncio.gather(*(_opened(network, pair, FAST) for pair in DEMANDS_BIT_PER_S))
+        await asyncio.gather(*(_opened(loop) for loop in loops.values()))
         await _full(doors)
         await doors.pace.set_rate(LOCAL_OPERATOR, rate)
+        for loop in loops.values():
+            loop.forget()
+        scenario = await doors.operator.scenario(LOCAL_OPERATOR)
         begin = await doors.operator.report(LOCAL_OPERATOR)
-        moment = moment_of(begin, await doors.operator.scenario(LOCAL_OPERATOR))
         begun_s = asyncio.get_running_loop().time()
-        loops = {pair: _loop(network, pair, rate_bit, rate) for pair, rate_bit in DEMANDS_BIT_PER_S.items()}
-        chances = {pair: None if seed is None else random.Random(f"{seed}/{pair}") for pair in loops}
         await asyncio.gather(*(loop.offer(for_s / rate, chances[pair]) for pair, loop in loops.items()))
         end = await doors.operator.report(LOCAL_OPERATOR)
         took_s = asyncio.get_running_loop().time() - begun_s
@@ -74,21 +79,19 @@ async def live(network: Network, rate: float, for_s: float, seed: int | None = N
         pair: None if loop.refused_s is None else loop.refused_s * true_rate for pair, loop in loops.items()
     }
     shown = "\n".join(f"{pair}: {loop.shown()}" for pair, loop in loops.items())
-    return Lived(moment, dry_s, true_rate, shown)
+    return Lived(moment_of(begin, scenario), dry_s, true_rate, shown)
 
 
-async def _opened(network: Network, pair: Pair, rate: float) -> None:
-    """One key: the way is open. By a client that asks again until there is one."""
-    loop = _loop(network, pair, KEY_BIT, rate)
+async def _opened(loop: OpenLoop) -> None:
+    """Keys are granted once: the way is open. It asks again until then."""
     deadline_s = asyncio.get_running_loop().time() + OPENING_S
     while not loop.took_s and asyncio.get_running_loop().time() < deadline_s:
         await loop.offer(1e-9)
-    await loop.close()
-    assert loop.took_s, f"{pair}: {loop.shown()}"
+    assert loop.took_s, loop.shown()
 
 
 async def _full(doors: Control) -> None:
-    """Wait until no stock is being filled."""
+    """Wait until no stock is being filled and nothing is on its way."""
     async with asyncio.timeout(OPENING_S):
         while True:
             report = await doors.operator.report(LOCAL_OPERATOR)

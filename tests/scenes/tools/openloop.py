@@ -63,6 +63,10 @@ class OpenLoop:
         elif answer.status == 503 and self.refused_s is None and self.took_s:
             self.refused_s = due_s - self._begun_s
 
+    def forget(self) -> None:
+        """Count from now on; connections stay open."""
+        self.counts, self.took_s, self.refused_s = Counter(), [], None
+
     def p_ms(self, share: float) -> float:
         """The quantile of the times of answers, milliseconds."""
         ordered = sorted(self.took_s)

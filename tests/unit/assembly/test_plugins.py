@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import pytest
 from tests.support.quantum import SECOND_PS, Heap
 
 from multiplane.api.instructions import Cancel, Generate, Measure, Report
+from multiplane.api.policy import LinkFacts, LinkHost
 from multiplane.assembly import plugins as loading
 from multiplane.assembly.plugins import load_plugins
 from multiplane.assembly.sim.results import Results
@@ -334,3 +337,31 @@ def test_an_operation_that_takes_time_tells_what_a_memory_raised(tmp_path: Path)
     heap.advance_to(2 * SECOND_PS)
     last = ears["a"].heard[-1]
     assert (last.request, last.ok, last.code) == ("m", False, "plugin.failed")
+
+
+def test_time_stands_still_while_a_plug_in_decides(tmp_path: Path) -> None:
+    path = tmp_path / "p.py"
+    path.write_text(
+        LINK.replace("        pass\n    def raw", "        self.host = host\n    def raw").replace(
+            "slot):\n        pass\n    def withdraw",
+            "slot):\n        assert self.host.now_ps() == self.host.now_ps(), 'it moved'\n    def withdraw",
+        )
+    )
+    clock = itertools.count(1)
+
+    class Moving:
+        now_ps = staticmethod(lambda: next(clock))
+
+    facts = LinkFacts(
+        link="a--b",
+        sites=("a", "b"),
+        success_probability=0.5,
+        delay_ps=2,
+        photon_ps=1,
+        herald_ps=(1, 1),
+        reset_ps=0,
+        memories=1,
+    )
+    protocol = load_plugins([path]).policies.handshakes["mine"]["jump"](facts, cast("LinkHost", Moving()))
+    protocol.raw(0, 0)
+    assert next(clock) == 2, "asked once for the whole call"

@@ -47,6 +47,35 @@ def test_order_is_due_then_sequence(dues_ps: list[int]) -> None:
     assert late == Lateness(count=len(dues_ps), early=0, p50_us=0, p99_us=0, max_us=0)
 
 
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 5 * 2**30), st.lists(st.integers(0, 4 * 2**30), max_size=3)), max_size=30
+    )
+)
+def test_near_and_far_are_served_in_one_order(entries: list[tuple[int, list[int]]]) -> None:
+    """Handlers push too, for soon and for milliseconds later."""
+    seen: list[tuple[int, int]] = []
+    pushed: list[tuple[int, int]] = []
+
+    def script(dispatcher: Dispatcher) -> None:
+        def push(due_ps: int, after_ps: list[int]) -> None:
+            pushed.append((due_ps, len(pushed)))
+            dispatcher.at_ps(due_ps, serve, *pushed[-1], after_ps)
+
+        def serve(due_ps: int, number: int, after_ps: list[int]) -> None:
+            seen.append((due_ps, number))
+            assert dispatcher.now_ps() == due_ps
+            for each_ps in after_ps:
+                push(due_ps + each_ps, [])
+
+        for due_ps, after_ps in entries:
+            push(due_ps, after_ps)
+        assert dispatcher.next_due_ps() == min((due_ps for due_ps, _ in entries), default=None)
+
+    virtual(script, 10 * 2**30)
+    assert seen == sorted(pushed)
+
+
 def test_handlers_may_push_and_the_past_is_now() -> None:
     seen: list[tuple[str, int]] = []
 

@@ -235,7 +235,7 @@ def test_numbers_of_blocks_on_their_way_are_not_used_again_when_a_new_epoch_fail
         await kit.exchange(study, "alice-1", "bob-1")
         await asyncio.sleep(5)
         near = kit.near(study, "alice", "bob")
-        sent = near.pool.send(bytes(2048), study.clock.now_ns())
+        sent = near.pool.send(bytes(2048), study.clock.now_ns(), 10**9)
         store._faults = ScriptedFaults("fail@commit.before:1")
         with pytest.raises(Faulty):
             await near._renew(2)
@@ -255,7 +255,7 @@ def test_a_new_epoch_leaves_no_rows_of_the_old_one() -> None:
         await kit.exchange(study, "alice-1", "bob-1")
         near = kit.near(study, "alice", "bob")
         await kit.issue(study, "alice-1", "bob-1", 1, 512)
-        near.block_stored(1, near.ports.boot, near.pool.send(bytes(2048), study.clock.now_ns()))
+        near.block_stored(1, near.ports.boot, near.pool.send(bytes(2048), study.clock.now_ns(), 10**9))
         await asyncio.sleep(0)
         assert near.pool._storing, "a block is under way into the store"
         await near._renew(near.pool.epoch + 1)

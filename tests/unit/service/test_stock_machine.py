@@ -62,11 +62,11 @@ class TwoSides(RuleBasedStateMachine):
         for _ in range(count):
             self.made += 1
             block = self.made.to_bytes(8, "big") * (BLOCK_BYTE // 8)
-            self.parcels.append((self.boot, self.near.send(block, self.made), block))
+            self.parcels.append((self.boot, self.near.send(block, self.made, 1), block))
 
     @rule()
     def resend(self) -> None:
-        for sequence, block, _, _ in self.near.overdue(1 << 60, 0, 100):
+        for sequence, block, *_ in self.near.overdue(1 << 60, 0, 100):
             self.parcels.append((self.boot, sequence, block))
 
     @precondition(lambda self: self.acks)

@@ -52,7 +52,7 @@ class TwoSidesWithBackups(RuleBasedStateMachine):
     def fill(self, count: int, arrives: bool, acknowledged: bool) -> None:
         for _ in range(count):
             block = self.draw(BLOCK_BYTE)
-            sequence = self.near.send(block, self.drawn)
+            sequence = self.near.send(block, self.drawn, 1)
             changes = self.far.accept(sequence, block) if arrives else None
             if changes is not None:
                 self.far_disk.commit(changes)
@@ -199,7 +199,7 @@ def filled() -> TwoSidesWithBackups:
 def make_block(sides: TwoSidesWithBackups) -> None:
     """A block made, stored and acknowledged."""
     block = sides.draw(BLOCK_BYTE)
-    sequence = sides.near.send(block, 1)
+    sequence = sides.near.send(block, 1, 1)
     changes = sides.far.accept(sequence, block)
     assert changes is not None
     sides.far_disk.commit(changes)

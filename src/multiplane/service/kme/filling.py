@@ -50,7 +50,7 @@ class Filling:
         """Send what may be on its way now; False when a block has been sent too often."""
         rules, flight = self._ports.rules, self._flight
         now_ns, patience_ns = self._ports.timeline.now_ns(), flight.patience_ns
-        room = flight.window_block - pool.flying_count(now_ns, patience_ns)
+        room = flight.window_block - pool.flying_count(now_ns)
         for late in pool.overdue(now_ns, patience_ns, room):
             if late.tries >= MAX_TRIES:
                 return False
@@ -64,7 +64,7 @@ class Filling:
                 self.wanted = False
                 break
             block = self._ports.entropy.take(BLOCK_BYTE)
-            await self._carry(pool, pool.send(block, now_ns), block, patience_ns)
+            await self._carry(pool, pool.send(block, now_ns, patience_ns), block, patience_ns)
         return True
 
     async def _carry(self, pool: OutboundPool, sequence: int, payload: bytes, lifetime_ns: int) -> None:

@@ -129,7 +129,8 @@ class NearStock(Stock):
         if self.serving:
             reachable = self.state is not None and self.state.phase is PairPhase.READY
             phase = "open" if reachable else "from stock"
-        return msgspec.structs.replace(self.pool.ledger(phase), filling=self._filling.wanted)
+        filling = self._filling.wanted or self.pool.pending_count > 0
+        return msgspec.structs.replace(self.pool.ledger(phase), filling=filling)
 
     def find(self, name: str) -> list[UnitRecord]:
         """Units that an operator's name (key id, digest, endpoint) means."""
@@ -477,8 +478,7 @@ class NearStock(Stock):
 
     def tick(self, now_ns: int) -> None:
         """Once a second: report the head, look after what is overdue, forget old units."""
-        floor = self.pool.floor
-        report = HeadReport(epoch=self.pool.epoch, head=floor, leased=self.pool.leased_head)
+        report = HeadReport(epoch=self.pool.epoch, head=self.pool.floor, leased=self.pool.leased_head)
         if self._far is not None and self._agreed and report != self._reported:
             self._reported = report
             self._far.head(self.ports.caller, report)

@@ -48,16 +48,13 @@ class _Row(msgspec.Struct):
 
 
 class Sent(NamedTuple):
-    """A block on its way: when it was sent last, 0 = send it now; how often it was sent."""
+    """A block on its way: when it was sent last (0 = send it now), how often, and when it is overdue."""
 
     sequence: int
     block: bytes
     sent_ns: int
     tries: int
-
-    def overdue(self, now_ns: int, patience_ns: int) -> bool:
-        """Patience grows with every try: a fabric short of key must not be filled with copies."""
-        return now_ns - self.sent_ns >= patience_ns * self.tries
+    due_ns: int
 
     def __repr__(self) -> str:
         return f"Sent({self.sequence}, tries={self.tries})"
@@ -161,29 +158,35 @@ class OutboundPool:
         """Never give out numbers below `sequence`: they were used before the pool was read again."""
         self._next_sequence = max(self._next_sequence, sequence)
 
-    def send(self, block: bytes, now_ns: int) -> int:
-        """Enter a fresh block as sent; the answer is its sequence number."""
+    def send(self, block: bytes, now_ns: int, patience_ns: int) -> int:
+        """Enter a fresh block as sent, overdue after `patience_ns`; the answer is its sequence number."""
         sequence = self._next_sequence
         self._next_sequence += 1
-        self._pending[sequence] = Sent(sequence, block, now_ns, 1)
+        self._pending[sequence] = Sent(sequence, block, now_ns, 1, now_ns + patience_ns)
         return sequence
 
-    def flying_count(self, now_ns: int, patience_ns: int) -> int:
+    def flying_count(self, now_ns: int) -> int:
         """Blocks that may still arrive without being sent again."""
-        return sum(not sent.overdue(now_ns, patience_ns) for sent in self._pending.values())
+        return sum(now_ns < sent.due_ns for sent in self._pending.values())
 
     def overdue(self, now_ns: int, patience_ns: int, most: int) -> list[Sent]:
-        """Blocks unacknowledged for too long, `most` at most, as they were; they count as sent again now."""
-        late = [sent for sent in self._pending.values() if sent.overdue(now_ns, patience_ns)][: max(0, most)]
+        """Blocks unacknowledged for too long, `most` at most, as they were; they count as sent again now.
+
+        Patience grows with every try: a fabric short of key must not be filled with copies.
+        """
+        late = [sent for sent in self._pending.values() if now_ns >= sent.due_ns][: max(0, most)]
         for sent in late:
-            self._pending[sent.sequence] = sent._replace(sent_ns=now_ns, tries=sent.tries + 1)
+            tries = sent.tries + 1
+            self._pending[sent.sequence] = sent._replace(
+                sent_ns=now_ns, tries=tries, due_ns=now_ns + patience_ns * tries
+            )
         return late
 
     def recall(self, sequence: int) -> None:
         """A block could not be brought on its way after all: send it as soon as possible."""
         sent = self._pending.get(sequence)
         if sent is not None:
-            self._pending[sequence] = sent._replace(sent_ns=0, tries=sent.tries - 1)
+            self._pending[sequence] = sent._replace(sent_ns=0, tries=sent.tries - 1, due_ns=0)
 
     def sent_ns(self, sequence: int) -> int | None:
         """When a block on its way was sent last."""
@@ -312,7 +315,7 @@ class OutboundPool:
         for sequence in [s for s in self._pending if s < far_next and s not in held]:
             del self._pending[sequence]
         for sequence, sent in self._pending.items():  # whatever became of them: send them now
-            self._pending[sequence] = sent._replace(sent_ns=0, tries=0)
+            self._pending[sequence] = sent._replace(sent_ns=0, tries=0, due_ns=0)
         self._next_sequence = max(self._next_sequence, far_next)
         changes: list[Change] = []
         for sequence in [s for s in sorted(self._ready) if s not in held]:

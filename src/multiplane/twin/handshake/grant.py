@@ -59,7 +59,7 @@ class _Grant:
             self._tell_free(slot, number, self._host.now_ps() + self._delay_ps)
         else:
             self._free.append((slot, number))
-            self._start()
+            self._start(self._host.now_ps())
 
     def _tell_free(self, slot: int, number: int, known_ps: int) -> None:
         """End 1 sends GRANT, which is at end 0 at `known_ps`."""
@@ -69,15 +69,15 @@ class _Grant:
         """GRANT is at end 0; one for the same memory that it still has is outdated."""
         self._grants.pop(slot, None)
         self._grants[slot] = (number, known_ps)
-        self._start()
+        self._start(known_ps)
 
-    def _start(self) -> None:
-        """End 0 sends START for the memories that both ends have free."""
+    def _start(self, now_ps: int) -> None:
+        """End 0 sends START for the memories that both ends have free, as soon as it knows."""
         while self._free and self._grants:
             near, near_number = self._free.popleft()
             far = next(iter(self._grants))
             far_number, known_ps = self._grants.pop(far)
-            begun_ps = max(known_ps, self._host.now_ps()) + self._delay_ps
+            begun_ps = max(known_ps, now_ps) + self._delay_ps
             bond = Bond(near, far, (near_number, far_number), begun_ps)
             if self._turns.holds(1, far, far_number):
                 self._turns.bind(bond)
@@ -133,7 +133,7 @@ class GrantJump(_Grant):
         started_ps = bond.begun_ps - self._delay_ps
         if now_ps < started_ps:  # START has not left: the grant is for the next memory of end 0
             self._grants[bond.far] = (bond.numbers[1], started_ps)
-            self._start()
+            self._start(now_ps)
         else:
             super()._end(bond, now_ps)
 

@@ -56,7 +56,7 @@ class Quantum:
             timeline,
             lambda element: Chance(seed, element, boot_epoch),
             policies,
-            hooks=Hooks(make=self._pair, ended=self._ended),
+            hooks=Hooks(make=self._pair if self._exact else Pair, ended=self._ended),
         )
         operations = Operations(timeline, self.links, exact=self._exact, twirl=entanglement.twirl)
         self._acts = operations.by_type
@@ -106,9 +106,8 @@ class Quantum:
         Raises: as `submit`.
         """
         here = self.nodes[node]
-        answered = here.answered
-        if instruction.request in answered:
-            return answered[instruction.request]
+        if instruction.request and here.knows(instruction.request):
+            return here.answer(instruction.request)
         act = self._acts.get(type(instruction))
         if act is None:
             return self._ask(here, instruction)
@@ -201,8 +200,7 @@ class Quantum:
 
     def _pair(self, near: Qubit, far: Qubit, pair: Correlations, frame: int) -> None:
         state = Pair(near, far, pair, frame)
-        if self._exact:
-            acts.register([state], Moment(near.since_ps, near.node.chance, exact=True))
+        acts.register([state], Moment(near.since_ps, near.node.chance, exact=True))
 
     def _ended(self, wish: Wish) -> None:
         self._wishes.pop((wish.node.name, wish.request), None)
@@ -211,6 +209,7 @@ class Quantum:
         if (node.name, asked.request) in self._wishes:
             return
         link = self.links[node.side(asked.link).link_id]
+        check(asked.request != "", "request", asked.request, "a name to answer and to cancel by")
         check(0 <= asked.pairs <= 10**12, "pairs", asked.pairs, "a number from 0 to 10^12")
         check(0.0 <= asked.min_fidelity <= 1.0, "min_fidelity", asked.min_fidelity, "a number from 0 to 1")
         check(asked.basis in core.BASES, "basis", asked.basis, "x, y or z")

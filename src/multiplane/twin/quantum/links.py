@@ -27,7 +27,7 @@ FRAME_BITS: Final = ((0, 0), (1, 0), (0, 1), (1, 1))
 
 FAILED: Final = "was lost when its device failed"
 
-MakePair = Callable[[Qubit, Qubit, Correlations, int], None]
+MakePair = Callable[[Qubit, Qubit, Correlations, int], object]
 """Puts two new halves into a state of these correlations and this frame."""
 
 
@@ -57,7 +57,7 @@ class Link:
     `photon_probability`: that a photon sent from one end is stored at the other. `lit` is False while no
     light passes: nobody tries, and what is held lives on. Counts since the start: `attempts` (with one draw
     per pair when they are drawn, which is ahead of time), `heralds` (pairs that came), `made` (wanted
-    ones).
+    ones). `fault`: why the protocol makes no more pairs, if so.
     """
 
     protocol: LinkProtocol
@@ -85,7 +85,7 @@ class Link:
         self._wishes: deque[Wish] = deque()
         self._unlimited = 0
         self._wanted = 0
-        self._fault = ""
+        self.fault = ""
         self._tune(source)
 
     def _tune(self, source: Source) -> None:
@@ -138,8 +138,8 @@ class Link:
 
         Raises: Busy(`instruction.queue_full`), Faulty(`instruction.link_failed`).
         """
-        if self._fault:
-            raise Faulty("instruction.link_failed", self._fault)
+        if self.fault:
+            raise Faulty("instruction.link_failed", self.fault)
         if len(self._wishes) >= MOST_WISHES:
             reason = f"link: {MOST_WISHES} requests wait on {self.id}, expected fewer"
             raise Busy("instruction.queue_full", reason)
@@ -166,7 +166,7 @@ class Link:
 
     def fail(self, reason: str) -> None:
         """The protocol makes no more pairs: requests end with `reason`, and none is taken any more."""
-        self._fault = reason
+        self.fault = reason
         now_ps = self.now_ps()
         for wish in list(self._wishes):
             self.end(wish)
@@ -212,13 +212,14 @@ class Link:
             frame, pair = 0, self.source.pair
         if wish.asked.keep:
             request, number = wish.request, self.made
+            now_ps = self.now_ps()
             one = Qubit(near, slots[0], emitted_ps, number, request)
             two = Qubit(far, slots[1], emitted_ps, number, request)
             self._make(one, two, pair, frame)
             for half, due_ps in ((one, heard_ps[0]), (two, heard_ps[1])):
                 if half.side.cutoff_ps:
                     watch(half, self._timeline)
-                if due_ps <= self.now_ps():
+                if due_ps <= now_ps:
                     self._hear(half, wish, due_ps, frame)
                 else:
                     self.at_ps(due_ps, self._hear, half, wish, due_ps, frame)
@@ -276,6 +277,8 @@ class Link:
             node.tell(expired(half, wish.node.name, due_ns))
             return
         handle = node.hold(half)
+        if node.listener is None and not node.watchers:
+            return
         node.tell(
             Report(
                 request=wish.request,
