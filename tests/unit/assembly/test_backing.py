@@ -62,3 +62,5 @@ def test_the_state_model_of_a_run_can_be_chosen() -> None:
     assert in_state_model(in_state_model(world, "dense"), "pairs") == world
     keys_only = load_shipped("pair")
     assert in_state_model(keys_only, "dense") is keys_only
+    with pytest.raises(Refused, match="state_model: got 'exact', expected one of pairs, dense"):
+        in_state_model(world, "exact")
