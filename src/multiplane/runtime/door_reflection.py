@@ -27,8 +27,8 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
         listeners: parameters that pass by reference: position among all but the caller → Protocol.
         arguments: Struct with one field for each parameter but the caller; a listener's is a number.
         answer: type of the answer.
-        decode: reads `arguments` from msgpack.
-        decode_answer: reads an answer from msgpack.
+        decoder: reads `arguments` from msgpack.
+        answer_decoder: reads an answer from msgpack.
         subject: short readable name of what given arguments are about.
     """
 
@@ -39,8 +39,8 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     listeners: dict[int, type]
     arguments: type[msgspec.Struct]
     answer: Any
-    decode: Callable[[bytes], msgspec.Struct]
-    decode_answer: Callable[[bytes], Any]
+    decoder: msgspec.msgpack.Decoder[Any]
+    answer_decoder: msgspec.msgpack.Decoder[Any]
     subject: Callable[[tuple[Any, ...]], str]
 
 
@@ -97,8 +97,8 @@ def _method(proto: type, name: str, function: FunctionType) -> Method:
         listeners=listeners,
         arguments=arguments,
         answer=answer,
-        decode=msgspec.msgpack.Decoder(arguments).decode,
-        decode_answer=msgspec.msgpack.Decoder(answer).decode,
+        decoder=msgspec.msgpack.Decoder(arguments),
+        answer_decoder=msgspec.msgpack.Decoder(answer),
         subject=_subject_of(list(types.values())),
     )
 

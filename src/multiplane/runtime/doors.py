@@ -110,7 +110,7 @@ def _passer(
     method: Method, tap: Tap | None, direct: frozenset[str]
 ) -> Callable[[tuple[Any, ...], dict[str, Any]], tuple[Any, ...]]:
     """What brings arguments across inside one process: values by msgpack, listeners wrapped."""
-    arguments, decode = method.arguments, method.decode
+    arguments, decode = method.arguments, method.decoder.decode
     stubs = WeakValueDictionary[tuple[type, int], _Stub]()
 
     def wrap(proto: type, listener: object) -> object:
@@ -196,7 +196,7 @@ def _strict_call(
     direct: frozenset[str],
 ) -> Callable[..., Awaitable[Any]]:
     across, report = _passer(method, tap, direct), _reporter(tap, door, method)
-    decode_answer = method.decode_answer
+    decode_answer = method.answer_decoder.decode
 
     async def call(*args: Any, **kwargs: Any) -> Any:
         caller: tuple[Caller, ...] = ()
@@ -289,7 +289,7 @@ def _remote_call(
     session: Session, name: str, method: Method, refer: Callable[[type, object], int]
 ) -> Callable[..., Awaitable[Any]]:
     pack = _packer(method, refer)
-    decode_answer = method.decode_answer
+    decode_answer = method.answer_decoder.decode
 
     async def call(*args: Any, **kwargs: Any) -> Any:
         answer = await session.call(name, pack(args, kwargs))
@@ -326,7 +326,7 @@ def serve(session: Session, name: str, proto: Callable[..., P], impl: object, ta
 
 
 def _unpacker(session: Session, method: Method) -> Callable[[bytes], tuple[Any, ...]]:
-    decode = method.decode
+    decode = method.decoder.decode
 
     def unpack(payload: bytes) -> tuple[Any, ...]:
         try:
