@@ -182,6 +182,7 @@ def fork_command(
     """Ask what would be: copy the running network as it is now, change the copy, run it ahead.
 
     Tells which pairs run dry, when, and how fast each is refilled. The network itself goes on untouched.
+    Traffic, faults, attackers and entanglement of the scenario are not copied.
 
     Examples:
 

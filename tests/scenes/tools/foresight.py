@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from typing import NamedTuple
 
 from tests.scenes.tools.network import Network
@@ -16,29 +15,33 @@ from multiplane.kernel.nouns import ends
 
 Pair = tuple[str, str]
 OPENING_S = 30.0
+TRIES = 3
 LOOK_S = 0.2
 
 LOSSES_DB = {("quijote", "quiron"): 23.0, ("norte", "quevedo"): 23.0, ("distrito", "norte"): 22.0}
 """A link of MadQCI makes more than applications here could use up: these get worse before the question."""
 DEMANDS_BIT_PER_S: dict[Pair, float] = {
-    ("quiron", "quintin"): 5.5e4,
-    ("quiron", "quijote"): 5.2e4,
+    ("quiron", "quintin"): 1.1e5,
     ("quijote", "quiron"): 1.0e5,
-    ("quijote", "norte"): 5.0e4,
-    ("quevedo", "norte"): 5.2e4,
+    ("quijote", "norte"): 5.4e4,
+    ("quevedo", "norte"): 4.4e4,
     ("norte", "quevedo"): 1.05e5,
     ("distrito", "norte"): 1.4e5,
 }
+CONTENDED = frozenset({("quijote", "norte"), ("quevedo", "norte")})
+"""They take from one way of one link. How it is shared between them depends on what each has on its way."""
+KEPT_UP_MS = 1500.0
+"""99 of 100 answers come sooner, of which a second may be waiting, or the network lagged behind its rate."""
 FAST = 20.0
 """The rate at which the network fills its stocks before the question."""
 
 
 class Lived(NamedTuple):
-    """What happened: the state before; network seconds to the first 503 of each pair; its rate."""
+    """What happened: the state before; network seconds to the first 503 of each pair."""
 
     moment: Moment
     dry_s: dict[Pair, float | None]
-    rate: float
+    kept_up: bool
     shown: str
 
 
@@ -50,13 +53,18 @@ def demands() -> tuple[Demand, ...]:
     )
 
 
-async def live(network: Network, rate: float, for_s: float, seed: int | None = None) -> Lived:
-    """Weaken links, open pairs, let stocks fill, look, then ask for `for_s` seconds of the network's time.
+async def lived(network: Network, rate: float, for_s: float) -> Lived:
+    """One run of `live` in which the network kept up with its rate; at most three are made."""
+    for _ in range(TRIES):
+        one = await live(network, rate, for_s)
+        if one.kept_up:
+            return one
+    raise AssertionError(f"this machine is too busy for rate {rate:g}\n{one.shown}")
 
-    Args: seed: requests come at random times, drawn from it; None = at equal ones.
-    """
+
+async def live(network: Network, rate: float, for_s: float) -> Lived:
+    """Weaken links, open pairs, let stocks fill, look, then ask for `for_s` seconds of the network's time."""
     loops = {pair: _loop(network, pair, bit, rate) for pair, bit in DEMANDS_BIT_PER_S.items()}
-    chances = {pair: None if seed is None else random.Random(f"{seed}/{pair}") for pair in loops}
     async with control(network.state) as doors:
         for sites, loss_db in LOSSES_DB.items():
             await doors.scenario.set_loss(LOCAL_OPERATOR, ends(*sites), loss_db)
@@ -69,7 +77,7 @@ async def live(network: Network, rate: float, for_s: float, seed: int | None = N
         scenario = await doors.operator.scenario(LOCAL_OPERATOR)
         begin = await doors.operator.report(LOCAL_OPERATOR)
         begun_s = asyncio.get_running_loop().time()
-        await asyncio.gather(*(loop.offer(for_s / rate, chances[pair]) for pair, loop in loops.items()))
+        await asyncio.gather(*(loop.offer(for_s / rate) for loop in loops.values()))
         end = await doors.operator.report(LOCAL_OPERATOR)
         took_s = asyncio.get_running_loop().time() - begun_s
     for loop in loops.values():
@@ -79,7 +87,8 @@ async def live(network: Network, rate: float, for_s: float, seed: int | None = N
         pair: None if loop.refused_s is None else loop.refused_s * true_rate for pair, loop in loops.items()
     }
     shown = "\n".join(f"{pair}: {loop.shown()}" for pair, loop in loops.items())
-    return Lived(moment_of(begin, scenario), dry_s, true_rate, shown)
+    kept_up = all(loop.p_ms(0.99) <= KEPT_UP_MS for loop in loops.values())
+    return Lived(moment_of(begin, scenario), dry_s, kept_up, shown)
 
 
 async def _opened(loop: OpenLoop) -> None:

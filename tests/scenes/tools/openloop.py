@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import Counter
 
 from tests.scenes.tools.network import Network
@@ -32,17 +31,14 @@ class OpenLoop:
         self.took_s: list[float] = []
         self.refused_s: float | None = None
 
-    async def offer(self, for_s: float, chance: random.Random | None = None) -> None:
-        """Offer for a while; every request begins when it is due and counts from then.
-
-        With `chance` the times between requests are exponentially distributed; else all are equal.
-        """
+    async def offer(self, for_s: float) -> None:
+        """Offer for a while; every request begins when it is due and counts from then."""
         loop, asked = asyncio.get_running_loop(), []
         begun_s = self._begun_s = due_s = loop.time()
         while due_s < begun_s + for_s:
             await asyncio.sleep(max(0.0, due_s - loop.time()))
             asked.append(asyncio.create_task(self._ask(due_s)))
-            due_s += 1.0 / self._rate_per_s if chance is None else chance.expovariate(self._rate_per_s)
+            due_s += 1.0 / self._rate_per_s
         await asyncio.gather(*asked)
 
     async def _ask(self, due_s: float) -> None:
