@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence, Set
 from contextlib import suppress
+from math import inf
 from typing import Final
 
 import msgspec
@@ -57,7 +58,7 @@ class Moment(Noun, frozen=True, kw_only=True):
     Args:
         scenario: the world as it was told at the start.
         stocks: those between two sites; what applications of one site share costs no link.
-        rate: simulated seconds per wall second; 1 while its time stands still.
+        rate: simulated seconds per wall second; 1 while its time stands still or is virtual.
     """
 
     scenario: str
@@ -87,7 +88,7 @@ def moment_of(report: NetworkReport, scenario: str) -> Moment:
         at_ns=report.at_ns,
         stocks=tuple(stocks),
         links=report.links,
-        rate=report.rate or 1.0,
+        rate=report.rate if 0.0 < report.rate < inf else 1.0,
     )
 
 
