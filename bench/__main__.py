@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from bench import chains, keys014, many_kmes, scale, twin, twin_hour
+from bench import chains, early, keys014, many_kmes, scale, twin, twin_hour
 from bench.processes import PINNED
 from bench.report import Row
 
-NAMES = ("keys", "many", "scale", "chains", "twin", "hour")
+TWIN_S = 60.0
+NAMES = ("keys", "many", "scale", "chains", "twin", "hour", "growth", "early")
 
 
 def main() -> int:
@@ -20,7 +22,7 @@ def main() -> int:
         "names",
         nargs="*",
         metavar="NAME",
-        help="keys, many (both by default), scale, chains, twin, hour",
+        help="keys, many (both by default), scale, chains, twin, hour, growth, early",
     )
     parser.add_argument("--rounds", type=int, default=keys014.ROUNDS, help="interleaved rounds, 5 or more")
     parser.add_argument("--seconds", type=float, default=keys014.RUN_S, help="length of one window of load")
@@ -36,19 +38,18 @@ def main() -> int:
         parser.error("scale: expected --scenario FILE, once for each map")
     if not PINNED:
         print("one core only: load and servers share it, ratios lean towards 1")
-    rows: list[Row] = []
-    if "keys" in names:
-        rows += keys014.bench(chosen.rounds, chosen.seconds)
-    if "many" in names:
-        rows += many_kmes.bench(chosen.rounds)
-    if "scale" in names:
-        rows += scale.bench(chosen.scenario)
-    if "chains" in names:
-        rows += chains.bench(chosen.seconds, chosen.hour)
-    if "twin" in names:
-        rows += twin.bench(max(chosen.seconds, 10.0))
-    if "hour" in names:
-        rows += twin_hour.bench()
+    twin_s = TWIN_S if chosen.seconds == keys014.RUN_S else chosen.seconds
+    benches: dict[str, Callable[[], list[Row]]] = {
+        "keys": lambda: keys014.bench(chosen.rounds, chosen.seconds),
+        "many": lambda: many_kmes.bench(chosen.rounds),
+        "scale": lambda: scale.bench(chosen.scenario),
+        "chains": lambda: chains.bench(chosen.seconds, chosen.hour),
+        "twin": lambda: twin.bench(twin_s),
+        "hour": twin_hour.bench,
+        "growth": twin.growth,
+        "early": early.bench,
+    }
+    rows = [row for name, bench in benches.items() if name in names for row in bench()]
     return int(any(row.verdict == "MISSED" for row in rows))
 
 

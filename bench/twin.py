@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import cProfile
-import gc
 import heapq
 import io
 import itertools
@@ -29,7 +28,6 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,6 +35,7 @@ from bench.report import RESULTS, Row, save, show
 from bench.twin_network import Network, generated, routes, world
 from multiplane.runtime.clocks import PS_PER_S, PacedClock
 from multiplane.runtime.dispatcher import Dispatcher
+from multiplane.runtime.garbage import built_to_stay
 from multiplane.runtime.lateness import LatePolicy
 from multiplane.twin.scenario import World
 
@@ -106,15 +105,6 @@ def scene_of(chosen: argparse.Namespace) -> World:
     return generated(chosen.nodes, chosen.links, chosen.block_byte)
 
 
-def settle(how: str) -> None:
-    """What the collector does from now on: what is there stays."""
-    if how != "default":
-        gc.collect()
-        gc.freeze()
-    if how == "off":
-        gc.disable()
-
-
 async def measure(chosen: argparse.Namespace) -> dict[str, Any]:
     """One network: build it, let it run, tell what it took."""
     base_mb = rss_mb()
@@ -124,16 +114,16 @@ async def measure(chosen: argparse.Namespace) -> dict[str, Any]:
     clock.pause()  # until all is built
     timeline = Dispatcher(clock, None, LatePolicy(policy=chosen.late, late_limit_ms=500.0))
     began_s, began_cpu_s = time.perf_counter(), time.process_time()
-    network = Network(scene, timeline, ROOM_BYTE, strict_bus=True)
-    await network.start()
+    with built_to_stay():
+        network = Network(scene, timeline, ROOM_BYTE, strict_bus=True)
+        await network.start()
     found: dict[str, Any] = {"start_s": time.perf_counter() - began_s}
     found["start_cpu_s"] = time.process_time() - began_cpu_s
     ticking = asyncio.ensure_future(timeline.run())
-    settle(chosen.gc)
     if chosen.relays:
         await network.relay(found_routes, chosen.relays)
     clock.resume()
-    await clock.sleep_until_ps(round(WARM_S * PS_PER_S))
+    await clock.sleep_until_ps(round(chosen.warm * PS_PER_S))
     made_bit, reports = network.made_bit(), network.reports
     network.traffic.launched = network.traffic.arrived = network.traffic.refused = 0
     timeline.forget_lateness()
@@ -194,14 +184,17 @@ def run(arguments: list[str], module: str = "bench.twin") -> dict[str, Any]:
 def rows_of(name: str, found: dict[str, Any]) -> list[Row]:
     """The bars that one network is held to."""
     control = f"spin loop: {found['spin_share']:.0%} of the wall, stall {found['spin_stall_ms']:.1f} ms"
-    flow = f"{found['blocks_per_s']:,.0f} blocks/s, {found['relays_per_s']:,.0f} relays/s arrived"
+    flow = f"{found['blocks_per_s']:,.0f} blocks/s, {found['relays_per_s']:,.0f} relays/s arrived; "
+    flow += f"{found['share_at_reference']:.2f} at the reference's heap operation"
     wall = f"wall p99 {found['late_p99_ms']:.2f}, max {found['late_max_ms']:.1f} ms; {control}"
     return [
         Row(f"{name} share of a core", found["share"], "", SHARE_BARS, flow),
         Row(f"{name} early", found["early"], "", (0, 0, 0), f"of {found['handlers']:,} handlers"),
         Row(f"{name} late p99, own clock", found["own_p99_ms"], "ms", LATE_BARS_MS, wall),
         Row(f"{name} memory", found["memory_mb"], "MB", MEMORY_BARS_MB, f"{found['base_mb']:.0f} before"),
-        Row(f"{name} start", found["start_s"], "s", START_BARS_S, f"CPU {found['start_cpu_s']:.2f} s"),
+        Row(
+            f"{name} start", found["start_cpu_s"], "s CPU", START_BARS_S, f"{found['start_s']:.2f} s of wall"
+        ),
     ]
 
 
@@ -211,25 +204,91 @@ NETWORKS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("1,000 nodes", ("--nodes", "1000", "--links", "2000", "--relays", "200")),
     ("10,000 nodes", ("--nodes", "10000", "--links", "20000", "--relays", "2000")),
 )
+IDLE: Final = ("--nodes", "1000", "--links", "2000", "--relays", "0", "--block-byte", "8192", "--warm", "8")
+"""All pools are full after a few seconds."""
+GROWTH: Final = (10, 100, 1_000, 3_000, 10_000)
+QUIET_SHARE: Final = 0.6
 
 
-def bench(seconds: float, choose: Callable[[str], bool] = lambda _: True) -> list[Row]:
-    """All networks, one after the other."""
+def wait_until_quiet(tries: int = 6) -> None:
+    """Wait a minute at most until a loop that only spins gets most of a core."""
+    for _ in range(tries):
+        if spin(1.0)["spin_share"] >= QUIET_SHARE:
+            return
+        time.sleep(10.0)
+
+
+def measured(arguments: list[str], module: str = "bench.twin") -> dict[str, Any] | None:
+    """The findings of one network in a quiet moment; None, and why on stderr, when it could not be run."""
+    wait_until_quiet()
+    try:
+        return run(arguments, module)
+    except RuntimeError as error:
+        print(f"{' '.join(arguments)}: {error}", file=sys.stderr)
+        return None
+
+
+def bench(seconds: float) -> list[Row]:
+    """All networks, one after the other; what could not be run is a row that misses its bar."""
     rows, details = [], {}
     for name, arguments in NETWORKS:
-        if choose(name):
-            found = run([*arguments, "--seconds", str(seconds)])
-            details[name] = found
-            rows += rows_of(name, found)
-            show(rows[-5:])
+        found = measured([*arguments, "--seconds", str(seconds)])
+        details[name] = found
+        new = [Row(name, math.inf, "", SHARE_BARS, "not run")] if found is None else rows_of(name, found)
+        rows += new
+        show(new)
+    idle = measured([*IDLE, "--seconds", "20"])
+    details["idle"] = idle
+    percent = math.inf if idle is None else 100 * idle["share"]
+    rows.append(Row("1,000 nodes idle", percent, "% of a core", IDLE_BARS_PERCENT, "all pools full"))
+    show(rows[-1:])
     save("twin", rows, details)
-    lines = ["nodes,links,share,us_per_node_s,memory_mb"]
-    lines += [
-        f"{f['nodes']},{f['links']},{f['share']:.4f},{1e6 * f['share'] / f['nodes']:.2f},{f['memory_mb']:.1f}"
-        for f in details.values()
-    ]
-    (RESULTS / "twin-growth.csv").write_text("\n".join(lines) + "\n")
     return rows
+
+
+def growth(seconds: float = 20.0) -> list[Row]:
+    """Cost, memory and start per node as the network grows: twin-growth.csv and .png. No bars."""
+    found = []
+    for nodes in GROWTH:
+        size = ["--nodes", str(nodes), "--links", str(2 * nodes), "--relays", str(nodes / 5)]
+        one = measured([*size, "--seconds", str(seconds), "--late", "dilate"])
+        if one is not None:
+            found.append(one)
+    RESULTS.mkdir(exist_ok=True)
+    lines = ["nodes,links,share,share_at_reference,us_per_node_s,memory_mb,kb_per_node,start_ms_per_node"]
+    for f in found:
+        per_node = 1 / f["nodes"]
+        kb_per_node = 1e3 * (f["memory_mb"] - f["base_mb"]) * per_node
+        lines.append(
+            f"{f['nodes']},{f['links']},{f['share']:.4f},{f['share_at_reference']:.4f},"
+            f"{1e6 * f['share_at_reference'] * per_node:.2f},{f['memory_mb']:.1f},{kb_per_node:.1f},"
+            f"{1e3 * f['start_cpu_s'] * per_node:.3f}"
+        )
+    (RESULTS / "twin-growth.csv").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+    plot([line.split(",") for line in lines])
+    return []
+
+
+def plot(table: list[list[str]]) -> None:
+    """The last columns of the table over the number of nodes, if there is something to draw with."""
+    try:
+        from matplotlib.figure import Figure  # noqa: PLC0415
+    except ImportError:
+        print("no plot: matplotlib is in the extra `study`", file=sys.stderr)
+        return
+    figure = Figure(figsize=(9, 3), layout="constrained")
+    head, rows = table[0], [[float(cell) for cell in row] for row in table[1:]]
+    titles = {
+        "us_per_node_s": "CPU per node and second, us",
+        "kb_per_node": "memory per node, kB",
+        "start_ms_per_node": "start per node, ms CPU",
+    }
+    for place, (name, title) in enumerate(titles.items(), 1):
+        axes = figure.add_subplot(1, 3, place)
+        axes.semilogx([row[0] for row in rows], [row[head.index(name)] for row in rows], "o-")
+        axes.set(title=title, xlabel="nodes", ylim=(0, None))
+    figure.savefig(RESULTS / "twin-growth.png", dpi=150)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -244,7 +303,7 @@ def parser() -> argparse.ArgumentParser:
         "--block-byte", type=int, default=128, help="size of the block a link makes a second"
     )
     options.add_argument("--seconds", type=float, default=60.0)
-    options.add_argument("--gc", choices=("default", "freeze", "off"), default="freeze")
+    options.add_argument("--warm", type=float, default=WARM_S, help="seconds before it is measured")
     options.add_argument(
         "--late", choices=("warn", "dilate"), default="warn", help="dilate: on a machine that cannot keep up"
     )

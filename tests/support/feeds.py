@@ -232,16 +232,18 @@ def tapped(channels: LocalChannels, heard: list[bytes]) -> None:
     async def recording(caller: Caller, peer: str, service: str, delay_ns: int) -> Channel:
         channel: Any = await opened(caller, peer, service, delay_ns)
         for end in (channel, channel.far):
-            end.send = _recorded(end.send, heard)
+            end.__class__ = _recording(type(end), heard)
         tapped_channel: Channel = channel
         return tapped_channel
 
     vars(channels)["open"] = recording
 
 
-def _recorded(send: Callable[[bytes], None], heard: list[bytes]) -> Callable[[bytes], None]:
-    def both(message: bytes) -> None:
-        heard.append(message)
-        send(message)
+def _recording(kind: Any, heard: list[bytes]) -> type:
+    """The same end of a channel, which keeps what is sent."""
 
-    return both
+    def send(self: Any, message: bytes) -> None:
+        heard.append(message)
+        kind.send(self, message)
+
+    return type("Recording", (kind,), {"__slots__": (), "send": send})

@@ -27,7 +27,10 @@ def _name(class_name: str) -> str:
 
 
 class Instruction(Noun, frozen=True, kw_only=True, tag_field="do", tag=_name):
-    """Base: `request` is an id minted by the caller, unique at its node; said twice it counts once."""
+    """Base: `request` is an id minted by the caller, unique at its node; said twice it counts once.
+
+    Only what changes memories at once may have none (an empty one): it counts each time.
+    """
 
     request: str
 
@@ -208,6 +211,24 @@ class ReportListener(Protocol):
     """A node's topic. Calls come in order of `due_ns` and never wait."""
 
     def report(self, report: Report) -> None: ...
+
+
+class QuantumDesk(Protocol):
+    """The operator's way to the quantum devices of every node, beside the agent that may be there."""
+
+    async def watch(self, caller: Caller, node: str, listener: ReportListener) -> None:
+        """Hear what is published for `node`, for as long as the session lives.
+
+        Raises: Refused(`instruction.nobody`) when there are no quantum devices at `node`.
+        """
+        ...
+
+    async def instruct(self, caller: Caller, node: str, instruction: CoreInstruction) -> None:
+        """Ask in the name of `node`; the result is published there when it is due.
+
+        Raises: as `QuantumDevice.submit`.
+        """
+        ...
 
 
 class QuantumDevice(Protocol):

@@ -95,8 +95,22 @@ class ProcessFigures(Noun, frozen=True, kw_only=True):
     listeners: tuple[ListenerFigures, ...]
 
 
+class TopicFigures(Noun, frozen=True, kw_only=True):
+    """Reports of quantum devices that somebody heard, and how much later than due, seconds of network time.
+
+    `early` counts those that came before they were due; anything but 0 is a defect.
+    """
+
+    reports: int = 0
+    early: int = 0
+    late_p50_s: float = 0.0
+    late_p99_s: float = 0.0
+    late_max_s: float = 0.0
+
+
 class NetworkFigures(Noun, frozen=True, kw_only=True):
-    """All that is measured: the operator's report, and every process that answered."""
+    """All that is measured: the operator's report, every process that answered, the topics of nodes."""
 
     report: NetworkReport
     processes: tuple[ProcessFigures, ...]
+    topics: TopicFigures = TopicFigures()

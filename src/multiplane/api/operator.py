@@ -103,6 +103,36 @@ class LinkReport(Noun, frozen=True, kw_only=True):
     source: str = ""
 
 
+class PairLinkReport(Noun, frozen=True, kw_only=True):
+    """A link that makes pairs.
+
+    Args:
+        type, handshake: as the scenario names them; memories: at each end.
+        state: `dark` (no light passes, or a device failed), `making` (somebody wants pairs) or `idle`.
+        held_a, held_b: memories in use at each end, those of pairs that an end has not heard of among them.
+        attempts: of all memories, since the start; with one draw per pair when drawn, ahead of time.
+        heralds: pairs that came; pairs: those that somebody wanted; expired: halves thrown away or lost.
+        rate_per_s: pairs per second of network time, since the look before this one.
+        late: pairs that a backend answered after they were due; fault: why it does not answer, or empty.
+    """
+
+    a: str
+    b: str
+    type: str
+    handshake: str
+    memories: int
+    state: str
+    held_a: int
+    held_b: int
+    attempts: int
+    heralds: int
+    pairs: int
+    expired: int
+    rate_per_s: float
+    late: int = 0
+    fault: str = ""
+
+
 class NetworkReport(Noun, frozen=True, kw_only=True):
     """One look at the whole network.
 
@@ -122,6 +152,7 @@ class NetworkReport(Noun, frozen=True, kw_only=True):
     links: tuple[LinkReport, ...]
     outlooks: tuple[StockOutlook, ...] = ()
     relay_count: int = 0
+    pair_links: tuple[PairLinkReport, ...] = ()
 
 
 class Condition(Noun, frozen=True, kw_only=True):

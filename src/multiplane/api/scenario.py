@@ -24,6 +24,7 @@ class WorldLink(Noun, frozen=True, kw_only=True):
         cut: no light passes.
         qber: error rate of the sifted key while it is lit, in [0, 0.5].
         causes: why it is not as the scenario says: cuts, faults, attackers.
+        pair_type, memories: how it makes pairs, and its memories at each end; empty and 0 if it does not.
         length_basis, loss_basis: where the two numbers come from, as in the scenario.
     """
 
@@ -39,6 +40,8 @@ class WorldLink(Noun, frozen=True, kw_only=True):
     positions: tuple[Position | None, ...] = ()
     qber: float = 0.0
     causes: tuple[str, ...] = ()
+    pair_type: str = ""
+    memories: int = 0
 
 
 class Scenario(Protocol):

@@ -7,8 +7,10 @@ from typing import Final
 
 from multiplane.api.device import OpticalDevice, QkdDevice
 from multiplane.api.fabric_connectivity import FabricConnectivity
+from multiplane.api.instructions import QuantumDevice
 from multiplane.api.service_connectivity import ServiceConnectivity
 from multiplane.api.service_fabric import FabricControl
+from multiplane.assembly.topics import Topics
 from multiplane.connectivity.controller import ConnectivityController
 from multiplane.fabric.controller import FabricController
 from multiplane.fabric.planes import NodeControl
@@ -19,9 +21,13 @@ from multiplane.runtime.doors import DoorEvent, MessageRing, strict
 from multiplane.service.controller import ServiceController
 from multiplane.service.planes import ServiceControl
 from multiplane.twin.engine import Twin
+from multiplane.twin.quantum.policies import POLICIES, Policies
 from multiplane.twin.scenario import World
 
-BULK: Final = frozenset({"carry", "parcel", "key_block", "window"})
+BULK: Final = frozenset({"carry", "parcel", "key_block", "window", "submit"})
+UNTOLD: Final = BULK | {"moved"}
+"""What would wash all else out of the ring of messages: the stream of key, and looks at stocks."""
+TOPIC: Final = "ReportListener"
 
 
 class Centre:
@@ -29,6 +35,7 @@ class Centre:
 
     Args:
         nodes: the fabric agent at a site, None while nobody is there.
+        policies: what names of models and handshakes of quantum devices stand for.
         direct: notices of the modules' door that pass by reference (see `runtime.doors.strict`).
     """
 
@@ -42,11 +49,13 @@ class Centre:
         boot: int,
         nodes: Callable[[str], NodeControl | None],
         direct: frozenset[str] = frozenset(),
+        policies: Policies = POLICIES,
     ) -> None:
         self.world = world
         self.caller = Caller(principal=controller_urn(world.domain), domain=world.domain)
         self.messages = MessageRing(timeline.now_ns)
-        self.twin = Twin(world, timeline, seed, boot)
+        self.twin = Twin(world, timeline, seed, boot, policies=policies)
+        self.topics = Topics(self.twin.quantum, world.domain, timeline.now_ns)
         optical = strict(OpticalDevice, self.twin.optical, self.tap)
         self.connectivity = ConnectivityController(self.caller, timeline, optical, bus)
         downward = strict(FabricConnectivity, self.connectivity.for_fabric, self.tap)
@@ -58,11 +67,12 @@ class Centre:
             bus,
         )
         self.device = strict(QkdDevice, self.twin.qkd, self.tap, direct)
+        self.quantum = strict(QuantumDevice, self.topics, self.tap)
         self.control = strict(ServiceControl, self.service, self.tap)
 
     def tap(self, event: DoorEvent) -> None:
-        """Keep what controls; the stream of key itself would wash it out of the ring."""
-        if event.method not in BULK:
+        """Keep what controls."""
+        if event.method not in UNTOLD and event.door != TOPIC:
             self.messages(event)
 
     async def start(self) -> None:

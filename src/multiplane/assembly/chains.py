@@ -76,7 +76,7 @@ def run_chain(point: Point, seed: int, pairs: int) -> Result:
         batches = _Batches(clock, max(pairs, BATCHES))
         timeline = Dispatcher(clock)
         quantum = start_chain(point, timeline, seed, batches.add)
-        await _serve(timeline, batches.full)
+        await serve(timeline, batches.full)
         return batches.result(sum(link.made for link in quantum.links.values()), timeline.statistics().count)
 
     return run_virtual(main, EPOCH_NS)
@@ -88,7 +88,7 @@ def cold_latency_s(point: Point, seed: int) -> float:
     async def main(clock: JumpClock) -> float:
         timeline, first = Dispatcher(clock), asyncio.Event()
         start_chain(point, timeline, seed, lambda _fidelity: first.set())
-        await _serve(timeline, first)
+        await serve(timeline, first)
         return clock.now_ps() / PS_PER_S
 
     return run_virtual(main, EPOCH_NS)
@@ -106,7 +106,7 @@ def start_chain(point: Point, timeline: Dispatcher, seed: int, delivered: Callab
     return quantum
 
 
-async def _serve(timeline: Dispatcher, enough: asyncio.Event) -> None:
+async def serve(timeline: Dispatcher, enough: asyncio.Event) -> None:
     """Serve events until it is enough, or one fails."""
     served = asyncio.create_task(timeline.run())
     waited = asyncio.create_task(enough.wait())

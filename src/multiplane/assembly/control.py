@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from multiplane.api.instructions import QuantumDesk
 from multiplane.api.operator import Operator
 from multiplane.api.pace import Pace
 from multiplane.api.scenario import Scenario
@@ -21,17 +22,20 @@ SOCKET_NAME: Final = "control.sock"
 OPERATOR_DOOR: Final = "operator"
 SCENARIO_DOOR: Final = "scenario"
 PACE_DOOR: Final = "pace"
+QUANTUM_DOOR: Final = "quantum"
 
 # The file's permission is the authentication; the network sets the caller of such a session itself.
 LOCAL_OPERATOR: Final = Caller(principal="urn:qkd:local:operator", domain="local")
 
 
 class Control(msgspec.Struct, frozen=True):
-    """The doors of a running network, as long as the session is open."""
+    """The doors of a running network, as long as the session is open; `on_closed` takes whom to tell then."""
 
     operator: Operator
     scenario: Scenario
     pace: Pace
+    quantum: QuantumDesk
+    on_closed: Callable[[Callable[[str], None]], None]
 
 
 @asynccontextmanager
@@ -47,6 +51,8 @@ async def control(state: Path) -> AsyncIterator[Control]:
             operator=remote(Operator, session, OPERATOR_DOOR),
             scenario=remote(Scenario, session, SCENARIO_DOOR),
             pace=remote(Pace, session, PACE_DOOR),
+            quantum=remote(QuantumDesk, session, QUANTUM_DOOR),
+            on_closed=session.on_closed,
         )
     finally:
         channel.close("done")

@@ -19,6 +19,7 @@ from multiplane.api.operator import (
     UnitRecord,
 )
 from multiplane.assembly.centre import Centre
+from multiplane.assembly.pair_links import PairLinks
 from multiplane.kernel.errors import Busy, Faulty, MultiplaneError, Refused, Unknown
 from multiplane.kernel.names import link_id
 from multiplane.kernel.nouns import Caller
@@ -83,12 +84,13 @@ class OperatorDesk:
         self._centre, self._clock, self._kmes = centre, clock, kmes
         self._figures, self._behind_s = figures, behind_s
         self._secret, self._stop = secret, stop
+        self._pair_links = PairLinks(centre.world.entanglement, centre.twin.quantum, clock.now_ns())
         self.stopping = False
 
     async def report(self, caller: Caller) -> NetworkReport:
         """Everything at once; key managers that do not answer are missing."""
         del caller
-        reports = await self._reports()
+        reports, _ = await asyncio.gather(self._reports(), self._centre.fabric.look())
         world = self._centre.world
         known = {link_id(link.a, link.b): link for link in self._centre.fabric.links()}
         measured_db = {each.span.span: each.span.loss_db for each in self._centre.connectivity.inventory()}
@@ -109,6 +111,7 @@ class OperatorDesk:
             links=tuple(links),
             outlooks=self._centre.service.outlooks(self._clock.now_ns()),
             relay_count=sum(not place.saes for place in world.sites),
+            pair_links=self._pair_links.reports(self._clock.now_ns()),
         )
 
     async def scenario(self, caller: Caller) -> str:
@@ -130,7 +133,8 @@ class OperatorDesk:
     async def metrics(self, caller: Caller) -> str:
         """The report and the figures of all processes; written out beside the event loop, which serves on."""
         report, processes = await asyncio.gather(self.report(caller), self._figures())
-        return await asyncio.to_thread(exposition, NetworkFigures(report=report, processes=processes))
+        figures = NetworkFigures(report=report, processes=processes, topics=self._centre.topics.figures())
+        return await asyncio.to_thread(exposition, figures)
 
     async def health(self, caller: Caller) -> tuple[Condition, ...]:
         """Alive: the clock moves and its work is not overdue."""

@@ -17,6 +17,7 @@ from multiplane.assembly.findings import Finding, fail, ok, some, warn
 from multiplane.assembly.kek import FILE_NAME as KEK_FILE
 from multiplane.assembly.kek import kek_check, kek_of
 from multiplane.assembly.layout import wall_ns
+from multiplane.assembly.plugins import load_plugins
 from multiplane.assembly.state import (
     LAYOUT,
     RESTORING_FILE,
@@ -146,7 +147,7 @@ def _world(patient: Examination, loaded: settings.UpSettings | None) -> World | 
         )
         return None
     try:
-        world = load_world(name)
+        world = load_world(name, load_plugins(loaded.plugins if loaded else ()).policies)
     except Refused as error:
         patient.findings.append(fail("scenario", error.reason, "correct it, or name another"))
         return None

@@ -67,7 +67,14 @@ class Embedded:
         )
         seed = twin_seed(settings.seed)
         self.centre = Centre(
-            ground.world, ground.timeline, ground.bus, seed=seed, boot=boot, nodes=self._node, direct=BULK
+            ground.world,
+            ground.timeline,
+            ground.bus,
+            seed=seed,
+            boot=boot,
+            nodes=self._node,
+            direct=BULK,
+            policies=ground.policies,
         )
         await self.centre.start()
         channels = LocalChannels(ground.timeline)
@@ -105,6 +112,7 @@ class Embedded:
                 vault=Vault(derive(ground.kek, owner)),
                 faults=self._faults,
                 device=self.centre.device,
+                quantum=self.centre.quantum,
                 control=self.centre.control,
                 rules=rules_of(settings),
                 policy=settings.pairing,

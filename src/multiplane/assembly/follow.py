@@ -20,6 +20,7 @@ from multiplane.kernel.nouns import Noun
 from multiplane.kernel.quantity import NS_PER_S
 from multiplane.sdk.client import tls_context
 from multiplane.twin.calibration import Calibration, LinkTwin, Reading, calibrated
+from multiplane.twin.quantum.policies import POLICIES, Policies
 from multiplane.twin.scenario import World, parse
 from multiplane.twin.scenario_writing import write
 
@@ -95,10 +96,10 @@ def look_of_metrics(text: str) -> Look:
 
 
 @asynccontextmanager
-async def local(state: Path) -> AsyncIterator[tuple[World, Watch]]:
+async def local(state: Path, policies: Policies = POLICIES) -> AsyncIterator[tuple[World, Watch]]:
     """World and telemetry of the network that runs on a state directory. Raises: as `control`."""
     async with control(state) as doors:
-        world = parse(await doors.operator.scenario(LOCAL_OPERATOR), "the running network")
+        world = parse(await doors.operator.scenario(LOCAL_OPERATOR), "the running network", policies=policies)
 
         async def watch() -> Look:
             return look_of(await doors.operator.report(LOCAL_OPERATOR))

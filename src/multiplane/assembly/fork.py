@@ -19,6 +19,7 @@ from multiplane.kernel.errors import Busy, Refused
 from multiplane.kernel.names import link_id
 from multiplane.kernel.nouns import Ends, Noun
 from multiplane.kernel.quantity import s_from_ns
+from multiplane.twin.quantum.policies import POLICIES, Policies
 from multiplane.twin.scenario import World
 
 LEAST_USE_BIT_PER_S: Final = 1.0
@@ -78,12 +79,13 @@ class Forecast(Noun, frozen=True, kw_only=True):
     pairs: tuple[PairForecast, ...]
 
 
-def fork(moment: Moment, question: WhatIf) -> Forecast:
+def fork(moment: Moment, question: WhatIf, policies: Policies = POLICIES) -> Forecast:
     """Copy, change, run ahead.
 
+    Args: policies: what names in its scenario stand for.
     Raises: Refused(`scenario.unknown_link`, `input.site`, `input.demand`).
     """
-    world = world_of(moment)
+    world = world_of(moment, policies)
     _check(world, question)
     demands = _demands(moment, question)
 

@@ -7,9 +7,9 @@ stock of keys between two sites. Nothing of it is secret: the study makes key of
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Sequence, Set
 from contextlib import suppress
+from math import inf
 from typing import Final
 
 import msgspec
@@ -28,6 +28,7 @@ from multiplane.service.resource.blocks import BLOCK_BIT, BLOCK_BYTE
 from multiplane.service.resource.inbound import InboundPool
 from multiplane.service.resource.outbound import OutboundPool
 from multiplane.twin.calibration import LinkTwin, Reading, calibrated
+from multiplane.twin.quantum.policies import POLICIES, Policies
 from multiplane.twin.scenario import World, parse
 
 LONGEST_START_S: Final = 60
@@ -57,7 +58,7 @@ class Moment(Noun, frozen=True, kw_only=True):
     Args:
         scenario: the world as it was told at the start.
         stocks: those between two sites; what applications of one site share costs no link.
-        rate: simulated seconds per wall second; 1 while its time stands still, or jumps.
+        rate: simulated seconds per wall second; 1 while its time stands still or is virtual.
     """
 
     scenario: str
@@ -87,16 +88,16 @@ def moment_of(report: NetworkReport, scenario: str) -> Moment:
         at_ns=report.at_ns,
         stocks=tuple(stocks),
         links=report.links,
-        rate=report.rate if 0.0 < report.rate < math.inf else 1.0,
+        rate=report.rate if 0.0 < report.rate < inf else 1.0,
     )
 
 
-def world_of(moment: Moment) -> World:
+def world_of(moment: Moment, policies: Policies = POLICIES) -> World:
     """The world of a moment, its links with the loss (or the rate) that they show while they are up.
 
     What the scenario lets happen is left out: what has happened shows, what is to come is the question.
     """
-    world = parse(moment.scenario, "the running network")
+    world = parse(moment.scenario, "the running network", policies=policies)
     twins = {span.id: LinkTwin(span) for span in world.spans}
     for link in moment.links:
         reading = Reading(at_ns=moment.at_ns, rate_bit_per_s=link.rate_bit_per_s, qber=link.qber)

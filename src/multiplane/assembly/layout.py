@@ -25,6 +25,7 @@ from multiplane.runtime.faults import LiveFaults, NoFaults, ScriptedFaults
 from multiplane.runtime.pki import Credentials, Pki
 from multiplane.runtime.trust import Trust, TrustFiles
 from multiplane.service.planes import Application, KeyRules
+from multiplane.twin.quantum.policies import Policies
 from multiplane.twin.scenario import World
 
 FAULTS_ENVIRONMENT: Final = "MULTIPLANE_FAULTS"
@@ -45,6 +46,7 @@ class Ground:
 
     settings: UpSettings
     world: World
+    policies: Policies
     state: StateDirectory
     pki: Pki
     kek: bytes = field(repr=False)

@@ -122,6 +122,8 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
         access_log: whether each request becomes a log event.
         http: what the servers of key managers take from strangers.
         feeds: links whose key comes from real devices or another network.
+        state_model: how states of quantum devices are kept; None = as the scenario says.
+        plugins: files with classes of one's own, which a scenario may name.
         kek_command: prints the key-encryption key of the stores; None = none is run (see assembly/kek.py).
     """
 
@@ -138,6 +140,8 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     access_log: bool = False
     kek_command: str | None = None
+    plugins: tuple[Path, ...] = ()
+    state_model: Literal["pairs", "dense"] | None = None
     keys: KeySettings = KeySettings()
     etsi014: FaceProfile = FaceProfile()
     pairing: PairingPolicy = PairingPolicy()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from multiplane.api.device import QkdDevice
+from multiplane.api.instructions import QuantumDevice
 from multiplane.api.operations import ListenerFigures
 from multiplane.api.service_fabric import FabricNode
 from multiplane.assembly.feeds.device import Devices, FedDevices
@@ -47,6 +48,7 @@ class SiteParts:
     Args:
         applications: those it serves; without any it is a relay, which has a fabric agent and nothing else.
         boot: incarnation of the site.
+        device, quantum: the doors of its QKD modules, and of its memories and links of pairs.
         feeds: its ends of links that another network feeds.
         pool_room_byte: key that each of its links holds at most.
     """
@@ -63,6 +65,7 @@ class SiteParts:
     vault: Vault
     faults: Faults
     device: QkdDevice
+    quantum: QuantumDevice
     control: ServiceControl
     rules: KeyRules
     policy: PairingPolicy

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from multiplane.api.device import QkdDevice
+from multiplane.api.instructions import QuantumDevice
 from multiplane.api.operations import ProcessFigures
 from multiplane.assembly import host
 from multiplane.assembly.figures import process_figures
@@ -178,6 +179,7 @@ def _site(
             vault=Vault(derive(kek_of(Path(orders.state), orders.kek_command, make=False), caller.principal)),
             faults=faults,
             device=remote(QkdDevice, session, "device"),
+            quantum=remote(QuantumDevice, session, "quantum"),
             control=remote(ServiceControl, session, "service"),
             rules=orders.rules,
             policy=orders.policy,

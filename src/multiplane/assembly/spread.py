@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from multiplane.api.device import QkdDevice
+from multiplane.api.instructions import QuantumDevice
 from multiplane.api.operations import ProcessFigures
 from multiplane.assembly.centre import BULK, Centre
 from multiplane.assembly.feeds.settings import ends_at
@@ -112,7 +113,14 @@ class Spread:
         boot = await next_boot_epoch(self._store, TWIN_OWNER)
         seed = twin_seed(settings.seed)
         self.centre = Centre(
-            ground.world, ground.timeline, ground.bus, seed=seed, boot=boot, nodes=self._node, direct=BULK
+            ground.world,
+            ground.timeline,
+            ground.bus,
+            seed=seed,
+            boot=boot,
+            nodes=self._node,
+            direct=BULK,
+            policies=ground.policies,
         )
         await self.centre.start()
         port = await self._listen()
@@ -263,6 +271,7 @@ class Spread:
             return
         session = Session(channel)
         serve(session, "device", QkdDevice, self.centre.device)
+        serve(session, "quantum", QuantumDevice, self.centre.quantum)
         serve(session, "service", ServiceControl, self.centre.control)
         serve(session, "uplink", Uplink, self)
         site.session = session

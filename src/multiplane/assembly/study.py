@@ -36,6 +36,7 @@ from multiplane.runtime.store_memory import MemoryStore
 from multiplane.security.policy import PairingPolicy
 from multiplane.security.sealing import Vault, derive
 from multiplane.service.planes import Application, KeyRules
+from multiplane.twin.quantum.policies import POLICIES, Policies
 from multiplane.twin.scenario import World
 
 T = TypeVar("T")
@@ -46,7 +47,16 @@ EPOCH_NS: Final = 1_767_225_600_000_000_000
 class Study:
     """A running network in virtual time; make it with `run_study`."""
 
-    def __init__(self, world: World, clock: JumpClock, seed: int, rules: KeyRules, store: Store) -> None:
+    def __init__(
+        self,
+        world: World,
+        clock: JumpClock,
+        seed: int,
+        rules: KeyRules,
+        store: Store,
+        *,
+        policies: Policies = POLICIES,
+    ) -> None:
         self.world, self.clock, self.store = world, clock, store
         self.timeline = Dispatcher(clock, self._failed)
         self.sites: dict[str, Site] = {}
@@ -54,6 +64,7 @@ class Study:
         self._seed, self._rules = seed_bytes(seed), rules
         self._channels = LocalChannels(self.timeline)
         self._bus = MemoryBus(strict=True)
+        self._policies = policies
         self.failure: Exception | None = None
 
     def _failed(self, error: Exception) -> None:
@@ -64,7 +75,13 @@ class Study:
         """Bring the network up; no link is up before somebody asks for a key."""
         boot = await next_boot_epoch(self.store, TWIN_OWNER)
         self.centre = Centre(
-            self.world, self.timeline, self._bus, seed=self._seed, boot=boot, nodes=self._node
+            self.world,
+            self.timeline,
+            self._bus,
+            seed=self._seed,
+            boot=boot,
+            nodes=self._node,
+            policies=self._policies,
         )
         await self.centre.start()
         for name, applications in applications_by_site(self.world).items():
@@ -91,6 +108,7 @@ class Study:
                 vault=Vault(derive(self._seed, owner)),
                 faults=faults,
                 device=self.centre.device,
+                quantum=self.centre.quantum,
                 control=self.centre.control,
                 rules=self._rules,
                 policy=PairingPolicy(),
@@ -146,6 +164,7 @@ def run_study(
     store: Store | None = None,
     epoch_ns: int = EPOCH_NS,
     faults: Faults | None = None,
+    policies: Policies = POLICIES,
 ) -> T:
     """Run `workload` against a network in virtual time and return its answer.
 
@@ -157,7 +176,7 @@ def run_study(
 
     async def main(clock: JumpClock) -> T:
         rows = MemoryStore(faults or NoFaults()) if store is None else store
-        study = Study(world, clock, seed, rules or KeyRules(), rows)
+        study = Study(world, clock, seed, rules or KeyRules(), rows, policies=policies)
         ticking = asyncio.ensure_future(study.timeline.run())
         try:
             await study.start(faults)

@@ -6,17 +6,20 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import structlog
 
+from multiplane.api.instructions import QuantumDesk
 from multiplane.api.operator import Operator
 from multiplane.api.pace import Pace
 from multiplane.api.scenario import Scenario
 from multiplane.assembly import host
-from multiplane.assembly.control import OPERATOR_DOOR, PACE_DOOR, SCENARIO_DOOR, SOCKET_NAME
+from multiplane.assembly.backing import Backing
+from multiplane.assembly.control import OPERATOR_DOOR, PACE_DOOR, QUANTUM_DOOR, SCENARIO_DOOR, SOCKET_NAME
 from multiplane.assembly.desk import OperatorDesk
 from multiplane.assembly.embedded import Embedded
 from multiplane.assembly.feeds.settings import check_feeds
@@ -25,6 +28,7 @@ from multiplane.assembly.kek import kek_check, kek_of
 from multiplane.assembly.layout import Ground, Layout, wall_ns
 from multiplane.assembly.operations import OperationsListener
 from multiplane.assembly.pacing import PaceDesk
+from multiplane.assembly.plugins import load_plugins
 from multiplane.assembly.ready import Notice, Ready
 from multiplane.assembly.settings import UpSettings
 from multiplane.assembly.spread import Spread, check_spread
@@ -38,10 +42,13 @@ from multiplane.runtime.clocks import PacedClock
 from multiplane.runtime.control_socket import serve_control
 from multiplane.runtime.dispatcher import Dispatcher
 from multiplane.runtime.doors import serve, strict
+from multiplane.runtime.garbage import built_to_stay
 from multiplane.runtime.logs import set_up_logs
 from multiplane.runtime.pki import ensure_pki
 from multiplane.runtime.session import Session
 from multiplane.runtime.trust import keep_looking, look_at_all
+from multiplane.twin.quantum.devices import STATE_MODELS
+from multiplane.twin.quantum.policies import POLICIES, Policies
 from multiplane.twin.scenario import World, load_shipped, parse, shipped
 
 NOTE_TIME_S: Final = 5.0
@@ -49,9 +56,10 @@ _NS_PER_S: Final = 1_000_000_000
 _log: Final = structlog.get_logger("multiplane.assembly.up")
 
 
-def load_world(scenario: str) -> World:
+def load_world(scenario: str, policies: Policies = POLICIES) -> World:
     """The world in a file, or the one that ships under a name.
 
+    Args: policies: what names of models and handshakes stand for.
     Raises: Refused(`scenario.invalid`, `scenario.unreadable`).
     """
     if scenario in shipped():
@@ -62,12 +70,32 @@ def load_world(scenario: str) -> World:
         known = ", ".join(shipped())
         reason = f"{scenario}: expected a readable scenario file or one of {known}: {error}"
         raise Refused("scenario.unreadable", reason) from error
-    return parse(text, scenario)
+    return parse(text, scenario, policies=policies)
 
 
-def _world_of(settings: UpSettings) -> World:
+def in_state_model(world: World, model: str | None) -> World:
+    """The same world with states of its quantum devices kept in another way; None leaves it as it is.
+
+    Raises: Refused(`input.state_model`).
+    """
+    if model not in (None, *STATE_MODELS):
+        expected = f"expected one of {', '.join(STATE_MODELS)}"
+        raise Refused("input.state_model", f"state_model: got {model!r}, {expected}")
+    if model is None or not world.entanglement.links:
+        return world
+    kept = msgspec.structs.replace(world.entanglement, state_model=model)
+    return msgspec.structs.replace(world, entanglement=kept)
+
+
+def open_scenario(scenario: str, plugins: Sequence[str | Path], model: str | None) -> tuple[World, Policies]:
+    """The world of a scenario whose words may be those of plug-ins, and what they stand for."""
+    policies = load_plugins(plugins).policies
+    return in_state_model(load_world(scenario, policies), model), policies
+
+
+def _world_of(settings: UpSettings, policies: Policies) -> World:
     """The world of a scenario, and whether these settings fit it."""
-    world = load_world(settings.scenario)
+    world = load_world(settings.scenario, policies)
     check_feeds(settings.feeds, [span.id for span in world.spans], settings.rate)
     if settings.spread:
         check_spread(world)
@@ -86,9 +114,11 @@ async def run_up(
         on_event: told what happens, one line each.
         on_ready: told when every key manager serves, and again when a site has come back.
     """
-    world = _world_of(settings)
+    policies = load_plugins(settings.plugins).policies
+    world = _world_of(settings, policies)
     set_up_logs(style=settings.log, level=settings.log_level)
     state = StateDirectory(settings.state, world.name, world_digest(world), spread=settings.spread)
+    world = in_state_model(world, settings.state_model)  # one directory serves either
     kek = kek_of(state.path, settings.kek_command)
     state.check_kek(kek_check(kek))
     # In one process nobody has to prove who he is but key managers and applications.
@@ -104,9 +134,11 @@ async def run_up(
         stopping.set()
 
     timeline = Dispatcher(clock, give_up, settings.pace)
+    backing = Backing(world, settings.seed)
     ground = Ground(
         settings=settings,
         world=world,
+        policies=backing.policies(policies),
         state=state,
         pki=pki,
         kek=kek,
@@ -132,10 +164,7 @@ async def run_up(
     finally:
         notice.withdraw()
         _note(state, clock.now_ns())
-        ticking.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await ticking
-        await tasks.close()
+        await _let_go(ticking, tasks, backing)
         if notice.operations is not None:  # it had been ready
             _log.info("network.stopped", domain=world.domain)
     if failed:
@@ -143,9 +172,17 @@ async def run_up(
     return 0
 
 
+async def _let_go(ticking: asyncio.Future[None], tasks: Tasks, backing: Backing) -> None:
+    ticking.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await ticking
+    await tasks.close()
+    await backing.close()
+
+
 def _end_of(error: Exception) -> Faulty:
-    """Why the network ended: by the lateness policy in its own words, else by a defect."""
-    if isinstance(error, Faulty) and error.code == "pace.late":
+    """Why the network ended: by the lateness policy or a plug-in in its own words, else by a defect."""
+    if isinstance(error, Faulty) and error.code in ("pace.late", "plugin.failed"):
         return error
     return Faulty("network.failed", f"the dispatcher stopped: {type(error).__name__}")
 
@@ -161,7 +198,8 @@ async def _bring_up(
     listener = OperationsListener(ground, layout.trusts)
     stack.push_async_callback(listener.close)
     stack.push_async_callback(layout.close)
-    await _start(layout, ground)
+    with built_to_stay():
+        await _start(layout, ground)
     desk = await _open_desk(stack, ground, layout, stop)
     notice.operations = await listener.start(desk)
 
@@ -208,6 +246,9 @@ async def _open_desk(
         serve(session, OPERATOR_DOOR, Operator, desk)
         serve(session, SCENARIO_DOOR, Scenario, scenario)
         serve(session, PACE_DOOR, Pace, pace)
+        quantum = centre.topics.desk()
+        serve(session, QUANTUM_DOOR, QuantumDesk, quantum, centre.tap)
+        session.on_closed(lambda _: quantum.close())
 
     server = await serve_control(ground.state.path / SOCKET_NAME, accept, ground.world.domain)
     stack.push_async_callback(server.close)

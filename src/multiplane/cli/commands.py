@@ -46,7 +46,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "key": Entry("keys", "Keys over ETSI GS QKD 014, with mutual TLS, as applications get them."),
     "link": Entry("links", "Cut, splice, change or break a link of the world: the network must cope."),
     "site": Entry("links", "Lose a site of the world and get it back."),
-    "twin": Entry("twin", "The twin: its pace, following a network, what if."),
+    "twin": Entry("twin", "The twin: its pace, instructions for its devices, following a network, what if."),
     "pki": Entry("pki", "Certificates of the development PKI in the state directory."),
     "doctor": Entry(
         "upkeep",

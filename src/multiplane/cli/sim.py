@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from multiplane.cli.network import JsonOption, print_json
+from multiplane.cli.up_options import PluginOption, StateModelOption, check_state_model
 from multiplane.kernel.duration import duration_ns, duration_text
 from multiplane.kernel.quantity import NS_PER_S
 
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
 MOST_SEEDS: Final = 10_000
 MOST_JOBS: Final = 256
 MOST_ROWS: Final = 24
+TOLD: Final = (
+    "key rate",
+    "time up",
+    "pair rate",
+    "pairs measured",
+    "fidelity as measured",
+    "its standard error",
+)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -59,7 +68,7 @@ def sim(
     scenario: Annotated[
         str,
         typer.Argument(
-            metavar="SCENARIO", help="A scenario file, or one that ships: madqci, lab3, ring6, pair."
+            metavar="SCENARIO", help="A scenario file, or one that ships: ring6-busy has traffic and faults."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Directory of the results; made, or gone on with.")],
@@ -72,6 +81,8 @@ def sim(
     jobs: Annotated[
         int, typer.Option(min=1, max=MOST_JOBS, help="Runs at once, each a process of its own.")
     ] = 1,
+    plugin: PluginOption = None,
+    state_model: StateModelOption = None,
     every_text: Annotated[
         str, typer.Option("--every", metavar="TIME", help="Simulated time between two looks at the network.")
     ] = "60s",
@@ -88,7 +99,7 @@ def sim(
 
     Examples:
 
-        multiplane sim madqci --for 10m --seeds 1..4 --jobs 2 --out ./quiet-day
+        multiplane sim ring6-busy --for 10m --seeds 1..4 --jobs 2 --out ./quiet-day
 
         multiplane sim busy-day.toml --for 24h --every 5m --seeds 1..32 --jobs 8 --out ./busy-day
     """
@@ -96,13 +107,16 @@ def sim(
     from multiplane.assembly.sim.simulate import Request, simulate  # noqa: PLC0415
     from multiplane.assembly.sim.summary import COLUMNS  # noqa: PLC0415
 
+    check_state_model(state_model)
     request = Request(
         scenario=scenario,
+        state_model=state_model,
         out=out,
         lasts_ns=_time_ns("--for", for_text),
         every_ns=_time_ns("--every", every_text),
         seeds=seeds_of(seeds_text),
         jobs=jobs,
+        plugins=tuple(plugin or ()),
     )
     with _Bar(request.lasts_ns / NS_PER_S, shown=not as_json) as bar:
         outcome = simulate(request, bar.begin, bar.reached)
@@ -163,7 +177,9 @@ class _Bar:
 def _told(outcome: Outcome, lasts_ns: int, out: Path) -> list[str]:
     seeds = len(outcome.found) + len(outcome.ran)
     lines = [f"{seeds} seeds of {duration_text(lasts_ns)}, {len(outcome.ran)} of them run now"]
-    rows = [row for row in outcome.rows if row.of == "all" or row.quantity in ("key rate", "time up")]
+    if not any(row.mean_value for row in outcome.rows if row.quantity == "requests"):
+        lines.append("nobody asked for a key: the scenario has no [[traffic]] (docs/formats/scenario.md)")
+    rows = [row for row in outcome.rows if row.of == "all" or row.quantity in TOLD]
     for row in rows[:MOST_ROWS]:
         spread = f" ± {row.high_value - row.mean_value:.3g}" if row.high_value is not None else ""
         unit = "" if row.unit == "1" else f" {row.unit}"

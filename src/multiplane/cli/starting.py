@@ -22,11 +22,14 @@ from multiplane.cli.up_options import (
     LogLevelOption,
     LogOption,
     OpsPortOption,
+    PluginOption,
     PortBaseOption,
     RateOption,
     ScenarioArgument,
     SeedOption,
     SpreadOption,
+    StateModelOption,
+    check_state_model,
 )
 
 INTERRUPTIONS: Final = (signal.SIGINT, signal.SIGTERM)
@@ -53,6 +56,7 @@ def up(
     spread: SpreadOption = None,
     rate: RateOption = None,
     late: LateOption = None,
+    state_model: StateModelOption = None,
     for_text: ForOption = None,
     port_base: PortBaseOption = None,
     seed: SeedOption = None,
@@ -61,6 +65,7 @@ def up(
     log: LogOption = None,
     log_level: LogLevelOption = None,
     access_log: AccessLogOption = False,
+    plugin: PluginOption = None,
     kek_command: KekCommandOption = None,
     config: ConfigOption = None,
 ) -> None:
@@ -82,11 +87,13 @@ def up(
         raise typer.BadParameter(f"--spread: expected per-node, got {spread!r}")
     if late not in (None, "warn", "dilate", "fail"):
         raise typer.BadParameter(f"--late: expected warn, dilate or fail, got {late!r}")
+    check_state_model(state_model)
     given = {
         "scenario": scenario,
         "spread": True if spread else None,
         "rate": rate,
         "late": late,
+        "state_model": state_model,
         "for_s": None if for_text is None else duration_s(for_text),
         "port_base": port_base,
         "seed": seed,
@@ -95,6 +102,7 @@ def up(
         "log": log,
         "log_level": log_level,
         "access_log": access_log or None,
+        "plugins": [str(path) for path in plugin] if plugin else None,
         "kek_command": kek_command,
     }
     raise typer.Exit(asyncio.run(run(load(state, given, config))))

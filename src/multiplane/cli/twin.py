@@ -11,17 +11,21 @@ import typer
 
 from multiplane.api.pace import Pace, PaceReport
 from multiplane.assembly.control import LOCAL_OPERATOR
-from multiplane.cli import twin_live
+from multiplane.cli import twin_instruct, twin_live
 from multiplane.cli.network import DEFAULT_STATE, JsonOption, StateOption, ask, print_json
 from multiplane.cli.starting import duration_s
 
-twin = typer.Typer(no_args_is_help=True, help="The twin: its pace, following a network, what if.")
+twin = typer.Typer(
+    no_args_is_help=True,
+    help="The twin: its pace, instructions for its devices, following a network, what if.",
+)
 
 _NS_PER_S: Final = 1_000_000_000
 
 
 def add_to(app: typer.Typer) -> None:
     """Hang the commands of this module on the application."""
+    twin_instruct.add_to(twin)
     twin_live.add_to(twin)
     app.add_typer(twin, name="twin")
 

@@ -19,9 +19,11 @@ from multiplane.assembly.follow import Follower, Link, Links, Look
 from multiplane.assembly.fork import Forecast, PairForecast, WhatIf, fork
 from multiplane.assembly.fork_demand import Demand
 from multiplane.assembly.fork_state import Moment, moment_of
+from multiplane.assembly.plugins import load_plugins
 from multiplane.assembly.up import load_world
 from multiplane.cli.network import DEFAULT_STATE, JsonOption, StateOption, ask, print_json
 from multiplane.cli.starting import duration_s
+from multiplane.cli.up_options import PluginOption
 from multiplane.cli.view import bits
 from multiplane.kernel.errors import Refused
 from multiplane.kernel.names import slug
@@ -70,6 +72,7 @@ def follow(
     key: Annotated[
         Path | None, typer.Option(help="With URL: the operator's key, PEM.", show_default=False)
     ] = None,
+    plugin: PluginOption = None,
     state: StateOption = DEFAULT_STATE,
     as_json: JsonOption = False,
 ) -> None:
@@ -87,6 +90,7 @@ def follow(
     if out is not None and out.exists() and not force:
         raise Refused("input.exists", f"{out}: is there already: name another --write, or give --force")
     for_s, every_s = duration_s(for_text), duration_s(every_text)
+    policies = load_plugins(plugin or ()).policies
 
     def tell(look: Look, known: Links) -> None:
         if as_json:
@@ -95,11 +99,11 @@ def follow(
 
     async def run() -> Follower:
         if url is None:
-            async with following.local(state.absolute()) as (world, watch):
+            async with following.local(state.absolute(), policies) as (world, watch):
                 return await following.follow(world, watch, for_s=for_s, every_s=every_s, tell=tell)
         if scenario is None or ca is None or cert is None or key is None:
             raise Refused("input.missing", "URL: expected --scenario, --ca, --cert and --key with it")
-        world = load_world(scenario)
+        world = load_world(scenario, policies)
         async with following.remote_metrics(url, ca, cert, key) as watch:
             return await following.follow(world, watch, for_s=for_s, every_s=every_s, tell=tell)
 
@@ -171,6 +175,7 @@ def fork_command(
     poisson: Annotated[bool, typer.Option("--poisson", help="Requests come at random times.")] = False,
     for_text: Annotated[str, typer.Option("--for", help="How far to look ahead.")] = "2h",
     seed: Annotated[int, typer.Option(help="Of the copy, and of random times.", min=0)] = 1,
+    plugin: PluginOption = None,
     state: StateOption = DEFAULT_STATE,
     as_json: JsonOption = False,
 ) -> None:
@@ -194,7 +199,8 @@ def fork_command(
         for_s=duration_s(for_text),
         seed=seed,
     )
-    forecast = fork(ask(state, _moment), question)
+    policies = load_plugins(plugin or ()).policies
+    forecast = fork(ask(state, _moment), question, policies)
     if as_json:
         print_json(forecast)
         return

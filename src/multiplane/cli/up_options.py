@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -33,6 +34,16 @@ LateOption = Annotated[
         help="When work runs late: say so (default), slow the network's time down, or end.",
     ),
 ]
+PluginOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        envvar="MULTIPLANE_PLUGINS",
+        metavar="FILE",
+        help="Python file with link protocols, memory or noise models of your own; may be repeated.",
+        show_default=False,
+    ),
+]
 ForOption = Annotated[
     str | None,
     typer.Option("--for", envvar="MULTIPLANE_FOR", metavar="DURATION", help="Stop after 90, 30s, 5m or 1h."),
@@ -54,6 +65,16 @@ OpsPortOption = Annotated[
     typer.Option(
         envvar="MULTIPLANE_OPS_PORT",
         help="Port of metrics and probes; by default a free one, kept in DIR.",
+    ),
+]
+StateModelOption = Annotated[
+    str | None,
+    typer.Option(
+        envvar="MULTIPLANE_STATE_MODEL",
+        metavar="pairs|dense",
+        help="Quantum states as three correlations of each pair, or as density matrices; by default as the "
+        "scenario says.",
+        show_default=False,
     ),
 ]
 GraceOption = Annotated[
@@ -78,3 +99,9 @@ LogLevelOption = Annotated[
 AccessLogOption = Annotated[
     bool, typer.Option("--access-log", envvar="MULTIPLANE_ACCESS_LOG", help="Log every request.")
 ]
+
+
+def check_state_model(model: str | None) -> None:
+    """Raises typer.BadParameter for a model that is none."""
+    if model not in (None, "pairs", "dense"):
+        raise typer.BadParameter(f"--state-model: expected pairs or dense, got {model!r}")

@@ -11,7 +11,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from multiplane.api.operator import DoorMessage, KmeReport, LinkReport, NetworkReport, PoolLedger, UnitRecord
+from multiplane.api.operator import (
+    DoorMessage,
+    KmeReport,
+    LinkReport,
+    NetworkReport,
+    PairLinkReport,
+    PoolLedger,
+    UnitRecord,
+)
 from multiplane.api.scenario import WorldLink
 from multiplane.assembly.findings import Finding
 
@@ -115,6 +123,35 @@ def link_faults(links: Iterable[LinkReport]) -> list[str]:
     ]
 
 
+def pair_link_table(links: Iterable[PairLinkReport]) -> Table:
+    """Links of pairs: what they are, what their memories hold, what they made."""
+    right = ("memories", "held", "rate", "pairs", "expired")
+    table = _table("pairs", "type", "handshake", "state", *right, right=right)
+    for link in links:
+        table.add_row(
+            f"{link.a} - {link.b}",
+            link.type,
+            link.handshake,
+            Text(link.state, style={"making": "green", "dark": "red"}.get(link.state, "dim")),
+            str(link.memories),
+            f"{link.held_a} - {link.held_b}",
+            f"{link.rate_per_s:.3g}/s",
+            str(link.pairs),
+            str(link.expired),
+        )
+    return table
+
+
+def backend_faults(links: Iterable[PairLinkReport]) -> list[str]:
+    """A line for every link of pairs whose backend does not answer, or answered late."""
+    return [
+        f"pairs {link.a} - {link.b}: "
+        + (f"no answer: {link.fault}" if link.fault else f"{link.late} pairs were computed too late")
+        for link in links
+        if link.fault or link.late
+    ]
+
+
 def kme_table(kmes: Iterable[KmeReport]) -> Table:
     """Key managers with what they hold and what they gave."""
     table = _table(
@@ -168,7 +205,22 @@ def status_view(report: NetworkReport) -> RenderableType:
     shown = first_to_see(states, MOST_LINKS)
     links = link_table(report.links[place] for place in shown)
     more = _cut_off(len(shown), states, "multiplane topology show --all")
-    return Group(headline(report), "", links, *more, *faulted, "", kme_table(report.kmes), *short, *faults)
+    pairs = pair_links_view(report.pair_links)
+    return Group(
+        headline(report), "", links, *more, *faulted, "", *pairs, kme_table(report.kmes), *short, *faults
+    )
+
+
+def pair_links_view(links: Sequence[PairLinkReport]) -> list[RenderableType]:
+    """Links of pairs, dark ones first, and what is wrong with backends; nothing where there are none."""
+    if not links:
+        return []
+    states = [{"dark": "cut", "making": "up", "idle": "dark"}[link.state] for link in links]
+    shown = first_to_see(states, MOST_LINKS)
+    table = pair_link_table(links[place] for place in shown)
+    left_out = [f"{len(shown)} of {len(links)} links of pairs"] if len(shown) < len(links) else []
+    faults = [Text(line, style="yellow") for line in backend_faults(links)[:MOST_LINKS]]
+    return [table, *left_out, *faults, ""]
 
 
 def changes(before: NetworkReport, after: NetworkReport) -> list[str]:
@@ -196,7 +248,9 @@ def board(report: NetworkReport | None, events: Iterable[str]) -> RenderableType
 
 def topology_view(links: Sequence[WorldLink], most: int | None) -> RenderableType:
     """Spans of the world with the true state of the link on each; of more than `most` those first to see."""
-    table = _table("span", "length", "loss", "profile", "state", "rate", right=("length", "loss", "rate"))
+    pairs = ("pairs",) if any(link.memories for link in links) else ()
+    right = ("length", "loss", "rate")
+    table = _table("span", "length", "loss", "profile", "state", "rate", *pairs, right=right)
     states = ["cut" if link.cut else link.state.value for link in links]
     shown = first_to_see(states, most)
     for link, state in ((links[place], states[place]) for place in shown):
@@ -207,6 +261,7 @@ def topology_view(links: Sequence[WorldLink], most: int | None) -> RenderableTyp
             link.profile,
             Text(state, style="red" if link.cut else _STATE_STYLE.get(state, "yellow")),
             f"{bits(link.rate_bit_per_s)}/s",
+            *([f"{link.memories} x {link.pair_type}" if link.memories else ""] if pairs else []),
         )
     return Group(table, *_cut_off(len(shown), states, "--all"))
 

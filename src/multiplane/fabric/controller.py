@@ -30,6 +30,9 @@ LEARNING_NS: Final = 3 * NS_PER_S
 """A new controller listens for so long before it replaces tables that another may have left in force."""
 ORDERS_LIMIT: Final = 200_000
 LOST_LIMIT: Final = 1_000
+LOOK_EVERY_S: Final = 1.0
+LOOK_PATIENCE_S: Final = 2.0
+LOOK_AT: Final = 64
 
 
 class FabricController:
@@ -74,6 +77,7 @@ class FabricController:
         self._started: dict[tuple[str, str], str] = {}
         self._installed: dict[str, ForwardingTable] = {}
         self._installs = 0
+        self._look_again_s = 0.0
         self._reports: Subscription | None = None
         self._work = asyncio.Event()
         self._one = asyncio.Lock()
@@ -103,6 +107,26 @@ class FabricController:
     def table_version(self) -> int:
         """Version of the newest tables."""
         return self._forwarding.version
+
+    async def look(self) -> None:
+        """Ask the agents for what has moved since they last told; at most once a second, it may be much."""
+        now_s = asyncio.get_running_loop().time()
+        if self._closed or now_s < self._look_again_s:
+            return
+        self._look_again_s = now_s + LOOK_EVERY_S
+        sites = sorted({site for site, _ in self._started})
+        for begin in range(0, len(sites), LOOK_AT):  # the others have their turn in between
+            await asyncio.gather(*(self._look_at(site) for site in sites[begin : begin + LOOK_AT]))
+
+    async def _look_at(self, site: str) -> None:
+        node = self._nodes(site)
+        if node is None:
+            return
+        with contextlib.suppress(MultiplaneError, TimeoutError):
+            async with asyncio.timeout(LOOK_PATIENCE_S):
+                for report in await node.moved(self._caller):
+                    if report.site == site:
+                        self._view.note(report)
 
     def links(self) -> tuple[operator.LinkReport, ...]:
         """All links of the domain as telemetry knows them, in order of id."""

@@ -27,8 +27,10 @@ from multiplane.kernel.quantity import NS_PER_MS, NS_PER_S, bit_from_byte
 RELAY: Final = "relay"
 REPORT_EVERY_NS: Final = NS_PER_S
 """At most so often it is told that key came or went; a new state is told at once."""
-TELLING_BYTE: Final = 4096
-"""It is told when the stock changed by as much; less waits for a heartbeat."""
+TELLING_SHARE: Final = 64
+LEAST_TELLING_BYTE: Final = 4096
+"""It is told when the stock changed by that part of its room, or this; less waits for a heartbeat, or
+for somebody who asks."""
 HEARTBEAT_NS: Final = 10 * NS_PER_S
 """A link on which nothing happens is told of so often."""
 BACKOFF_FIRST_NS: Final = 200 * NS_PER_MS
@@ -85,6 +87,7 @@ class FabricAgent:
         self._channels = channels
         self._bus = bus
         self._faults = faults
+        self._telling_byte = max(LEAST_TELLING_BYTE, pool_room_byte // TELLING_SHARE)
         self._relay = Relay(site, pool_room_byte, NO_RESERVE if reserve is None else reserve.rules)
         self._reserves = Reserves(reserve, caller.principal, self._spawn) if reserve else None
         self._links: dict[str, _Link] = {}
@@ -206,6 +209,12 @@ class FabricAgent:
         self._perform(actions)
         return answer
 
+    async def moved(self, caller: Caller) -> tuple[LinkReport, ...]:
+        """See `planes.NodeControl`."""
+        self._check_controller(caller)
+        links = self._ordered()
+        return tuple(self._report_of(link) for link in links if link.pool.stock_byte != link.told_byte)
+
     # DeviceListener
 
     def key_block(self, block: KeyBlock) -> None:
@@ -213,10 +222,13 @@ class FabricAgent:
         link = self._links.get(block.link)
         if link is None:
             return
-        reserve = link.pool.deposit(block)
-        if reserve is not None and self._reserves is not None:
-            kept = self._reserves.of(link.link, self._site, link.peer)
-            self._reserves.filled(link.link, kept, block.epoch, reserve)
+        if not link.pool.keep(block):
+            reserve = link.pool.deposit(block)
+            if reserve is not None and self._reserves is not None:
+                kept = self._reserves.of(link.link, self._site, link.peer)
+                self._reserves.filled(link.link, kept, block.epoch, reserve)
+        elif not self._relay.holds:
+            return
         if self._relay.holds:
             self._perform(self._relay.key_came(link.peer, self._timeline.now_ns()))
         self._grant(link)
@@ -386,11 +398,12 @@ class FabricAgent:
 
     def _grant(self, link: _Link) -> None:
         """Key came or went: tell of it soon if it is much, give the device room when enough was freed."""
-        stock_byte = link.pool.about_byte
-        if abs(stock_byte - link.told_byte) >= TELLING_BYTE or not stock_byte:
+        pool = link.pool
+        stock_byte = pool.about_byte
+        if not link.moved and (not stock_byte or abs(stock_byte - link.told_byte) >= self._telling_byte):
             link.moved = True
             self._tick_soon()
-        limit = link.pool.grant() if link.attached else None
+        limit = pool.grant() if link.attached else None
         if limit is not None:
             with contextlib.suppress(
                 MultiplaneError
@@ -413,9 +426,12 @@ class FabricAgent:
 
     def _report(self, link: _Link, reason: str = "") -> None:
         """Publish what this end knows of a link."""
+        self._publish("link", self._report_of(link, reason))
+
+    def _report_of(self, link: _Link, reason: str = "") -> LinkReport:
         link.moved, link.told_byte = False, link.pool.stock_byte
         status = link.status
-        report = LinkReport(
+        return LinkReport(
             link=link.link,
             site=self._site,
             path_id="" if link.order is None else link.order.path.path_id,
@@ -431,7 +447,6 @@ class FabricAgent:
             reason=reason or ("" if status is None else status.reason),
             source="" if status is None else status.source,
         )
-        self._publish("link", report)
 
     def _publish(self, what: str, message: Noun) -> None:
         """Telemetry may be lost; the next report says it all again."""

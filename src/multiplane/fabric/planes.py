@@ -98,3 +98,10 @@ class NodeControl(Protocol):
     async def install(self, caller: Caller, table: ForwardingTable) -> Installed:
         """Put a table in force unless one as new is there. Raises: Refused(`fabric.not_allowed`)."""
         ...
+
+    async def moved(self, caller: Caller) -> tuple[LinkReport, ...]:
+        """Links whose stock is not what was last told of them; so they count as told.
+
+        Raises: Refused(`fabric.not_allowed`).
+        """
+        ...

@@ -57,9 +57,11 @@ class Timeline(Protocol):
     def now_ns(self) -> int: ...
 
     def base_ps(self) -> int:
-        """What delays are counted from: when the handler that runs was due, outside of handlers now.
+        """What delays are counted from: when the handler that runs was due; outside of handlers now, or when
+        the earliest handler that is overdue was due.
 
-        A chain of events that begins late is not made later by each of its steps.
+        A chain of events that begins late is not made later by each of its steps, and what is asked from
+        outside does not come before what is already due: to its handlers time never runs back.
         """
         ...
 

@@ -61,6 +61,18 @@ def _accept(handler: Callable[[Channel], None], channel: Channel) -> None:
 class _End:
     """One end of a channel."""
 
+    __slots__ = (
+        "_closed",
+        "_latest_ps",
+        "_mailbox",
+        "_timeline",
+        "_waiting",
+        "_waiting_byte",
+        "delay_ps",
+        "far",
+        "listen",
+        "peer",
+    )
     far: _End
 
     def __init__(self, timeline: Timeline, peer: Caller, delay_ps: int) -> None:
@@ -92,7 +104,8 @@ class _End:
 
     def after_delay(self, handler: Callable[..., None], *args: Any) -> None:
         """Let something happen at the far end, in order: what is sent in a late handler overtakes nothing."""
-        self._latest_ps = max(self._latest_ps, self._timeline.base_ps() + self.delay_ps)
+        due_ps = self._timeline.base_ps() + self.delay_ps
+        self._latest_ps = max(self._latest_ps, due_ps)
         self._timeline.at_ps(self._latest_ps, handler, *args)
 
     def _lose(self, reason: str) -> None:

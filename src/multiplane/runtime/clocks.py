@@ -366,8 +366,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         # asyncio has no public way to ask whether callbacks are ready; both names are stable over 3.11-3.13.
         if self._ready or self._stopping:  # type: ignore[attr-defined]
             return False
-        self._drop_cancelled()
-        return not self._timers or self._timers[0][0] > due_ps
+        if self._timers and self._timers[0][0] <= due_ps:
+            self._drop_cancelled()
+            return not self._timers or self._timers[0][0] > due_ps
+        return True
 
     def _push(
         self, due_ps: int, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None

@@ -22,6 +22,9 @@ EPISODE_NS: Final = 1_000_000_000
 """An episode of lateness lasts until nothing was late for so long."""
 _PS_PER_US: Final = 1_000_000
 LONG_HANDLER_NS: Final = 1_000_000
+_SPAN_BITS: Final = 30
+"""What is not due soon waits by spans of 2**30 ps, about a millisecond."""
+_Entry = tuple[int, int, Callable[..., None], tuple[Any, ...]]
 _ticks_ns: Final = time.monotonic_ns
 _log: Final = structlog.get_logger("multiplane.runtime.dispatcher")
 
@@ -51,7 +54,12 @@ class Dispatcher:
         self._clock = clock
         self._paced = clock if isinstance(clock, PacedClock) else None
         self._failed = failed or _give_up
-        self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
+        # What is due before `_near_ps` is in the heap. What is later waits unsorted, by span of time, until
+        # the heap is empty: a heap that stays small stays in the caches of the processor.
+        self._heap: list[_Entry] = []
+        self._later: dict[int, list[_Entry]] = {}
+        self._spans: list[int] = []
+        self._near_ps = 0
         self._sequence = itertools.count()
         self._woken: asyncio.Future[None] | None = None
         self._nap_due_ps = 0
@@ -66,12 +74,19 @@ class Dispatcher:
         self._hold_ps = NEVER_PS
 
     def base_ps(self) -> int:
-        """When the handler that runs was due; outside of handlers now."""
-        return self.now_ps() if self._base_ps is None else self._base_ps
+        """When the handler that runs was due; outside of handlers now, or what is overdue if anything is."""
+        if self._base_ps is not None:
+            return self._base_ps
+        now_ps = self.now_ps()
+        return min(now_ps, self._heap[0][0]) if self._heap or self._go_on() else now_ps
 
     def at_ps(self, due_ps: int, handler: Callable[..., None], *args: Any) -> None:
         """Call `handler(*args)` at `due_ps` since the epoch (at once, in order, if that is past)."""
-        heapq.heappush(self._heap, (due_ps, next(self._sequence), handler, args))
+        entry = (due_ps, next(self._sequence), handler, args)
+        if due_ps < self._near_ps:
+            heapq.heappush(self._heap, entry)
+        else:
+            self._put_off(entry)
         if self._woken is not None and due_ps < self._nap_due_ps:
             if not self._woken.done():
                 self._woken.set_result(None)
@@ -85,15 +100,18 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Run handlers until cancelled, or until one fails and nobody was named to be told."""
-        jump = self._clock.jump if isinstance(self._clock, JumpClock) else None
+        clock = self._clock
         while True:
-            while not self._heap:
+            while not (self._heap or self._go_on()):
                 await self._sleep(None)
-            due_ps = self._heap[0][0]
-            # Sleeping also gives the others their turn, so in real time it comes before every turn of ours.
-            if not (jump and (due_ps <= self.now_ps() or jump(due_ps))):
-                await self._sleep(due_ps)
-            self._turn()
+            if isinstance(clock, JumpClock):
+                self._turn_jump(clock)
+                if self._heap or self._go_on():
+                    await self._sleep(self._heap[0][0])
+            else:
+                # Sleeping also gives the others their turn, so it comes before every turn of ours.
+                await self._sleep(self._heap[0][0])
+                self._turn_paced(clock)
 
     @property
     def episodes(self) -> int:
@@ -107,7 +125,7 @@ class Dispatcher:
 
     def next_due_ps(self) -> int | None:
         """When the next handler is due; None while none is."""
-        return self._heap[0][0] if self._heap else None
+        return self._heap[0][0] if self._heap or self._go_on() else None
 
     def statistics(self) -> Lateness:
         """Lateness of all handlers so far."""
@@ -129,7 +147,7 @@ class Dispatcher:
 
     def behind_s(self) -> float:
         """Wall seconds by which the earliest handler is overdue now; 0 while all is on time."""
-        if not self._heap or self._paced is None:
+        if self._paced is None or not (self._heap or self._go_on()):
             return 0.0
         return max(0, self.now_ps() - self._heap[0][0]) / (PS_PER_S * self._paced.rate)
 
@@ -150,50 +168,76 @@ class Dispatcher:
         finally:
             self._woken = None
 
-    def _turn(self) -> None:
-        """Run what is due: on the jump clock all of it, in real time for at most 3 ms."""
-        if self._paced is not None:
-            self._turn_paced(self._paced)
-            return
-        heap, now, late, pop = self._heap, self.now_ps, self._late.add, heapq.heappop
-        at_ps = now()
-        while heap and heap[0][0] <= at_ps:
-            due_ps, _, handler, args = pop(heap)
-            late((at_ps - due_ps) // _PS_PER_US)
-            self._call(due_ps, handler, args)
-            at_ps = now()
+    def _put_off(self, entry: _Entry) -> None:
+        span = entry[0] >> _SPAN_BITS
+        if span in self._later:
+            self._later[span].append(entry)
+        else:
+            self._later[span] = [entry]
+            heapq.heappush(self._spans, span)
+
+    def _go_on(self) -> bool:
+        """The heap is empty: fill it with the next span that has anything; False if none has."""
+        if not self._spans:
+            return False
+        span = heapq.heappop(self._spans)
+        self._heap.extend(self._later.pop(span))
+        heapq.heapify(self._heap)
+        self._near_ps = (span + 1) << _SPAN_BITS
+        return True
+
+    def _turn_jump(self, clock: JumpClock) -> None:
+        """Run all that is due, and what comes next for as long as the clock can jump to it."""
+        heap, jump, pop = self._heap, clock.jump, heapq.heappop
+        at_ps, punctual = clock.now_ps(), 0
+        try:
+            while heap or self._go_on():
+                if heap[0][0] > at_ps and not jump(at_ps := heap[0][0]):
+                    return
+                due_ps, _, handler, args = pop(heap)
+                if due_ps < at_ps:
+                    self._late.add((at_ps - due_ps) // _PS_PER_US)
+                else:
+                    punctual += 1
+                self._base_ps = due_ps
+                try:
+                    handler(*args)
+                except Exception as error:
+                    self._failed(error)
+        finally:
+            self._base_ps = None
+            self._late.add(0, punctual)
 
     def _turn_paced(self, clock: PacedClock) -> None:
+        """Run what is due, for at most 3 ms."""
         heap, now, late, pop, ticks_ns = self._heap, clock.now_ps, self._late.add, heapq.heappop, _ticks_ns
         self._limit_ps = limit_ps = clock.of_wall_ps(self._limit_ns)
         at_ps, last_ns = now(), ticks_ns()
         end_ns = last_ns + LONGEST_TURN_NS
         kept_ps = clock.of_wall_ps(self._own.kept_ns())
-        while heap and heap[0][0] <= at_ps:
-            due_ps, _, handler, args = pop(heap)
-            late_ps = at_ps - due_ps
-            if kept_ps:
-                self._note_kept(late_ps, kept_ps)
-            else:
-                late(late_ps // _PS_PER_US)
-            if late_ps >= limit_ps:
-                self._too_late(late_ps / (PS_PER_S * clock.rate))
-            self._call(due_ps, handler, args)
-            if self._dilates:
-                self._hold(clock)
-            now_ns = ticks_ns()
-            if now_ns > end_ns:
-                return
-            if now_ns - last_ns > LONG_HANDLER_NS:  # the machine may have kept us waiting
-                kept_ps = clock.of_wall_ps(self._own.kept_ns())
-            at_ps, last_ns = now(), now_ns
-
-    def _call(self, due_ps: int, handler: Callable[..., None], args: tuple[Any, ...]) -> None:
-        self._base_ps = due_ps
         try:
-            handler(*args)
-        except Exception as error:
-            self._failed(error)
+            while (heap or self._go_on()) and heap[0][0] <= at_ps:
+                due_ps, _, handler, args = pop(heap)
+                late_ps = at_ps - due_ps
+                if kept_ps:
+                    self._note_kept(late_ps, kept_ps)
+                else:
+                    late(late_ps // _PS_PER_US)
+                if late_ps >= limit_ps:
+                    self._too_late(late_ps / (PS_PER_S * clock.rate))
+                self._base_ps = due_ps
+                try:
+                    handler(*args)
+                except Exception as error:
+                    self._failed(error)
+                if self._dilates:
+                    self._hold(clock)
+                now_ns = ticks_ns()
+                if now_ns > end_ns:
+                    return
+                if now_ns - last_ns > LONG_HANDLER_NS:  # the machine may have kept us waiting
+                    kept_ps = clock.of_wall_ps(self._own.kept_ns())
+                at_ps, last_ns = now(), now_ns
         finally:
             self._base_ps = None
 
@@ -204,7 +248,8 @@ class Dispatcher:
 
     def _hold(self, clock: PacedClock) -> None:
         """Let time not pass what the earliest handler bears."""
-        self._hold_ps = self._heap[0][0] + self._limit_ps if self._heap else NEVER_PS
+        due_ps = self.next_due_ps()
+        self._hold_ps = NEVER_PS if due_ps is None else due_ps + self._limit_ps
         if clock.hold(self._hold_ps):
             self._too_late(self._limit_ns / NS_PER_S)
 

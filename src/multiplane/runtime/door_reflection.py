@@ -27,6 +27,8 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
         listeners: parameters that pass by reference: position among all but the caller → Protocol.
         arguments: Struct with one field for each parameter but the caller; a listener's is a number.
         answer: type of the answer.
+        decoder: reads `arguments` from msgpack.
+        answer_decoder: reads an answer from msgpack.
         subject: short readable name of what given arguments are about.
     """
 
@@ -37,6 +39,8 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     listeners: dict[int, type]
     arguments: type[msgspec.Struct]
     answer: Any
+    decoder: msgspec.msgpack.Decoder[Any]
+    answer_decoder: msgspec.msgpack.Decoder[Any]
     subject: Callable[[tuple[Any, ...]], str]
 
 
@@ -84,14 +88,17 @@ def _method(proto: type, name: str, function: FunctionType) -> Method:
         else (each, hint, parameters[each].default)
         for each, hint in types.items()
     ]
+    arguments = msgspec.defstruct(f"{proto.__name__}.{name}", fields, module=proto.__module__)
     return Method(
         name=name,
         is_call=is_call,
         has_caller=has_caller,
         values={each: hints[each] for index, each in enumerate(names) if index not in listeners},
         listeners=listeners,
-        arguments=msgspec.defstruct(f"{proto.__name__}.{name}", fields, module=proto.__module__),
+        arguments=arguments,
         answer=answer,
+        decoder=msgspec.msgpack.Decoder(arguments),
+        answer_decoder=msgspec.msgpack.Decoder(answer),
         subject=_subject_of(list(types.values())),
     )
 

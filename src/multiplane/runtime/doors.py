@@ -12,6 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar, cast
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -109,8 +110,16 @@ def _passer(
     method: Method, tap: Tap | None, direct: frozenset[str]
 ) -> Callable[[tuple[Any, ...], dict[str, Any]], tuple[Any, ...]]:
     """What brings arguments across inside one process: values by msgpack, listeners wrapped."""
-    arguments = method.arguments
-    decode = msgspec.msgpack.Decoder(arguments).decode
+    arguments, decode = method.arguments, method.decoder.decode
+    stubs = WeakValueDictionary[tuple[type, int], _Stub]()
+
+    def wrap(proto: type, listener: object) -> object:
+        """The same stub for the same listener: it keeps the listener, so that its id() is not used again."""
+        key = proto, id(listener)
+        stub = stubs.get(key)
+        if stub is None:
+            stub = stubs[key] = cast(_Stub, strict(proto, listener, tap, direct))
+        return stub
 
     def across(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         listeners: list[Any] = []
@@ -122,9 +131,7 @@ def _passer(
             raise _invalid(method, error) from None
         if not listeners:
             return given
-        return _put_listeners(
-            method, given, lambda proto, number: strict(proto, listeners[number - 1], tap, direct)
-        )
+        return _put_listeners(method, given, lambda proto, number: wrap(proto, listeners[number - 1]))
 
     return across
 
@@ -189,7 +196,7 @@ def _strict_call(
     direct: frozenset[str],
 ) -> Callable[..., Awaitable[Any]]:
     across, report = _passer(method, tap, direct), _reporter(tap, door, method)
-    decode_answer = msgspec.msgpack.Decoder(method.answer).decode
+    decode_answer = method.answer_decoder.decode
 
     async def call(*args: Any, **kwargs: Any) -> Any:
         caller: tuple[Caller, ...] = ()
@@ -282,7 +289,7 @@ def _remote_call(
     session: Session, name: str, method: Method, refer: Callable[[type, object], int]
 ) -> Callable[..., Awaitable[Any]]:
     pack = _packer(method, refer)
-    decode_answer = msgspec.msgpack.Decoder(method.answer).decode
+    decode_answer = method.answer_decoder.decode
 
     async def call(*args: Any, **kwargs: Any) -> Any:
         answer = await session.call(name, pack(args, kwargs))
@@ -319,7 +326,7 @@ def serve(session: Session, name: str, proto: Callable[..., P], impl: object, ta
 
 
 def _unpacker(session: Session, method: Method) -> Callable[[bytes], tuple[Any, ...]]:
-    decode = msgspec.msgpack.Decoder(method.arguments).decode
+    decode = method.decoder.decode
 
     def unpack(payload: bytes) -> tuple[Any, ...]:
         try:

@@ -58,16 +58,16 @@ class Histogram:
         self._counts = [0] * (64 * 8)
         self.early = self.max_us = 0
 
-    def add(self, late_us: int) -> None:
-        """Count one, in microseconds; below 0 it is early."""
+    def add(self, late_us: int, times: int = 1) -> None:
+        """Count so many, in microseconds; below 0 they are early."""
         if late_us < 16:  # classes of one microsecond
             if late_us < 0:
-                self.early += 1
+                self.early += times
                 return
-            self._counts[late_us] += 1
+            self._counts[late_us] += times
         else:
             shift = late_us.bit_length() - 4
-            self._counts[shift * 8 + (late_us >> shift)] += 1
+            self._counts[shift * 8 + (late_us >> shift)] += times
         self.max_us = max(self.max_us, late_us)
 
     def __add__(self, other: Histogram) -> Histogram:

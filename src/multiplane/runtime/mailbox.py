@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -32,10 +31,12 @@ class Mailbox:
             with a gap is no ordered stream. The listener's `lost` is told too.
     """
 
+    __slots__ = ("_early", "_failed", "_handed", "_lost", "_message", "_reason", "_silent")
+
     def __init__(self, handed: Callable[[int], None], failed: Callable[[str], None]) -> None:
         self._handed = handed
         self._failed = failed
-        self._early: deque[bytes] = deque()
+        self._early: list[bytes] = []
         self._message: Callable[[bytes], None] | None = None
         self._lost: Callable[[str], None] | None = None
         self._reason: str | None = None
@@ -45,7 +46,7 @@ class Mailbox:
         """Set the handlers; early messages are handed over now."""
         self._message, self._lost = message, lost
         while self._early and not self._silent:
-            self._hand_over(message, self._early.popleft())
+            self._hand_over(message, self._early.pop(0))
         if self._reason is not None:
             self.lose(self._reason)
 

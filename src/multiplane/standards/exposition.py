@@ -19,8 +19,14 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from multiplane.api.operations import LATENCY_BOUNDS_S, ListenerFigures, NetworkFigures, ProcessFigures
-from multiplane.api.operator import KmeReport, LinkReport, PoolLedger
+from multiplane.api.operations import (
+    LATENCY_BOUNDS_S,
+    ListenerFigures,
+    NetworkFigures,
+    ProcessFigures,
+    TopicFigures,
+)
+from multiplane.api.operator import KmeReport, LinkReport, PairLinkReport, PoolLedger
 
 MEDIA: Final = "text/plain; version=0.0.4; charset=utf-8"
 POOLS_SHOWN: Final = 1_000
@@ -49,6 +55,8 @@ class _Figures(Collector):
         yield from _key_managers(report.kmes)
         yield from _stocks(self._figures)
         yield from _links(report.links)
+        yield from _pair_links(report.pair_links)
+        yield from _topics(self._figures.topics)
         yield from _stores(processes)
         yield from _processes(processes)
 
@@ -261,6 +269,52 @@ def _name(link: LinkReport) -> str:
 
 def _dropped(link: LinkReport) -> int:
     return sum(count for fate, count in link.parcels.items() if fate.startswith("dropped"))
+
+
+def _pair_links(links: tuple[PairLinkReport, ...]) -> Iterator[Metric]:
+    shown = [(f"{link.a}--{link.b}", link) for link in links[:LINKS_SHOWN]]
+    counters: tuple[tuple[str, str, Callable[[PairLinkReport], int]], ...] = (
+        ("pair_attempts", "Attempts of a link to make a pair, counted when drawn.", lambda x: x.attempts),
+        ("pair_heralds", "Pairs that a link made, wanted or not.", lambda x: x.heralds),
+        ("pairs", "Pairs that a link made for somebody.", lambda x: x.pairs),
+        (
+            "pair_halves_expired",
+            "Halves thrown away at a cut-off or lost with a device.",
+            lambda x: x.expired,
+        ),
+        ("pairs_late", "Pairs that a backend answered after they were due.", lambda x: x.late),
+    )
+    for name, text, count in counters:
+        yield _counter(name, text, ("link",), [((link,), count(one)) for link, one in shown])
+    gauges: tuple[tuple[str, str, Callable[[PairLinkReport], float]], ...] = (
+        ("pair_link_lit", "0 while no light passes a link of pairs.", lambda x: x.state != "dark"),
+        ("pair_rate_per_second", "Pairs of a link per second since the last look.", lambda x: x.rate_per_s),
+    )
+    for name, text, get in gauges:
+        yield _gauge(name, text, ("link",), [((link,), get(one)) for link, one in shown])
+    yield _gauge(
+        "memories_in_use",
+        "Memories in use at the ends of a link of pairs.",
+        ("link", "site"),
+        [
+            ((link, site), held)
+            for link, one in shown
+            for site, held in ((one.a, one.held_a), (one.b, one.held_b))
+        ],
+    )
+
+
+def _topics(topics: TopicFigures) -> Iterator[Metric]:
+    yield _counter("reports", "Reports of quantum devices that were heard.", (), [((), topics.reports)])
+    yield _counter(
+        "reports_early", "Those that came before they were due: a defect.", (), [((), topics.early)]
+    )
+    yield _gauge(
+        "report_lateness_seconds",
+        "How late they came, in network time, since the start.",
+        ("quantile",),
+        [(("0.5",), topics.late_p50_s), (("0.99",), topics.late_p99_s), (("1",), topics.late_max_s)],
+    )
 
 
 def _stores(processes: tuple[ProcessFigures, ...]) -> Iterator[Metric]:

@@ -14,18 +14,19 @@ from multiplane.api.instructions import Discard, Generate, Report, Swap
 from multiplane.kernel.names import link_id
 from multiplane.kernel.ports import Timeline
 from multiplane.twin.quantum.engine import Quantum
+from multiplane.twin.quantum.nodes import Node
 
 
 class Half:
     """One half of a pair, as its node knows it. `handle` is 0 until the node has heard, -1 after delivery."""
 
-    __slots__ = ("far", "handle", "node", "slot")
+    __slots__ = ("at", "far", "handle", "slot")
 
-    def __init__(self, node: int, handle: int = 0, slot: int = 0) -> None:
-        self.node = node
-        self.handle = handle
-        self.slot = slot
+    def __init__(self, at: Station) -> None:
+        self.at = at
         self.far = self
+        self.handle = 0
+        self.slot = 0
 
 
 def partners(hops: int) -> tuple[tuple[int, int], ...]:
@@ -41,6 +42,98 @@ def partners(hops: int) -> tuple[tuple[int, int], ...]:
         place = path.index(node)
         found.append((path[place - 1], path[place + 1]))
     return (*found, (hops, hops))
+
+
+class Station:
+    """One node of a chain. It swaps pairs with `left` for pairs with `right`; an end has neither.
+
+    Args: links: by id, the node beyond and the halves, by number, of which that one has not heard yet.
+    """
+
+    __slots__ = ("chain", "delays_ps", "left", "links", "node", "ready", "right")
+
+    def __init__(self, chain: Chain, node: Node) -> None:
+        self.chain = chain
+        self.node = node
+        self.links: dict[str, tuple[Station, dict[int, Half]]] = {}
+        self.left: Station | None = None
+        self.right: Station | None = None
+        self.delays_ps = (0, 0)
+        # Pairs that wait for their swap, by memory: those with `left`, those with `right`.
+        self.ready: tuple[dict[int, Half], dict[int, Half]] = ({}, {})
+
+    def report(self, report: Report) -> None:
+        """It hears that it has a half of a new pair of one of its links."""
+        (handle,) = report.handles
+        beyond, born = self.links[report.link]
+        half = born.pop(report.number, None)
+        if half is None:
+            half, far = Half(self), Half(beyond)
+            half.far, far.far = far, half
+            born[report.number] = far
+        half.handle = handle
+        half.slot = self.node.qubits[handle].slot
+        self.heard(half)
+
+    def heard(self, half: Half) -> None:
+        """It learns that `half` is half of a pair with `half.far`."""
+        other = half.far.at
+        if self.left is None:
+            if other.left is None:
+                self._deliver(half)
+        elif other is self.left:
+            self._match(half, *self.ready)
+        elif other is self.right:
+            self._match(half, *reversed(self.ready))
+
+    def told(self, half: Half, outcome: list[bool]) -> None:
+        """SWAP_RES is there."""
+        if outcome[0]:
+            self.heard(half)
+        else:
+            self._release(half)
+
+    def _match(self, half: Half, mine: dict[int, Half], others: dict[int, Half]) -> None:
+        """Take the first pair in memory order with the other partner, or wait for one."""
+        if not others:
+            mine[half.slot] = half
+            return
+        other = others.pop(min(others))
+        # REQUEST to both partners and RESPONSE from both; nothing else can happen to these pairs meanwhile.
+        timeline = self.chain.timeline
+        due_ps = timeline.base_ps() + 2 * max(self.delays_ps)
+        if mine is self.ready[0]:
+            timeline.at_ps(due_ps, self._swap, half, other, due_ps)
+        else:
+            timeline.at_ps(due_ps, self._swap, other, half, due_ps)
+
+    def _swap(self, left: Half, right: Half, now_ps: int) -> None:
+        """Measure, and tell both partners."""
+        near, far = left.far, right.far
+        outcome: list[bool] = []
+        left_ps, right_ps = self.delays_ps
+        chain = self.chain
+        # SWAP_RES leaves before what the freed memories ask for: equal times go in order of sending.
+        chain.timeline.at_ps(now_ps + left_ps, near.at.told, near, outcome)
+        chain.timeline.at_ps(now_ps + right_ps, far.at.told, far, outcome)
+        near.far, far.far = far, near
+        asked = Swap(request="", left=left.handle, right=right.handle, corrected=True)
+        report = chain.quantum.perform(self.node.name, asked)
+        outcome.append(report is not None and report.ok)
+
+    def _deliver(self, half: Half) -> None:
+        far, chain = half.far, self.chain
+        chain.deliveries[self is not chain.stations[0]] += 1
+        if far.handle >= 0:
+            chain.delivered(self.node.name, half.handle)
+        else:
+            del far.far  # or the two would hold one another for ever
+        self._release(half)
+
+    def _release(self, half: Half) -> None:
+        asked = Discard(request="", handle=half.handle)
+        half.handle = -1
+        self.chain.quantum.perform(self.node.name, asked)
 
 
 class Chain:
@@ -60,104 +153,34 @@ class Chain:
         sites: Sequence[str],
         delivered: Callable[[str, int], None],
     ) -> None:
-        self._quantum = quantum
-        self._timeline = timeline
-        self._name = name
-        self._sites = tuple(sites)
-        self._delivered = delivered
-        self._nodes = [quantum.nodes[site] for site in sites]
-        self._last = len(sites) - 1
-        self._partners = partners(self._last)
-        self._requests = 0
-        links = [quantum.links[link_id(*both)] for both in pairwise(sites)]
-        at_ps = [0, *accumulate(link.facts.delay_ps for link in links)]
-        self._delays_ps = [
-            (at - at_ps[left], at_ps[right] - at)
-            for at, (left, right) in zip(at_ps, self._partners, strict=True)
-        ]
-        # Pairs that wait for their swap: by node, by partner, by memory.
-        self._ready: list[tuple[dict[int, Half], dict[int, Half]]] = [({}, {}) for _ in sites]
-        self._born: dict[tuple[str, int], Half] = {}
+        self.quantum = quantum
+        self.timeline = timeline
+        self.delivered = delivered
         self.deliveries = [0, 0]
-        self._index = {site: index for index, site in enumerate(sites)}
-        self._lefts = {link.id: index for index, link in enumerate(links)}
+        self.stations = [Station(self, quantum.nodes[site]) for site in sites]
+        self._at = dict(zip(sites, self.stations, strict=True))
+        self._name = name
+        self._links = [quantum.links[link_id(*both)] for both in pairwise(sites)]
+        at_ps = [0, *accumulate(link.facts.delay_ps for link in self._links)]
+        last = len(sites) - 1
+        for index, (left, right) in enumerate(partners(last)):
+            station = self.stations[index]
+            if index not in (0, last):
+                station.left, station.right = self.stations[left], self.stations[right]
+                station.delays_ps = (at_ps[index] - at_ps[left], at_ps[right] - at_ps[index])
+        for link, (near, far) in zip(self._links, pairwise(self.stations), strict=True):
+            born: dict[int, Half] = {}
+            near.links[link.id] = far, born
+            far.links[link.id] = near, born
+
+    def report(self, report: Report) -> None:
+        """One of its nodes hears of a pair: for those who listen in its place."""
+        self._at[report.node].report(report)
 
     def start(self) -> None:
         """Ask every link for pairs without end."""
-        for site in self._sites:
-            self._quantum.listen(site, self)
-        for link, index in self._lefts.items():
-            asked = Generate(request=self._request(), link=link, pairs=0, corrected=True)
-            self._quantum.perform(self._sites[index], asked)
-
-    def report(self, report: Report) -> None:
-        """A node hears that it has a half of a new pair of one of its links."""
-        node, (handle,) = self._index[report.node], report.handles
-        half = self._born.pop((report.link, report.number), None)
-        if half is None:
-            left = self._lefts[report.link]
-            half, far = Half(node), Half(left + (node == left))
-            half.far, far.far = far, half
-            self._born[report.link, report.number] = far
-        half.handle = handle
-        half.slot = self._nodes[node].qubits[handle].slot
-        self._heard(half)
-
-    def _heard(self, half: Half) -> None:
-        """The node of `half` learns that it is half of a pair with `half.far`."""
-        node, other = half.node, half.far.node
-        left, right = self._partners[node]
-        if node in (0, self._last):
-            if other in (0, self._last):
-                self._deliver(half)
-        elif other == left:
-            self._match(node, half, *self._ready[node])
-        elif other == right:
-            self._match(node, half, *reversed(self._ready[node]))
-
-    def _match(self, node: int, half: Half, mine: dict[int, Half], others: dict[int, Half]) -> None:
-        """Take the first pair in memory order with the other partner, or wait for one."""
-        if not others:
-            mine[half.slot] = half
-            return
-        other = others.pop(min(others))
-        # REQUEST to both partners and RESPONSE from both; nothing else can happen to these pairs meanwhile.
-        due_ps = self._timeline.base_ps() + 2 * max(self._delays_ps[node])
-        both = (half, other) if mine is self._ready[node][0] else (other, half)
-        self._timeline.at_ps(due_ps, self._swap, node, *both)
-
-    def _swap(self, node: int, left: Half, right: Half) -> None:
-        """Measure, and tell both partners."""
-        now_ps = self._timeline.base_ps()
-        near, far = left.far, right.far
-        outcome: list[bool] = []
-        left_ps, right_ps = self._delays_ps[node]
-        # SWAP_RES leaves before what the freed memories ask for: equal times go in order of sending.
-        self._timeline.at_ps(now_ps + left_ps, self._told, near, outcome)
-        self._timeline.at_ps(now_ps + right_ps, self._told, far, outcome)
-        near.far, far.far = far, near
-        asked = Swap(request=self._request(), left=left.handle, right=right.handle, corrected=True)
-        report = self._quantum.perform(self._sites[node], asked)
-        outcome.append(report is not None and report.ok)
-
-    def _told(self, half: Half, outcome: list[bool]) -> None:
-        """SWAP_RES is there."""
-        if outcome[0]:
-            self._heard(half)
-        else:
-            self._release(half)
-
-    def _deliver(self, half: Half) -> None:
-        self.deliveries[half.node != 0] += 1
-        if half.far.handle >= 0:
-            self._delivered(self._sites[half.node], half.handle)
-        self._release(half)
-
-    def _release(self, half: Half) -> None:
-        asked = Discard(request=self._request(), handle=half.handle)
-        half.handle = -1
-        self._quantum.perform(self._sites[half.node], asked)
-
-    def _request(self) -> str:
-        self._requests += 1
-        return f"{self._name}-{self._requests}"
+        for station in self.stations:
+            self.quantum.listen(station.node.name, station)
+        for link, station in zip(self._links, self.stations, strict=False):
+            asked = Generate(request=f"{self._name}-{link.id}", link=link.id, pairs=0, corrected=True)
+            self.quantum.perform(station.node.name, asked)

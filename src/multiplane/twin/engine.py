@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from multiplane.kernel.ports import Timeline
 from multiplane.twin.fate import Fate
+from multiplane.twin.lighting import Lighting
 from multiplane.twin.modules import Modules, own_phase
 from multiplane.twin.optics import Optics
 from multiplane.twin.profiles import PROFILES, Profile
@@ -44,6 +45,7 @@ class Twin:
             world.entanglement, world.domain, timeline, seed, boot_epoch, policies=policies
         )
         self.optical = Optics(world, timeline, self.qkd)
+        self._lighting = Lighting(world, self.quantum, self.optical, self.qkd, policies)
         self.scenario = WorldControl(world, self.qkd, self.optical)
         self._fate = Fate(world, timeline, self.scenario, self.qkd, self.optical)
         self._seed, self._boot_epoch = seed, boot_epoch

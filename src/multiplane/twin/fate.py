@@ -86,7 +86,7 @@ class Fate:
 
         Args: seed, epoch: those of the twin; another epoch brings other chances.
         """
-        self._start_ps = self._timeline.now_ps()
+        self._start_ps = self._timeline.base_ps()
         for number, attacker in enumerate(self._world.attackers, start=1):
             name = f"attacker {number}: {attacker.kind}"
             for link in attacker.links:

@@ -52,22 +52,23 @@ class Traffic(Happening, frozen=True, kw_only=True, omit_defaults=True):
     """Requests of applications.
 
     Args:
-        kind: what is asked for: keys.
-        master, slave: labels of applications, or `EVERY`; those of one site do not ask for one another.
-        size_bit: of a key, 0 = as the network has it; number: keys in a request.
+        kind: what is asked for: keys, or pairs of links, measured as they are made.
+        master, slave: of keys: labels of applications, or `EVERY`; those of one site do not ask one another.
+        links: of pairs: link ids.
+        size_bit: of a key, 0 = as the network has it; number: keys or pairs in a request.
         process: how requests arrive, one of `PROCESSES`.
-        rate_per_s: of requests of each pair: mean, of bursts while one lasts.
+        rate_per_s: of requests of two applications, or on a link: mean, of bursts while one lasts.
         swing_ratio, period_ns, peak_ns: of `diurnal`, swing in (0, 1]: the rate is
             `rate_per_s` x (1 + swing x cos(2 pi (t - peak) / period)).
         burst_ns, pause_ns: of `bursts`: mean lengths, exponential.
         from_ns, until_ns: when there is any; None = no end.
     """
 
-    master: str
-    slave: str
+    master: str = ""
+    slave: str = ""
     process: str
     rate_per_s: float
-    kind: Literal["keys"] = "keys"
+    kind: Literal["keys", "pairs"] = "keys"
     size_bit: int = 0
     number: int = 1
     swing_ratio: float = 0.0
@@ -77,6 +78,7 @@ class Traffic(Happening, frozen=True, kw_only=True, omit_defaults=True):
     pause_ns: int = 0
     from_ns: int = 0
     until_ns: int | None = None
+    links: tuple[str, ...] = ()
 
 
 class Fault(Happening, frozen=True, kw_only=True, omit_defaults=True):

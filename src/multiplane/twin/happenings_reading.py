@@ -17,6 +17,9 @@ from multiplane.twin.profiles import Profile
 from multiplane.twin.toml_reading import Reader, Where, choice, show
 
 SECTIONS: Final = ("traffic", "fault", "attacker")
+TRAFFICS: Final = ("keys", "pairs")
+FELT_BY_PAIRS: Final = frozenset({"loss_db", "flip_probability"})
+"""What of all that is done to light reaches a link of pairs."""
 MAX_RATE_PER_S: Final = 1e6
 MAX_RATE_PER_H: Final = 3.6e6
 MAX_SIZE_BIT: Final = 1 << 20
@@ -52,12 +55,14 @@ _OF_ATTACK: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
 class World(msgspec.Struct, frozen=True, kw_only=True):
     """What the sections may speak of.
 
-    Args: sites: labels; saes: labels of applications; links: ends and profile of each, by id.
+    Args: sites: labels; saes: labels of applications; links: ends and profile of each, by id;
+        pair_links: ids of those that make pairs.
     """
 
     sites: tuple[str, ...]
     saes: tuple[str, ...]
     links: Mapping[str, tuple[tuple[str, str], Profile]]
+    pair_links: tuple[str, ...] = ()
 
 
 class Happenings(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,19 +93,21 @@ class _Reading:
         self._world = world
 
     def traffic(self, table: dict[str, Any], where: Where) -> Traffic:
-        needed = ("master", "slave", "process", "rate_per_s")
+        kind = self._doc.one_of(table, where, "kind", TRAFFICS)
+        needed = ("link",) if kind == "pairs" else ("master", "slave")
         process = self._kind(table, where, "process", PROCESSES)
         own = _OF_PROCESS[process]
         more = ("peak",) if process == "diurnal" else ()
-        self._doc.keys(table, where, needed + own, (*more, "kind", "size_bit", "number", "from", "until"))
-        self._doc.one_of(table, where, "kind", ("keys",))
-        master, slave = (self._application(table[key], (*where, key)) for key in ("master", "slave"))
-        if master == slave != EVERY:
-            raise self._doc.error((*where, "slave"), f"{slave!r} is the master too, expected another")
+        size = ("size_bit",) if kind == "keys" else ()
+        optional = (*more, *size, "kind", "number", "from", "until")
+        self._doc.keys(table, where, (*needed, "process", "rate_per_s", *own), optional)
+        master, slave = self._applications(table, where) if kind == "keys" else ("", "")
         from_ns, until_ns = self._window(table, where)
         return Traffic(
+            kind="pairs" if kind == "pairs" else "keys",
             master=master,
             slave=slave,
+            links=self._pair_links(table["link"], (*where, "link")) if kind == "pairs" else (),
             process=process,
             rate_per_s=self._doc.number(table["rate_per_s"], (*where, "rate_per_s"), MAX_RATE_PER_S),
             size_bit=self._size(table, where),
@@ -241,6 +248,22 @@ class _Reading:
             raise self._doc.error((*where, "size_bit"), f"got {size_bit}, expected a multiple of 8")
         return size_bit
 
+    def _applications(self, table: dict[str, Any], where: Where) -> tuple[str, str]:
+        master, slave = (self._application(table[key], (*where, key)) for key in ("master", "slave"))
+        if master == slave != EVERY:
+            raise self._doc.error((*where, "slave"), f"{slave!r} is the master too, expected another")
+        return master, slave
+
+    def _pair_links(self, value: Any, where: Where) -> tuple[str, ...]:
+        known = self._world.pair_links
+        if value == EVERY and known:
+            return known
+        (link,) = self._links(value, where) if value != EVERY else ("*",)
+        if link not in known:
+            expected = f"expected one of {', '.join(known)}" if known else "expected an [[entangled]] link"
+            raise self._doc.error(where, f"{show(link)} makes no pairs, {expected}")
+        return (link,)
+
     def _application(self, value: Any, where: Where) -> str:
         name = self._doc.text(value, where)
         if name != EVERY and name not in self._world.saes:
@@ -281,7 +304,12 @@ class _Reading:
     def _reached(self, links: tuple[str, ...], done: Tampering, where: Where, what: str) -> tuple[str, ...]:
         """The links to which it matters, one at least: else the scenario says less than it seems to."""
         touched = {name for name, value in zip(done._fields, done, strict=True) if value}
-        reached = tuple(link for link in links if touched - self._world.links[link][1].deaf)
+        reached = tuple(
+            link
+            for link in links
+            if touched - self._world.links[link][1].deaf
+            or (link in self._world.pair_links and touched & FELT_BY_PAIRS)
+        )
         if not reached:
             profile = self._world.links[links[0]][1].name
             problem = f"{what} does nothing to profile {profile!r} of {links[0]}, expected another link"

@@ -15,6 +15,7 @@ from multiplane.kernel.errors import Faulty, Refused
 from multiplane.kernel.names import site_of
 from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Timeline
+from multiplane.kernel.quantity import PS_PER_NS
 from multiplane.physics.tampered_bb84 import CLEAR, Tampering
 from multiplane.twin.links import (
     Action,
@@ -40,6 +41,10 @@ _NOTHING: Final = Yield(0.0, 0.0)
 def own_phase(link: str) -> float:
     """Share of an interval by which a link's blocks come later than the moment it came up; in [0, 1)."""
     return crc32(link.encode()) / 2**32
+
+
+def ignored(link: str) -> None:
+    """Nobody wants to know."""
 
 
 class _Link:
@@ -106,6 +111,8 @@ class Modules:
         self._seed = seed
         self._last_epoch = (boot_epoch + 1) * EPOCHS_PER_BOOT - 1
         first = boot_epoch * EPOCHS_PER_BOOT
+        self.on_change: Callable[[str], None] = ignored
+        """Told of each link of which a module fails or works again."""
         self._links = {
             span.id: _Link(span, profiles[span.profile], first, Stream(seed, span.id, first), phase(span.id))
             for span in world.spans
@@ -121,23 +128,23 @@ class Modules:
         held.production = held.new_production()
         held.due_ps = None
         if held.life.state is LinkState.UP:
-            held.production.begin(self._timeline.now_ps(), held.makes.rate_bit_per_s)
+            held.production.begin(self._timeline.base_ps(), held.makes.rate_bit_per_s)
         self._tell(held)
         return self._status(held)
 
     async def start(self, caller: Caller, link: str) -> None:
         held, end = self._at(caller, link)
-        self._apply(held, Wanted(end, True), self._timeline.now_ps())
+        self._apply(held, Wanted(end, True), self._timeline.base_ps())
 
     async def stop(self, caller: Caller, link: str) -> None:
         held, end = self._at(caller, link)
-        self._apply(held, Wanted(end, False), self._timeline.now_ps())
+        self._apply(held, Wanted(end, False), self._timeline.base_ps())
 
     def window(self, caller: Caller, link: str, epoch: int, limit_byte: int) -> None:
         held, end = self._at(caller, link)
         if epoch != held.epoch or held.listeners[end] is None:
             return
-        now_ps = self._timeline.now_ps()
+        now_ps = self._timeline.base_ps()
         held.production.grant(now_ps, end, limit_byte)
         self._schedule(held, now_ps)
 
@@ -155,11 +162,11 @@ class Modules:
         """
         held = self._link(link)
         self._measure(held, loss_db, done)
-        self._apply(held, Connected(held.flaw), self._timeline.now_ps())
+        self._apply(held, Connected(held.flaw), self._timeline.base_ps())
 
     def change(self, link: str, loss_db: float, done: Tampering) -> None:
         """The path of the link is not what it was: key is made at another rate from now on, or no more."""
-        held, now_ps = self._link(link), self._timeline.now_ps()
+        held, now_ps = self._link(link), self._timeline.base_ps()
         self._measure(held, loss_db, done)
         if held.production.running and not held.flaw:
             held.production.change(now_ps, held.makes.rate_bit_per_s)
@@ -172,7 +179,8 @@ class Modules:
         """The module of the link at `site` fails, for one more cause. Idempotent."""
         held = self._link(link)
         held.broken.setdefault(site, set()).add(cause)
-        self._apply(held, Changed(held.flaw), self._timeline.now_ps())
+        self._apply(held, Changed(held.flaw), self._timeline.base_ps())
+        self.on_change(link)
 
     def repair_module(self, link: str, site: str, cause: str) -> None:
         """That cause is gone; without another the module works again. Idempotent."""
@@ -180,11 +188,16 @@ class Modules:
         held.broken.get(site, set()).discard(cause)
         if not held.broken.get(site, True):
             del held.broken[site]
-            self._apply(held, Changed(held.flaw), self._timeline.now_ps())
+            self._apply(held, Changed(held.flaw), self._timeline.base_ps())
+            self.on_change(link)
 
     def makes(self, link: str) -> Yield:
         """What the link makes, or made, over its last path. Raises: Refused(`device.unknown_link`)."""
         return self._link(link).makes
+
+    def failed_at(self, link: str) -> frozenset[str]:
+        """Sites whose module of the link has failed."""
+        return frozenset(self._link(link).broken)
 
     def broken(self, link: str) -> tuple[str, ...]:
         """Which modules of the link have failed, as sentences."""
@@ -200,11 +213,11 @@ class Modules:
 
     def disconnect(self, link: str, reason: str) -> None:
         """Take the quantum path of the link away."""
-        self._apply(self._link(link), Disconnected(reason), self._timeline.now_ps())
+        self._apply(self._link(link), Disconnected(reason), self._timeline.base_ps())
 
     def fail(self, link: str, reason: str, delay_ps: int) -> None:
         """The quantum path of the link is lost; the modules notice `delay_ps` later."""
-        self._apply(self._link(link), Failed(reason), self._timeline.now_ps(), delay_ps)
+        self._apply(self._link(link), Failed(reason), self._timeline.base_ps(), delay_ps)
 
     def ends(self, link: str) -> tuple[str, str]:
         """The sites of a link's two modules. Raises: Refused(`device.unknown_link`)."""
@@ -216,7 +229,7 @@ class Modules:
 
     def site_lost(self, site: str) -> None:
         """Nobody is left at `site`: drop its sessions and stop its ends."""
-        now_ps = self._timeline.now_ps()
+        now_ps = self._timeline.base_ps()
         for held in self._links.values():
             if site in held.span.sites:
                 end = held.span.sites.index(site)
@@ -286,7 +299,7 @@ class Modules:
             self._timeline.at_ps(due_ps, self._block, held, held.production, held.life.generation, due_ps)
 
     def _block(self, held: _Link, production: Production, generation: int, due_ps: int) -> None:
-        if (production, generation, due_ps) != (held.production, held.life.generation, held.due_ps):
+        if due_ps != held.due_ps or production is not held.production or generation != held.life.generation:
             return
         held.due_ps = None
         self._deliver(held, due_ps)
@@ -304,7 +317,7 @@ class Modules:
             offset_byte=offset_byte,
             key=held.stream.read(offset_byte, size_byte),
             qber=held.makes.qber,
-            made_ns=self._timeline.epoch_ns + due_ps // 1000,
+            made_ns=self._timeline.epoch_ns + due_ps // PS_PER_NS,
         )
         for listener in held.listeners:
             if listener is not None:
@@ -312,14 +325,15 @@ class Modules:
 
     def _status(self, held: _Link) -> LinkStatus:
         makes = held.makes if held.life.state is LinkState.UP else _NOTHING
+        now_ps = self._timeline.base_ps()
         return LinkStatus(
             link=held.span.id,
             state=held.life.state,
             epoch=held.epoch,
             rate_bit_per_s=makes.rate_bit_per_s,
             qber=makes.qber,
-            discarded_bit=held.production.discarded_bit(self._timeline.now_ps()),
-            at_ns=self._timeline.now_ns(),
+            discarded_bit=held.production.discarded_bit(now_ps),
+            at_ns=self._timeline.epoch_ns + now_ps // PS_PER_NS,
             reason=held.life.reason,
         )
 
@@ -327,7 +341,7 @@ class Modules:
         status = self._status(held)
         for end, listener in enumerate(held.listeners):
             if listener is not None:
-                self._timeline.at_ps(self._timeline.now_ps(), self._hand, held, end, listener, status)
+                self._timeline.at_ps(self._timeline.base_ps(), self._hand, held, end, listener, status)
 
     def _hand(self, held: _Link, end: int, listener: DeviceListener, status: LinkStatus) -> None:
         """Unless the session or the epoch has been replaced meanwhile."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import msgspec
@@ -11,9 +12,10 @@ from multiplane.api.device import OpticalListener, SpanAlarm, SpanReading
 from multiplane.kernel.errors import Busy, Refused
 from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Timeline
+from multiplane.kernel.quantity import PS_PER_NS
 from multiplane.physics import fibre
 from multiplane.physics.tampered_bb84 import Tampering, together
-from multiplane.twin.modules import Modules
+from multiplane.twin.modules import Modules, ignored
 from multiplane.twin.scenario import Span, World
 
 CUT: Final = "cut"
@@ -40,6 +42,8 @@ class Optics:
         self._paths: dict[str, _Path] = {}
         self._path_ids: dict[str, str] = {}  # by link
         self._listeners: dict[str, OpticalListener] = {}
+        self.on_change: Callable[[str], None] = ignored
+        """Told of each span whose light is not what it was."""
 
     async def attach(self, caller: Caller, listener: OpticalListener) -> tuple[SpanReading, ...]:
         self._listeners[caller.principal] = listener
@@ -78,6 +82,10 @@ class Optics:
         """What the fibre loses from end to end, with all that is done to it."""
         return self._spans[span].loss_db + sum(done.loss_db for done in self._done.get(span, {}).values())
 
+    def done(self, span: str) -> Tampering:
+        """All that is done to its light."""
+        return together(self._done.get(span, {}).values())
+
     def causes(self, span: str) -> tuple[str, ...]:
         """Why the span is not as the scenario says, in order of name."""
         return tuple(sorted({*self._lost.get(span, ()), *self._done.get(span, ())}))
@@ -103,6 +111,7 @@ class Optics:
         self._lost[span].add(cause)
         if dark:
             return
+        self.on_change(span)
         self._alarm_later(span, lost=True)
         for path_id, path in list(self._paths.items()):
             if span in path.spans:
@@ -115,6 +124,7 @@ class Optics:
         if cause in self._lost.get(span, ()):
             self._lost[span].discard(cause)
             if not self.is_lost(span):
+                self.on_change(span)
                 self._alarm_later(span, lost=False)
 
     def _light(self, path: _Path) -> tuple[float, Tampering]:
@@ -124,11 +134,12 @@ class Optics:
 
     def _changed(self, span: str) -> None:
         """Paths over the span get other light from now on, and the optical layer measures it anew."""
+        self.on_change(span)
         for path in self._paths.values():
             if span in path.spans:
                 self._modules.change(path.link, *self._light(path))
         for listener in self._listeners.values():
-            self._timeline.at_ps(self._timeline.now_ps(), listener.span_reading, self._reading(span))
+            self._timeline.at_ps(self._timeline.base_ps(), listener.span_reading, self._reading(span))
 
     def _reading(self, span: str) -> SpanReading:
         loss_db = self.loss_db(span)
@@ -156,10 +167,11 @@ class Optics:
 
     def _alarm_later(self, span: str, *, lost: bool) -> None:
         delay_ps = fibre.delay_ps(self._spans[span].length_km)
-        self._timeline.at_ps(self._timeline.now_ps() + delay_ps, self._alarm, self._spans[span], lost)
+        self._timeline.at_ps(self._timeline.base_ps() + delay_ps, self._alarm, self._spans[span], lost)
 
     def _alarm(self, span: Span, lost: bool) -> None:
         reason = "loss of light" if lost else ""
-        alarm = SpanAlarm(span=span.id, lost=lost, at_ns=self._timeline.now_ns(), reason=reason)
+        at_ns = self._timeline.epoch_ns + self._timeline.base_ps() // PS_PER_NS
+        alarm = SpanAlarm(span=span.id, lost=lost, at_ns=at_ns, reason=reason)
         for listener in list(self._listeners.values()):
             listener.span_alarm(alarm)

@@ -93,10 +93,15 @@ class Production:
 
     def take(self, due_ps: int) -> int:
         """Size in bytes of the block that ends at `due_ps`, a point of the grid; the surplus is discarded."""
-        whole_byte = max(0, self._made_bit(due_ps) - self._accounted_bit) // 8
-        size_byte = min(whole_byte, self.room_byte)
+        made_bit = self._made_bit(due_ps) - self._accounted_bit
+        if made_bit < 8:
+            return 0
+        size_byte = whole_byte = made_bit // 8
         self._accounted_bit += 8 * whole_byte
-        self._discarded_bit += 8 * (whole_byte - size_byte)
+        room_byte = self.room_byte
+        if room_byte < whole_byte:
+            size_byte = room_byte
+            self._discarded_bit += 8 * (whole_byte - size_byte)
         self.sent_byte += size_byte
         return size_byte
 

@@ -137,23 +137,27 @@ class _Scenario:
         labels = [site.name for site in sites]
         spans = self._spans(self._doc.tables(document.get("link", []), "link"), labels, default)
         fibres = [reading.Fibre(span.id, span.sites, span.length_km, span.loss_db) for span in spans]
-        happens = self._happenings(sites, spans)
+        entanglement = reading.read(self._doc, fibres, self._policies)
+        happens = self._happenings(sites, spans, entanglement)
         return World(
             name=name,
             domain=domain,
             sites=sites,
             spans=spans,
-            entanglement=reading.read(self._doc, fibres, self._policies),
+            entanglement=entanglement,
             traffic=happens.traffic,
             faults=happens.faults,
             attackers=happens.attackers,
         )
 
-    def _happenings(self, sites: tuple[Site, ...], spans: tuple[Span, ...]) -> happenings_reading.Happenings:
+    def _happenings(
+        self, sites: tuple[Site, ...], spans: tuple[Span, ...], entanglement: Entanglement
+    ) -> happenings_reading.Happenings:
         known = happenings_reading.World(
             sites=tuple(site.name for site in sites),
             saes=tuple(sae for site in sites for sae in site.saes),
             links={span.id: (span.sites, self._profiles[span.profile]) for span in spans},
+            pair_links=tuple(link.id for link in entanglement.links),
         )
         return happenings_reading.read(self._doc, known)
 

@@ -24,6 +24,7 @@ class WorldControl:
     def __init__(self, world: World, modules: Modules, optics: Optics) -> None:
         self._spans = {span.id: span for span in world.spans}
         self._positions = {site.name: _position(site) for site in world.sites}
+        self._pairs = {link.id: link for link in world.entanglement.links}
         self._modules = modules
         self._optics = optics
 
@@ -73,6 +74,7 @@ class WorldControl:
 
     def _link(self, span: Span) -> WorldLink:
         status = self._modules.status(span.id)
+        pairs = self._pairs.get(span.id)
         return WorldLink(
             ends=Ends(sites=span.sites),
             length_km=span.length_km,
@@ -85,6 +87,8 @@ class WorldControl:
             loss_basis=span.loss_basis,
             positions=tuple(self._positions[site] for site in span.sites),
             qber=self._modules.makes(span.id).qber,
+            pair_type=pairs.type if pairs else "",
+            memories=pairs.memories if pairs else 0,
             causes=(*self._optics.causes(span.id), *self._modules.broken(span.id)),
         )
 

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.support.quantum import SECOND_PS, Heap
 from typer.testing import CliRunner, Result
 
 from multiplane.api.device import LinkState
+from multiplane.api.instructions import CoreInstruction, ReportListener
 from multiplane.api.operator import (
     Condition,
     DoorMessage,
@@ -23,10 +25,13 @@ from multiplane.api.operator import (
 from multiplane.api.pace import PaceReport
 from multiplane.api.scenario import WorldLink
 from multiplane.assembly.control import Control
+from multiplane.assembly.topics import Topics
 from multiplane.cli import live, network
 from multiplane.cli.main import app
 from multiplane.kernel.errors import Refused
 from multiplane.kernel.nouns import Caller, Ends, ends
+from multiplane.twin.quantum.engine import Quantum
+from multiplane.twin.scenario import load_shipped
 
 KEY_ID = "1b4e28ba-2fa1-41d2-883f-0016d3cca427"
 URNS = ("urn:qkd:lab:a:app?=nonce=1", "urn:qkd:lab:b:app?=nonce=2", "urn:qkd:lab:lifecycle:key?=size=256")
@@ -200,6 +205,22 @@ class FakePace:
         return self._become(rate=rate, factor=rate)
 
 
+class FakeDesk:
+    """The devices of `chain5`, real but for time: half a second passes after each instruction."""
+
+    def __init__(self) -> None:
+        self._time = Heap()
+        quantum = Quantum(load_shipped("chain5").entanglement, "chain5", self._time, bytes(32), 1)
+        self._desk = Topics(quantum, "chain5", self._time.now_ns).desk()
+
+    async def watch(self, caller: Caller, node: str, listener: ReportListener) -> None:
+        await self._desk.watch(caller, node, listener)
+
+    async def instruct(self, caller: Caller, node: str, instruction: CoreInstruction) -> None:
+        await self._desk.instruct(caller, node, instruction)
+        self._time.advance_to(self._time.now_ps() + SECOND_PS // 2)
+
+
 @pytest.fixture
 def running(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeNetwork:
     """A network that runs on `tmp_path`, where the commands look for it."""
@@ -209,7 +230,7 @@ def running(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeNetwork:
     async def control(state: Path) -> AsyncIterator[Control]:
         if state != tmp_path:
             raise Refused("control.not_running", f"no network runs on {state}")
-        yield Control(fake, fake, FakePace())
+        yield Control(fake, fake, FakePace(), FakeDesk(), lambda told: None)
 
     monkeypatch.setattr(network, "control", control)
     monkeypatch.setattr(live, "control", control)

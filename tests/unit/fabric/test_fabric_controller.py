@@ -97,6 +97,7 @@ class FakeNode:
         self.orders: dict[str, LinkOrder] = {}
         self.table = ForwardingTable(version=0, next_hop={})
         self.errors: list[MultiplaneError] = []
+        self.stocks: list[LinkReport] = []
 
     def _called(self, what: str) -> None:
         self.world.log.append(f"{self.site} {what}")
@@ -117,6 +118,10 @@ class FakeNode:
             return Installed(version=self.table.version, accepted=False)
         self.table = table
         return Installed(version=table.version, accepted=True)
+
+    async def moved(self, caller: Caller) -> tuple[LinkReport, ...]:
+        self._called("moved")
+        return tuple(self.stocks)
 
 
 class World:
@@ -380,6 +385,32 @@ def test_one_site_cannot_report_for_another(virtual: Virtual) -> None:
             rig.bus.publish("lab.fabric.telemetry.mallory.link", forged)
         await rig.sleep(500 * MS)
         assert world.states == []
+        await world.controller.close()
+
+    virtual(body)
+
+
+def test_a_look_asks_the_nodes_once_a_second_and_believes_each_of_its_own_links(virtual: Virtual) -> None:
+    async def body(rig: Rig) -> None:
+        world = await World(rig, "ab").start()
+        await world.place("ab")
+        await rig.sleep(5_100 * MS)
+        path_id = world.nodes["a"].orders["a--b"].path.path_id
+        for site, launched in (("a", 1), ("b", 10)):
+            stock = LinkReport(
+                link="a--b", site=site, path_id=path_id, state="up", epoch=1, rate_bit_per_s=1000.0,
+                qber=0.02, stock_bit=0, discarded_bit=0, counters={"launched": launched},
+                at_ns=rig.timeline.now_ns(),
+            )  # fmt: skip
+            world.nodes["a"].stocks.append(stock)
+        world.nodes["b"].errors = [Busy("test.busy", "not now")]
+        for _ in range(2):
+            await world.controller.look()
+        (link,) = world.controller.links()
+        assert link.parcels == {"launched": 1}, (
+            "a speaks for itself alone; b, which does not answer, is left out"
+        )
+        assert world.log.count("a moved") == world.log.count("b moved") == 1
         await world.controller.close()
 
     virtual(body)

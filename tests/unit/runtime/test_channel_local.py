@@ -85,7 +85,7 @@ def late() -> None:
 
 def test_what_a_late_handler_sends_overtakes_nothing() -> None:
     async def main() -> list[bytes]:
-        dispatcher = Dispatcher(PacedClock(0, 1))
+        dispatcher = Dispatcher(clock := PacedClock(0, 1))
         channels, seen = LocalChannels(dispatcher), list[bytes]()
         channels.accept(B, "relay", lambda channel: channel.listen(seen.append, lambda _: None))
         channel = await channels.open(CALLER, B, "relay", 1_000_000)
@@ -93,7 +93,7 @@ def test_what_a_late_handler_sends_overtakes_nothing() -> None:
         late()
         channel.send(b"sent before it")
         for _ in range(2):
-            dispatcher._turn()
+            dispatcher._turn_paced(clock)
             late()
         return seen
 

@@ -47,6 +47,35 @@ def test_order_is_due_then_sequence(dues_ps: list[int]) -> None:
     assert late == Lateness(count=len(dues_ps), early=0, p50_us=0, p99_us=0, max_us=0)
 
 
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 5 * 2**30), st.lists(st.integers(0, 4 * 2**30), max_size=3)), max_size=30
+    )
+)
+def test_near_and_far_are_served_in_one_order(entries: list[tuple[int, list[int]]]) -> None:
+    """Handlers push too, for soon and for milliseconds later."""
+    seen: list[tuple[int, int]] = []
+    pushed: list[tuple[int, int]] = []
+
+    def script(dispatcher: Dispatcher) -> None:
+        def push(due_ps: int, after_ps: list[int]) -> None:
+            pushed.append((due_ps, len(pushed)))
+            dispatcher.at_ps(due_ps, serve, *pushed[-1], after_ps)
+
+        def serve(due_ps: int, number: int, after_ps: list[int]) -> None:
+            seen.append((due_ps, number))
+            assert dispatcher.now_ps() == due_ps
+            for each_ps in after_ps:
+                push(due_ps + each_ps, [])
+
+        for due_ps, after_ps in entries:
+            push(due_ps, after_ps)
+        assert dispatcher.next_due_ps() == min((due_ps for due_ps, _ in entries), default=None)
+
+    virtual(script, 10 * 2**30)
+    assert seen == sorted(pushed)
+
+
 def test_handlers_may_push_and_the_past_is_now() -> None:
     seen: list[tuple[str, int]] = []
 
@@ -201,6 +230,18 @@ def test_paced_never_early_and_others_get_their_turn() -> None:
     assert 1_000 <= late.p50_us <= late.p99_us <= late.max_us
 
 
+def test_what_is_asked_from_outside_does_not_come_before_what_is_overdue() -> None:
+    clock = PacedClock(EPOCH_NS, 50.0)
+    dispatcher = Dispatcher(clock)
+    overdue_ps = clock.now_ps()
+    due_ps = overdue_ps + 3600 * 10**12
+    dispatcher.at_ps(due_ps, print)
+    assert overdue_ps <= dispatcher.base_ps() <= dispatcher.now_ps()
+    dispatcher.at_ps(overdue_ps, print)
+    spin(1_000_000)
+    assert dispatcher.base_ps() == overdue_ps < dispatcher.now_ps()
+
+
 @pytest.mark.slow
 @given(st.lists(st.integers(0, 10**9), min_size=1, max_size=200))
 def test_percentiles_are_bounds_within_an_eighth(lates_us: list[int]) -> None:
@@ -231,6 +272,6 @@ def test_delays_counted_from_the_base_do_not_add_up_lateness() -> None:
 
     dispatcher.at_ps(begun_ps, hop, 5)
     time.sleep(0.01)
-    dispatcher._turn()
+    dispatcher._turn_paced(clock)
     assert bases == [number * 1_000_000_000 for number in range(6)], "5 hops of 1 ms, 10 ms late: all at once"
     assert dispatcher.base_ps() - begun_ps >= 10_000_000_000, "outside of handlers it is now"

@@ -74,8 +74,9 @@ def sample(hint: Any, listener: Callable[[type], object], salt: int = 0) -> Any:
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin is types.UnionType:
         return sample(parts[0], listener, salt)
-    if origin is tuple and parts[-1] is Ellipsis:
-        return tuple(sample(parts[0], listener, index) for index in range(2))
+    if origin is tuple:
+        each = parts[:1] * 2 if parts[-1] is Ellipsis else parts
+        return tuple(sample(part, listener, index) for index, part in enumerate(each))
     if origin is dict:
         return {sample(parts[0], listener): sample(parts[1], listener)}
     raise AssertionError(f"no sample for {hint}")

@@ -158,10 +158,11 @@ def test_a_dispatcher_waits_while_time_stands_and_goes_on() -> None:
 
     async def main() -> None:
         clock = PacedClock(EPOCH_NS, 1.0)
-        dispatcher = Dispatcher(clock)
-        for at_ms in (2, 4, 1000):
-            dispatcher.at_ps(at_ms * PS_PER_MS, lambda: seen.append(clock.now_ps()))
         clock.pause()
+        begin_ps = clock.now_ps()
+        dispatcher = Dispatcher(clock)
+        for after_ms in (2, 4, 1000):
+            dispatcher.at_ps(begin_ps + after_ms * PS_PER_MS, lambda: seen.append(clock.now_ps()))
         task = asyncio.create_task(dispatcher.run())
         await asyncio.sleep(0.01)
         assert not seen
@@ -170,7 +171,7 @@ def test_a_dispatcher_waits_while_time_stands_and_goes_on() -> None:
         assert len(seen) == 1
         clock.skip(dispatcher.next_due_ps() or 0)
         await asyncio.sleep(0.005)
-        assert seen[1:] == [4 * PS_PER_MS], "moved there, to the picosecond"
+        assert seen[1:] == [begin_ps + 4 * PS_PER_MS], "moved there, to the picosecond"
         clock.resume()
         clock.set_rate(1000.0)
         await asyncio.sleep(0.02)

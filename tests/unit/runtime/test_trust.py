@@ -302,7 +302,14 @@ def shown(wire: Wire) -> int:
 
 
 def test_a_server_gets_a_new_certificate_while_clients_pull(pki: Pki) -> None:
-    async def pull(port: int, context: ssl.SSLContext, done: asyncio.Event, seen: list[int]) -> int:
+    seen: list[int] = []
+    looks: asyncio.Queue[int] = asyncio.Queue()
+
+    async def looked(times: int) -> None:
+        for _ in range(times):
+            seen.append(await looks.get())
+
+    async def pull(port: int, context: ssl.SSLContext, done: asyncio.Event) -> int:
         answered = 0
         async with connected(port, context) as kept:
             first = shown(kept)
@@ -310,7 +317,7 @@ def test_a_server_gets_a_new_certificate_while_clients_pull(pki: Pki) -> None:
                 assert (await kept.ask("GET", "/who")).status == 200
                 async with connected(port, context) as fresh:
                     assert (await fresh.ask("GET", "/who")).status == 200
-                    seen.append(shown(fresh))
+                    looks.put_nowait(shown(fresh))
                 answered += 2
             assert shown(kept) == first
         return answered
@@ -318,16 +325,14 @@ def test_a_server_gets_a_new_certificate_while_clients_pull(pki: Pki) -> None:
     async def main() -> None:
         node = Node(pki, "left")
         port = await node.server.start("127.0.0.1", 0)
-        done, seen, serials = asyncio.Event(), list[int](), [serial_at(pki.kmes["left"].certificate)]
-        pulling = [
-            asyncio.create_task(pull(port, context_of(pki, name), done, seen)) for name in ("alice", "bob")
-        ]
+        done, serials = asyncio.Event(), [serial_at(pki.kmes["left"].certificate)]
+        pulling = [asyncio.create_task(pull(port, context_of(pki, name), done)) for name in ("alice", "bob")]
         for _ in range(3):
-            await asyncio.sleep(0.05)
+            await looked(4)
             certificate_changes.renew(folder_of(pki), "left", time.time_ns())
             serials.append(serial_at(pki.kmes["left"].certificate))
             assert node.trust.look()
-        await asyncio.sleep(0.05)
+        await looked(4 + looks.qsize())  # those from before are of the old certificate
         done.set()
         assert sum(await asyncio.gather(*pulling)) == node.server.statistics().requests[200] > 20
         assert set(serials) == set(seen)

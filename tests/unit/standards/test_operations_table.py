@@ -19,6 +19,7 @@ from multiplane.api.operations import (
     ProcessFigures,
     RouteFigures,
     StoreFigures,
+    TopicFigures,
 )
 from multiplane.api.operator import (
     Condition,
@@ -26,6 +27,7 @@ from multiplane.api.operator import (
     KmeReport,
     LinkReport,
     NetworkReport,
+    PairLinkReport,
     PoolLedger,
     StockOutlook,
     UnitRecord,
@@ -105,12 +107,15 @@ def process(name: str, listeners: tuple[ListenerFigures, ...]) -> ProcessFigures
 
 
 def network(
-    kmes: tuple[KmeReport, ...], links: tuple[LinkReport, ...], outlooks: tuple[StockOutlook, ...] = ()
+    kmes: tuple[KmeReport, ...],
+    links: tuple[LinkReport, ...],
+    outlooks: tuple[StockOutlook, ...] = (),
+    pair_links: tuple[PairLinkReport, ...] = (),
 ) -> NetworkReport:
     """A report."""
     return NetworkReport(
         domain="lab", scenario="pair", at_ns=2 * 10**18, rate=10.0, secret=True, table_version=3, kmes=kmes,
-        links=links, outlooks=outlooks,
+        links=links, outlooks=outlooks, pair_links=pair_links,
     )  # fmt: skip
 
 
@@ -119,13 +124,19 @@ def outlook(owner: str, peer: str, lasts_s: float | None) -> StockOutlook:
     return StockOutlook(owner=owner, peer=peer, stock_bit=600, use_bit_per_s=10.0, lasts_s=lasts_s, at_ns=1)
 
 
+PAIRS = PairLinkReport(
+    a="a", b="b", type="double-click", handshake="grant", memories=4, state="making", held_a=2, held_b=1,
+    attempts=900, heralds=12, pairs=10, expired=3, rate_per_s=2.5, late=1,
+)  # fmt: skip
 SMALL = NetworkFigures(
     report=network(
         (kme("a", ["b", "c"]), kme("b", ["a"])),
         (link("a", "b"), link("b", "c")),
         (outlook("a", "b", 60.0), outlook("a", "c", None), outlook("b", "a", None)),
+        (PAIRS,),
     ),
     processes=(process("network", (listener("a", ["200", "503"]),)),),
+    topics=TopicFigures(reports=5, late_p50_s=0.001, late_p99_s=0.002, late_max_s=0.003),
 )
 
 
@@ -167,6 +178,18 @@ def test_every_metric_named_on_the_page_exists() -> None:
     named = set(re.findall(r"(?<!`)\bmultiplane_\w+", PAGE))
     assert len(named) >= 8
     assert named <= exported
+
+
+def test_links_of_pairs_and_topics_are_told() -> None:
+    for name, count in (("attempts", 900), ("heralds", 12), ("halves_expired", 3)):
+        assert value(SMALL, f"pair_{name}_total", link="a--b") == count
+    assert value(SMALL, "pairs_total", link="a--b") == 10
+    assert value(SMALL, "pairs_late_total", link="a--b") == 1
+    assert value(SMALL, "pair_rate_per_second", link="a--b") == 2.5
+    assert value(SMALL, "pair_link_lit", link="a--b") == 1
+    assert value(SMALL, "memories_in_use", link="a--b", site="b") == 1
+    assert value(SMALL, "reports_total") == 5
+    assert value(SMALL, "report_lateness_seconds", quantile="1") == 0.003
 
 
 def test_accounts_of_a_site_are_the_sums_of_its_stocks() -> None:

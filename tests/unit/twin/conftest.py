@@ -32,9 +32,10 @@ def run(call: Coroutine[Any, Any, T]) -> T:
 
 
 class HeapTimeline:
-    """Jumps from one due time to the next."""
+    """Jumps from one due time to the next; handlers run `late_ps` after they were due."""
 
     epoch_ns = 1_700_000_000_000_000_000
+    late_ps = 0
 
     def __init__(self) -> None:
         self._now_ps = 0
@@ -43,10 +44,10 @@ class HeapTimeline:
         self.events = 0
 
     def now_ps(self) -> int:
-        return self._now_ps
+        return self._now_ps + self.late_ps
 
     def now_ns(self) -> int:
-        return self.epoch_ns + self._now_ps // 1000
+        return self.epoch_ns + self.now_ps() // 1000
 
     def base_ps(self) -> int:
         return self._now_ps
@@ -145,13 +146,13 @@ class Rig:
 
     @property
     def now_s(self) -> float:
-        return self.timeline.now_ps() / SECOND_PS
+        return self.timeline.base_ps() / SECOND_PS
 
     def caller(self, site: str) -> Caller:
         return Caller(principal=element_urn(self.world.domain, site), domain=self.world.domain)
 
     def advance(self, seconds: float) -> None:
-        self.timeline.advance_to(self.timeline.now_ps() + round(seconds * SECOND_PS))
+        self.timeline.advance_to(self.timeline.base_ps() + round(seconds * SECOND_PS))
 
     def light(self, link: str, *spans: str, path_id: str = "") -> None:
         call = self.twin.optical.light(self.controller, path_id or f"path-{link}", link, spans or (link,))

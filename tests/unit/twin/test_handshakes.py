@@ -146,6 +146,22 @@ def test_a_withdrawn_memory_makes_no_pair_and_its_partner_goes_on(name: str, fid
         assert slots == ([(0, 0)] if born else [(0, 1) if end else (1, 0)]), moment
 
 
+@pytest.mark.parametrize("fidelity", FIDELITIES)
+def test_a_grant_that_nobody_has_used_serves_the_next_memory_of_the_asker(fidelity: str) -> None:
+    host = TestHost()
+    host.protocol = protocol = open_handshake("grant", fidelity, facts(1.0, DELAY_PS, memories=2), host)
+    host.on_born = lambda *_: None
+    protocol.raw(0, 0)
+    protocol.raw(1, 1)
+    host.run(DELAY_PS // 2)
+    protocol.withdraw(0, 0)
+    host.run(3 * DELAY_PS // 4)
+    protocol.raw(0, 1)
+    host.run(20 * DELAY_PS)
+    # GRANT at 1, START at 2, herald at 3 delays: withdrawing another has cost nothing.
+    assert host.pairs == [((1, 1), 2 * DELAY_PS, (3 * DELAY_PS, 3 * DELAY_PS))]
+
+
 @pytest.mark.parametrize(("name", "fidelity"), ALL)
 def test_withdrawing_and_asking_again_for_ever_leaves_nothing_behind(name: str, fidelity: str) -> None:
     host = TestHost()

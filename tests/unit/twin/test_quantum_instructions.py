@@ -22,6 +22,7 @@ from multiplane.physics import dense
 from multiplane.physics.bell import Correlations, fidelity
 from multiplane.physics.purification import bbpssw, dejmps
 from multiplane.twin.quantum.devices import Entanglement, MemoryKind
+from multiplane.twin.quantum.nodes import REMEMBERED
 
 
 def four_sigma(found: int, trials: int, probability: float) -> bool:
@@ -134,6 +135,21 @@ def test_twirl_and_correction_at_once(state_model: str) -> None:
     mean = sum(bench.oracle.pair("a", a)) / 3.0 * sum(bench.oracle.pair("b", b2)) / 3.0
     bench.do("b", core.Swap(request="s", left=b, right=b2, corrected=True))
     assert bench.oracle.pair("a", a) == pytest.approx((mean, mean, mean), abs=1e-12)
+
+
+@pytest.mark.parametrize("state_model", ["pairs", "dense"])
+def test_what_has_no_far_end_is_not_corrected_and_stays_as_it_is(state_model: str) -> None:
+    bench = Bench(chain("ab", state_model=state_model))
+    (a1, b1), (a2, b2) = bench.pairs("a", "a--b", 2)
+    bench.do("b", core.Swap(request="s", left=b1, right=b2))
+    alone = bench.do("b", core.Prepare(request="p", link="a--b")).handles[0]
+    lonely = bench.do("b", core.Prepare(request="q", link="a--b")).handles[0]
+    for node, left, right in (("a", a1, a2), ("b", alone, lonely)):
+        with pytest.raises(Refused, match=r"instruction\.not_entangled"):
+            bench.do(node, core.Swap(request="c", left=left, right=right, corrected=True))
+    assert bench.oracle.partner("a", a1) == ("a", a2)
+    assert len(bench.do("a", core.Swap(request="d", left=a1, right=a2)).bits) == 2
+    assert bench.oracle.held() == 2
 
 
 @pytest.mark.parametrize("state_model", ["pairs", "dense"])
@@ -293,6 +309,27 @@ def test_a_failed_bell_measurement_loses_both_qubits() -> None:
             assert report.code == "instruction.failed"
             assert bench.oracle.bloch("a", a) == (0.0, 0.0, 0.0)
     assert four_sigma(failed, 60, 0.5)
+
+
+def test_an_instruction_without_a_request_counts_each_time_and_generate_needs_one() -> None:
+    bench = Bench(chain("ab"))
+    for _ in range(2):
+        assert bench.do("a", core.Prepare(request="", link="a--b")).ok
+    assert len(bench.do("a", core.Query(request="", link="a--b")).handles) == 2
+    with pytest.raises(Refused, match=" request: ") as refusal:
+        bench.quantum.perform("a", Generate(request="", link="a--b"))
+    assert refusal.value.code == "instruction.value"
+
+
+def test_a_node_remembers_its_last_answers_and_not_all_it_ever_gave() -> None:
+    bench = Bench(chain("ab"))
+    first = bench.do("a", core.Prepare(request="0", link="a--b"))
+    for number in range(1, REMEMBERED):
+        bench.do("a", core.Query(request=f"{number}", link="a--b"))
+    assert bench.do("a", core.Prepare(request="0", link="a--b")) is first
+    for number in range(REMEMBERED, 2 * REMEMBERED):
+        bench.do("a", core.Query(request=f"{number}", link="a--b"))
+    assert bench.do("a", core.Prepare(request="0", link="a--b")).handles != first.handles
 
 
 def test_over_the_door_an_answer_is_published_once_and_an_instruction_said_twice_counts_once() -> None:

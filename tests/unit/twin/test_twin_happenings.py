@@ -138,6 +138,7 @@ def test_every_word_is_read_and_written_back() -> None:
 
 ATTACK = '[[attacker]]\nkind = "tap"\nlink = ["ann", "bea"]\nloss_db = 3.0\n'
 CUT = '[[fault]]\nkind = "cut"\nlink = ["ann", "bea"]\n'
+PAIRS = '[[traffic]]\nlink = ["ann", "bea"]\nkind = "pairs"\nprocess = "poisson"\nrate_per_s = 1\n'
 ASK = '[[traffic]]\nmaster = "ann-1"\nslave = "bank"\nprocess = "poisson"\nrate_per_s = 1\n'
 
 
@@ -176,7 +177,11 @@ ASK = '[[traffic]]\nmaster = "ann-1"\nslave = "bank"\nprocess = "poisson"\nrate_
         (ASK.replace('"bank"', '"ann-1"'), 2, "traffic[1].slave: 'ann-1' is the master too"),
         (ASK.replace("poisson", "bursts"), 0, "traffic[1].burst: missing"),
         (ASK + "size_bit = 100", 5, "traffic[1].size_bit: got 100, expected a multiple of 8"),
-        (ASK + 'kind = "pairs"', 5, "traffic[1].kind: got 'pairs', expected"),
+        (ASK + 'kind = "qubits"', 5, "traffic[1].kind: got 'qubits', expected"),
+        (ASK + 'kind = "pairs"', 1, "traffic[1].master: unknown key, expected one of link"),
+        (PAIRS, 1, "traffic[1].link: 'ann--bea' makes no pairs, expected an [[entangled]] link"),
+        (PAIRS.replace('["ann", "bea"]', '"*"'), 1, "traffic[1].link: '*' makes no pairs"),
+        (PAIRS + "size_bit = 8", 5, "traffic[1].size_bit: unknown key"),
         (ASK + 'peak = "1h"', 5, "traffic[1].peak: unknown key"),
         (ASK.replace("rate_per_s = 1", "rate_per_s = nan"), 4, "traffic[1].rate_per_s: got nan"),
     ],

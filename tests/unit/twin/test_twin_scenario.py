@@ -177,9 +177,16 @@ def test_any_text_raises_nothing_else(text: str) -> None:
 
 
 def test_shipped_scenarios() -> None:
-    assert shipped() == ("chain5", "lab3", "madqci", "pair", "ring6")
+    assert shipped() == ("chain5", "lab3", "madqci", "pair", "ring6", "ring6-busy")
     sizes = {name: (len(load_shipped(name).sites), len(load_shipped(name).spans)) for name in shipped()}
-    assert sizes == {"chain5": (5, 4), "lab3": (3, 2), "madqci": (9, 9), "pair": (2, 1), "ring6": (6, 6)}
+    assert sizes == {
+        "chain5": (5, 4),
+        "lab3": (3, 2),
+        "madqci": (9, 9),
+        "pair": (2, 1),
+        "ring6": (6, 6),
+        "ring6-busy": (6, 6),
+    }
     for name in shipped():
         world = load_shipped(name)
         assert world.name == world.domain == name

@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from multiplane.assembly.plugins import NO_PLUGINS, Plugins
 from multiplane.assembly.sim.seed import Arrays, Plan
 from multiplane.assembly.world_digest import world_digest
 from multiplane.kernel.errors import Refused
@@ -28,7 +29,10 @@ _FIRST_DAY: Final = (1980, 1, 1, 0, 0, 0)
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What all seeds of a directory have in common."""
+    """What all seeds of a directory have in common.
+
+    Args: plugin_files, plugin_packages: as `Plugins.files` and `Plugins.packages`.
+    """
 
     scenario: str
     digest: str
@@ -36,6 +40,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     every_ns: int
     multiplane: str
     numpy: str
+    plugin_files: tuple[str, ...] = ()
+    plugin_packages: tuple[str, ...] = ()
     format: str = FORMAT
 
 
@@ -46,7 +52,9 @@ class Results:
     Raises: Refused(`input.out`) when it holds another simulation, or cannot be written.
     """
 
-    def __init__(self, directory: Path, world: World, plan: Plan, version: str) -> None:
+    def __init__(
+        self, directory: Path, world: World, plan: Plan, version: str, *, plugins: Plugins = NO_PLUGINS
+    ) -> None:
         self.directory = directory
         self.manifest = Manifest(
             scenario=world.name,
@@ -55,6 +63,8 @@ class Results:
             every_ns=plan.every_ns,
             multiplane=version,
             numpy=np.__version__,
+            plugin_files=plugins.files,
+            plugin_packages=plugins.packages,
         )
         try:
             directory.mkdir(parents=True, exist_ok=True)

@@ -9,12 +9,15 @@ import threading
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext, SpawnProcess
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from multiplane.assembly.plugins import load_plugins
 from multiplane.assembly.sim.results import Results
 from multiplane.assembly.sim.seed import Plan, run_seed
-from multiplane.kernel.errors import Faulty, MultiplaneError
+from multiplane.kernel.errors import Faulty, MultiplaneError, Refused
 from multiplane.kernel.quantity import NS_PER_S
+from multiplane.twin.quantum.policies import Policies
 from multiplane.twin.scenario import World
 
 LOOK_S: Final = 0.2
@@ -22,11 +25,22 @@ _STOP_S: Final = 5.0
 
 
 class Simulation(NamedTuple):
-    """What is run, and where its results go."""
+    """What is run, and where its results go. Args: plugins: files; each process loads them itself."""
 
     world: World
     plan: Plan
     results: Results
+    plugins: tuple[Path, ...] = ()
+
+    def policies(self) -> Policies:
+        """What names stand for. Raises: Refused(`input.plugin`), too when a file has changed meanwhile."""
+        plugins = load_plugins(self.plugins)
+        if plugins.files != self.results.manifest.plugin_files:
+            names = ", ".join(map(str, self.plugins))
+            raise Refused(
+                "input.plugin", f"{names}: changed while the simulation ran, expected the same files"
+            )
+        return plugins.policies
 
 
 class Progress(NamedTuple):
@@ -103,7 +117,8 @@ def _work(simulation: Simulation, seed: int, speak: Connection, reached_s: Any) 
         reached_s.value = simulated_s
 
     try:
-        simulation.results.save(seed, run_seed(simulation.world, seed, simulation.plan, reached))
+        arrays = run_seed(simulation.world, seed, simulation.plan, reached, policies=simulation.policies())
+        simulation.results.save(seed, arrays)
     except MultiplaneError as error:
         speak.send(error.reason)
         raise SystemExit(1) from None

@@ -10,9 +10,11 @@ import numpy as np
 
 from multiplane.api.device import LinkState
 from multiplane.assembly.sim.applications import Applications
+from multiplane.assembly.sim.pairs import PairRecord, PairUsers
 from multiplane.assembly.study import Study, run_study
 from multiplane.kernel.names import link_id
 from multiplane.kernel.quantity import NS_PER_S, PS_PER_NS
+from multiplane.twin.quantum.policies import POLICIES, Policies
 from multiplane.twin.scenario import World
 
 STATES: Final = tuple(state.value for state in LinkState)
@@ -26,18 +28,22 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     every_ns: int
 
 
-def run_seed(world: World, seed: int, plan: Plan, tell: Callable[[float], None]) -> Arrays:
+def run_seed(
+    world: World, seed: int, plan: Plan, tell: Callable[[float], None], *, policies: Policies = POLICIES
+) -> Arrays:
     """Everything that was seen, as arrays over time; the same for the same arguments, byte for byte.
 
-    Args: tell: is told the simulated seconds that are over.
+    Args: tell: is told the simulated seconds that are over; policies: what names in the world stand for.
     Raises: what the network raises; a run whose applications got different keys is Faulty(`sim.keys_differ`).
     """
 
     async def workload(study: Study) -> Arrays:
         applications = Applications(study, seed)
-        record = _Record(study, applications)
+        users = PairUsers(study, seed)
+        record, pairs = _Record(study, applications), PairRecord(study, users)
         begin_ps = study.clock.now_ps()
         applications.start()
+        users.start()
         at_ns = 0
         while at_ns < plan.lasts_ns:
             at_ns = min(at_ns + plan.every_ns, plan.lasts_ns)
@@ -45,11 +51,12 @@ def run_seed(world: World, seed: int, plan: Plan, tell: Callable[[float], None])
             if applications.failure is not None:
                 raise applications.failure
             await record.look(at_ns)
+            pairs.look()
             tell(at_ns / NS_PER_S)
         await applications.close()
-        return record.arrays()
+        return record.arrays() | pairs.arrays()
 
-    return run_study(world, seed, workload)
+    return run_study(world, seed, workload, policies=policies)
 
 
 class _Record:

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from multiplane.assembly.sim.pairs import fidelity
 from multiplane.assembly.sim.seed import STATES, Arrays
 
 CONFIDENCE: Final = 0.95
@@ -62,6 +63,28 @@ def figures(arrays: Arrays) -> Iterator[Figure]:
         yield "key rate", str(link), "bit/s", float(arrays["link_rate_bit_per_s"][:, place].mean())
         yield "error rate while up", str(link), "1", float(qber.mean()) if qber.size else math.nan
         yield "discarded at the end", str(link), "bit", float(arrays["link_discarded_bit"][-1, place])
+    if "pair_link" in arrays:
+        yield from _pairs(arrays)
+
+
+def _pairs(arrays: Arrays) -> Iterator[Figure]:
+    """Of links of pairs, where there are any."""
+    lasts_s = float(arrays["time_s"][-1])
+    for place, link in enumerate(arrays["pair_link"]):
+        yield "pair rate", str(link), "1/s", float(arrays["pair_made"][-1, place]) / lasts_s
+        yield "attempts", str(link), "1", float(arrays["pair_attempts"][-1, place])
+        yield "time lit", str(link), "1", float(arrays["pair_lit"][:, place].mean())
+    for place, (number, link) in enumerate(zip(arrays["pairs_traffic"], arrays["pairs_link"], strict=True)):
+        of = f"traffic {number}: {link}"
+        yield "pairs asked for", of, "1", float(arrays["pairs_requested"][-1, place])
+        yield "pairs measured", of, "1", float(arrays["pairs_heard"][-1, place])
+        waits_s = arrays["pairs_wait_s"][:, place]
+        waits_s = waits_s[~np.isnan(waits_s)]
+        yield "wait for a pair", of, "s", float(waits_s.mean()) if waits_s.size else math.nan
+        measured, agreed = arrays["pairs_measured"][-1, place], arrays["pairs_agreed"][-1, place]
+        estimated, error = fidelity(measured, agreed)
+        yield "fidelity as measured", of, "1", estimated
+        yield "its standard error", of, "1", error
 
 
 def summarise(seeds: Iterable[Arrays]) -> list[Row]:

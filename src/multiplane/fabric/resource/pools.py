@@ -18,7 +18,9 @@ ROOM_BYTE: Final = 1024 * KIB
 OUT_SHARE: Final = 15 / 32
 """The receiving side frees a pad one path delay after the sending side: its lane has the larger room."""
 GRANT_STEPS: Final = 16
-UNSORTED_LIMIT: Final = 16
+UNSORTED_SHARE: Final = 64
+LEAST_UNSORTED_BYTE: Final = 4096
+"""At most this, or that part of the room, is kept unsorted, so that what finds none is burnt soon."""
 
 
 class Lane:
@@ -50,9 +52,10 @@ class Lane:
     def read(self, position: int, size_byte: int) -> tuple[int, bytes] | None:
         """Where the first `size_byte` bytes in a row from `position` on begin, and they; None if too few."""
         for start, held in self._runs:
-            begin = max(start, position)
-            if start + len(held) - begin >= size_byte:
-                return begin, bytes(held[begin - start : begin - start + size_byte])
+            begin = position if position > start else start
+            into = begin - start
+            if len(held) - into >= size_byte:
+                return begin, bytes(held[into : into + size_byte])
         return None
 
     def before_last(self, size_byte: int) -> int:
@@ -66,16 +69,17 @@ class Lane:
 
     def free(self, until: int) -> int:
         """Forget all before `until`; the number of bytes that were held there."""
-        freed = 0
-        while self._runs and (start := self._runs[0][0]) < until:
-            held = self._runs[0][1]
-            if start + len(held) > until:
-                freed += until - start
-                del held[: until - start]
-                self._runs[0] = (until, held)
-            else:
-                freed += len(held)
-                del self._runs[0]
+        freed, runs = 0, self._runs
+        while runs and runs[0][0] < until:
+            start, held = runs[0]
+            left = until - start
+            if left < len(held):
+                freed += left
+                del held[:left]
+                runs[0] = (until, held)
+                break
+            freed += len(held)
+            del runs[0]
         self.cursor = max(self.cursor, until)
         self.stock_byte -= freed
         return freed
@@ -105,7 +109,7 @@ STALE: Final = Stale()
 class LinkPool:
     """Key of one link at one end, in two lanes: one for each direction, so that no pad is used twice.
 
-    The first half of each block belongs to the direction from the lower site name to the higher.
+    Bytes at even positions of the epoch belong to the direction from the lower site name to the higher.
 
     Args:
         room_byte: key that it holds at most, 16 KiB or more.
@@ -117,12 +121,14 @@ class LinkPool:
         "_leads",
         "_out",
         "_out_room_byte",
+        "_pads_until",
         "_received",
         "_reserve",
         "_room_byte",
         "_rules",
         "_unsorted",
         "_unsorted_byte",
+        "_unsorted_limit_byte",
         "burnt_byte",
         "epoch",
         "made_byte",
@@ -142,7 +148,9 @@ class LinkPool:
         # Blocks in a row that came last: nobody has asked for their key yet, so no lane has it yet.
         self._unsorted: list[bytes] = []
         self._unsorted_byte = 0
+        self._unsorted_limit_byte = max(LEAST_UNSORTED_BYTE, room_byte // UNSORTED_SHARE)
         self._received = 0
+        self._pads_until = 0  # what comes before that position of the epoch is for pads
         self._granted = 0
         self.epoch = -1
         self.made_byte = 0
@@ -192,8 +200,27 @@ class LinkPool:
         self.burnt_byte += self.stock_byte
         self._out, self._in = Lane(), Lane()
         self._reserve.clear()
-        self._received = self._granted = 0
+        self._received = self._granted = self._pads_until = 0
         self.epoch = epoch
+        return True
+
+    def keep(self, block: KeyBlock) -> bool:
+        """Take a block as most are: the next one, all of it for pads. False, untouched, when `deposit` must.
+
+        Nothing is to be done then: what was granted is held, so the window to grant stays where it is.
+        """
+        begin, size = block.offset_byte, len(block.key)
+        if (
+            begin != self._received
+            or begin + size > self._pads_until
+            or block.epoch != self.epoch
+            or self._unsorted_byte + size > self._unsorted_limit_byte
+        ):
+            return False
+        self.made_byte += size
+        self._received = begin + size
+        self._unsorted.append(block.key)
+        self._unsorted_byte += size
         return True
 
     def deposit(self, block: KeyBlock) -> bytes | None:
@@ -203,15 +230,6 @@ class LinkPool:
         """
         size = len(block.key)
         begin = block.offset_byte
-        in_order = block.epoch == self.epoch and begin == self._received
-        if in_order and self._rules.only_pads(begin, begin + size):
-            self.made_byte += size
-            self._received = begin + size
-            self._unsorted.append(block.key)
-            self._unsorted_byte += size
-            if len(self._unsorted) >= UNSORTED_LIMIT:
-                self._sort_out()
-            return None
         self._sort_out()
         self.begin(block.epoch)
         self.made_byte += size
@@ -219,6 +237,7 @@ class LinkPool:
             self.burnt_byte += size
             return None
         self._received = begin + size
+        self._pads_until = self._rules.pads_until(begin + size)
         return self._set_aside(begin, block.key)
 
     def _set_aside(self, begin: int, whole: bytes) -> bytes | None:
@@ -227,7 +246,7 @@ class LinkPool:
         for piece in pieces(self._rules, begin, begin + len(whole)):
             key = whole[piece.begin - begin : piece.end - begin]
             if piece.use is Use.PAD:
-                self._share_out(piece.begin, [key])
+                self._share_out(piece.begin, key)
                 continue
             self.reserved_byte += len(key)
             if piece.use is Use.RESERVE and piece.begin == len(self._reserve):
@@ -238,26 +257,28 @@ class LinkPool:
     def _sort_out(self) -> None:
         """Give the lanes what came last."""
         if self._unsorted:
-            keys, size_byte = self._unsorted, self._unsorted_byte
-            self._unsorted, self._unsorted_byte = [], 0
-            self._share_out(self._received - size_byte, keys)
+            key, begin = b"".join(self._unsorted), self._received - self._unsorted_byte
+            self._unsorted.clear()
+            self._unsorted_byte = 0
+            self._share_out(begin, key)
 
-    def _share_out(self, begin: int, keys: list[bytes]) -> None:
-        """Half of each key, of several in a row, to each lane; what has no room is burnt."""
-        firsts, seconds, end = [], [], begin
-        for key in keys:
-            half = (end + len(key) + 1) // 2 - (end + 1) // 2  # whatever the sizes: no byte between
-            firsts.append(key[:half])
-            seconds.append(key[half:])
-            end += len(key)
-        first, second = b"".join(firsts), b"".join(seconds)
-        outward, inward = (first, second) if self._leads else (second, first)
+    def _share_out(self, begin: int, key: bytes) -> None:
+        """Every second byte to each lane; what has no room is burnt."""
+        odd = begin % 2
+        first, second = key[odd::2], key[1 - odd :: 2]
         up, down = (begin + 1) // 2, begin // 2
-        out_room = max(0, self._out_room_byte - self._out.stock_byte)
-        in_room = max(0, self._room_byte - self._out_room_byte - self._in.stock_byte)
-        self._out.push(up if self._leads else down, outward[:out_room])
-        self._in.push(down if self._leads else up, inward[:in_room])
-        self.burnt_byte += max(0, len(outward) - out_room) + max(0, len(inward) - in_room)
+        if not self._leads:
+            first, second, up, down = second, first, down, up
+        out_room = self._out_room_byte - self._out.stock_byte
+        in_room = self._room_byte - self._out_room_byte - self._in.stock_byte
+        if len(first) > out_room:
+            self.burnt_byte += len(first) - max(0, out_room)
+            first = first[: max(0, out_room)]
+        if len(second) > in_room:
+            self.burnt_byte += len(second) - max(0, in_room)
+            second = second[: max(0, in_room)]
+        self._out.push(up, first)
+        self._in.push(down, second)
 
     def grant(self) -> int | None:
         """The absolute window to grant to the device now; None while less than a step was freed.
@@ -265,29 +286,31 @@ class LinkPool:
         The emptier lane decides: traffic in one direction alone must not starve behind the other lane's
         stock, whose share of new key is then burnt.
         """
-        least = min(self._out.stock_byte, self._in.stock_byte) + self._unsorted_byte // 2
-        room = self._out_room_byte - least
-        limit = self._received + 2 * max(0, room)
-        if self.epoch < 0 or limit < self._granted + self._room_byte // GRANT_STEPS:
+        out_byte, in_byte = self._out.stock_byte, self._in.stock_byte
+        room = self._out_room_byte - (out_byte if out_byte < in_byte else in_byte) - self._unsorted_byte // 2
+        limit = self._received + 2 * room if room > 0 else self._received
+        if limit < self._granted + self._room_byte // GRANT_STEPS or self.epoch < 0:
             return None
         self._granted = limit
         return limit
 
     def take(self, size_byte: int) -> Pad | None:
         """Spend the next pad of the outward lane; None when it is dry."""
-        self._sort_out()
+        if self._unsorted:
+            self._sort_out()
         lane = self._out
         if lane.stock_byte < size_byte or (found := lane.read(lane.cursor, size_byte)) is None:
             return None
         begin, key = found
-        pad = Pad(epoch=self.epoch, offset=begin, key=key, end=begin + size_byte)
+        end = begin + size_byte
         self.spent_byte += size_byte
-        self.burnt_byte += lane.free(pad.end) - size_byte  # what lay before a gap and was too short
-        return pad
+        self.burnt_byte += lane.free(end) - size_byte  # what lay before a gap and was too short
+        return Pad(epoch=self.epoch, offset=begin, key=key, end=end)
 
     def peek(self, epoch: int, offset: int, size_byte: int) -> Pad | Early | Stale:
         """The inward pad a peer names. It is spent by `accept` only, once its tag has been verified."""
-        self._sort_out()
+        if self._unsorted:
+            self._sort_out()
         if epoch < self.epoch or (epoch == self.epoch and offset < self._in.cursor):
             return STALE
         if epoch > self.epoch or (found := self._in.read(offset, size_byte)) is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -81,7 +81,7 @@ class _Port:
     pool: LinkPool
     open: bool = False
     waiting: Waitlist = field(default_factory=Waitlist)
-    early: deque[tuple[bytes, int]] = field(default_factory=deque)
+    early: list[tuple[bytes, int]] = field(default_factory=list)
     counters: Counter[str] = field(default_factory=Counter)
 
 
@@ -201,7 +201,7 @@ class Relay:
             done = self._open(peer, port.early[0][0], now_ns)
             if done is None:
                 break
-            port.early.popleft()
+            port.early.pop(0)
             actions += done
         while (item := port.waiting.first()) is not None:
             late = item.due_ns <= now_ns
@@ -222,7 +222,7 @@ class Relay:
             if late:
                 port.counters["dropped_late"] += late
             while port.early and port.early[0][1] <= now_ns:
-                port.early.popleft()
+                port.early.pop(0)
                 port.counters["dropped_early"] += 1
             actions += self.key_came(peer, now_ns)
         return actions

@@ -55,10 +55,11 @@ class ReserveRules(Noun, frozen=True, kw_only=True):
         if not 0 <= self.charge_byte < self.round_byte:
             raise ValueError(f"charge_byte: expected 0 to less than a round, got {self.charge_byte}")
 
-    def only_pads(self, begin: int, end: int) -> bool:
-        """Whether nothing from `begin` to before `end` of an epoch is set aside."""
+    def pads_until(self, begin: int) -> int:
+        """Up to where nothing from `begin` of an epoch on is set aside; `begin` itself when it is."""
         into = (begin - self.size_byte) % self.round_byte
-        return begin >= self.size_byte and self.charge_byte <= into <= self.round_byte - (end - begin)
+        pads = begin >= self.size_byte and into >= self.charge_byte
+        return begin + self.round_byte - into if pads else begin
 
 
 RESERVE: Final = ReserveRules()

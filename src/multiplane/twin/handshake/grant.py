@@ -20,9 +20,11 @@ class _Grant:
         self._host = host
         self._turns = Turns(facts.memories)
         self._free: deque[tuple[int, int]] = deque()
-        self._grants: dict[int, int] = {}
+        self._grants: dict[int, tuple[int, int]] = {}
         self._delay_ps = facts.delay_ps
+        self._success_probability = facts.success_probability
         self._heard_ps = (facts.photon_ps + facts.herald_ps[0], facts.photon_ps + facts.herald_ps[1])
+        self._first_heard_ps = min(self._heard_ps)
         self._cycle_ps = max(self._heard_ps) + facts.reset_ps
 
     def raw(self, end: int, slot: int) -> None:
@@ -44,34 +46,44 @@ class _Grant:
             told_ps = max(now_ps, bond.begun_ps) + self._delay_ps
             self._host.at_ps(told_ps, self._ready, 0, bond.near, bond.numbers[0])
         else:
-            self._host.at_ps(now_ps + self._delay_ps, self._ready, 1, bond.far, bond.numbers[1])
+            self._end(bond, now_ps)
+
+    def _end(self, bond: Bond, now_ps: int) -> None:
+        """END, for the memory of end 1."""
+        self._host.at_ps(now_ps + self._delay_ps, self._ready, 1, bond.far, bond.numbers[1])
 
     def _ready(self, end: int, slot: int, number: int) -> None:
         if not self._turns.holds(end, slot, number):
             return
         if end:
-            self._host.at_ps(self._host.now_ps() + self._delay_ps, self._granted, slot, number)
+            self._tell_free(slot, number, self._host.now_ps() + self._delay_ps)
         else:
             self._free.append((slot, number))
-            self._start()
+            self._start(self._host.now_ps())
 
-    def _granted(self, slot: int, number: int) -> None:
+    def _tell_free(self, slot: int, number: int, known_ps: int) -> None:
+        """End 1 sends GRANT, which is at end 0 at `known_ps`."""
+        self._host.at_ps(known_ps, self._granted, slot, number, known_ps)
+
+    def _granted(self, slot: int, number: int, known_ps: int) -> None:
         """GRANT is at end 0; one for the same memory that it still has is outdated."""
         self._grants.pop(slot, None)
-        self._grants[slot] = number
-        self._start()
+        self._grants[slot] = (number, known_ps)
+        self._start(known_ps)
 
-    def _start(self) -> None:
-        """End 0 sends START for the memories that both ends have free."""
+    def _start(self, now_ps: int) -> None:
+        """End 0 sends START for the memories that both ends have free, as soon as it knows."""
         while self._free and self._grants:
-            near, number = self._free.popleft()
+            near, near_number = self._free.popleft()
             far = next(iter(self._grants))
-            bond = Bond(near, far, (number, self._grants.pop(far)), self._host.now_ps() + self._delay_ps)
-            if self._turns.holds(1, far, bond.numbers[1]):
+            far_number, known_ps = self._grants.pop(far)
+            begun_ps = max(known_ps, now_ps) + self._delay_ps
+            bond = Bond(near, far, (near_number, far_number), begun_ps)
+            if self._turns.holds(1, far, far_number):
                 self._turns.bind(bond)
                 self._attempt(bond)
             else:
-                self._host.at_ps(bond.begun_ps + self._delay_ps, self._ready, 0, near, number)
+                self._host.at_ps(begun_ps + self._delay_ps, self._ready, 0, near, near_number)
 
     def _attempt(self, bond: Bond) -> None:
         """Let the attempts of `bond` pass; the first emission is at `bond.begun_ps`."""
@@ -112,9 +124,23 @@ class GrantMessages(_Grant):
 
 
 class GrantJump(_Grant):
-    """One draw per pair. Attempts of a bond depend on nothing else: the law of the times is the same."""
+    """One draw per pair. Attempts of a bond depend on nothing else: the law of the times is the same.
+
+    GRANT is no event either: memories are matched as soon as both are raw, for when both ends will know it.
+    """
+
+    def _end(self, bond: Bond, now_ps: int) -> None:
+        started_ps = bond.begun_ps - self._delay_ps
+        if now_ps < started_ps:  # START has not left: the grant is for the next memory of end 0
+            self._grants[bond.far] = (bond.numbers[1], started_ps)
+            self._start(now_ps)
+        else:
+            super()._end(bond, now_ps)
+
+    def _tell_free(self, slot: int, number: int, known_ps: int) -> None:
+        self._granted(slot, number, known_ps)
 
     def _attempt(self, bond: Bond) -> None:
-        trials = self._host.trials(self._facts.success_probability)
+        trials = self._host.trials(self._success_probability)
         emitted_ps = bond.begun_ps + (trials - 1) * self._cycle_ps
-        self._host.at_ps(emitted_ps + min(self._heard_ps), self._success, bond, emitted_ps)
+        self._host.at_ps(emitted_ps + self._first_heard_ps, self._success, bond, emitted_ps)

@@ -31,53 +31,56 @@ class Turns:
     Args: memories: at each end.
     """
 
-    __slots__ = ("_bonds", "_numbers")
+    __slots__ = ("_bonds", "_memories", "_numbers")
 
     def __init__(self, memories: int) -> None:
-        self._numbers = ([0] * memories, [0] * memories)
-        self._bonds: tuple[list[Bond | None], list[Bond | None]] = ([None] * memories, [None] * memories)
+        # Those of end 0, then those of end 1.
+        self._memories = memories
+        self._numbers = [0] * (2 * memories)
+        self._bonds: list[Bond | None] = [None] * (2 * memories)
 
     def begin(self, end: int, slot: int) -> int:
         """The memory is wanted from now on: its number, or 0 if it was wanted already."""
-        numbers = self._numbers[end]
-        if numbers[slot] & 1:
+        place = end * self._memories + slot
+        number = self._numbers[place]
+        if number & 1:
             return 0
-        numbers[slot] += 1
-        return numbers[slot]
+        self._numbers[place] = number + 1
+        return number + 1
 
     def stop(self, end: int, slot: int) -> int:
         """The memory is not wanted any more: the number it had, or 0 if it was not wanted."""
-        numbers = self._numbers[end]
-        if not (0 <= slot < len(numbers) and numbers[slot] & 1):
+        place = end * self._memories + slot
+        if not (0 <= slot < self._memories and self._numbers[place] & 1):
             return 0
-        numbers[slot] += 1
-        return numbers[slot] - 1
+        self._numbers[place] += 1
+        return self._numbers[place] - 1
 
     def holds(self, end: int, slot: int, number: int) -> bool:
         """Whether the memory is still wanted for what was begun with `number`."""
-        return self._numbers[end][slot] == number
+        return self._numbers[end * self._memories + slot] == number
 
     def bind(self, bond: Bond) -> None:
         """Both memories of a bond belong to it now."""
-        self._bonds[0][bond.near] = self._bonds[1][bond.far] = bond
+        self._bonds[bond.near] = self._bonds[self._memories + bond.far] = bond
 
     def part(self, bond: Bond) -> None:
         """A bond is over; neither memory belongs to it."""
         bond.alive = False
-        self._bonds[0][bond.near] = self._bonds[1][bond.far] = None
+        self._bonds[bond.near] = self._bonds[self._memories + bond.far] = None
 
     def pair(self, bond: Bond) -> None:
         """A bond has made its pair: neither memory is wanted any more."""
-        near, far = bond.near, bond.far
+        near, far = bond.near, self._memories + bond.far
         bond.alive = False
-        self._bonds[0][near] = self._bonds[1][far] = None
-        self._numbers[0][near] += 1
-        self._numbers[1][far] += 1
+        self._bonds[near] = self._bonds[far] = None
+        self._numbers[near] += 1
+        self._numbers[far] += 1
 
     def bond(self, end: int, slot: int) -> Bond | None:
         """The bond that a memory belongs to."""
-        return self._bonds[end][slot]
+        return self._bonds[end * self._memories + slot]
 
     def bonds(self) -> list[Bond]:
         """Those that are alive, by slot of end 0."""
-        return [bond for bond in self._bonds[0] if bond]
+        return [bond for bond in self._bonds[: self._memories] if bond]

@@ -5,7 +5,9 @@ One and two qubits go by three numbers; anything else goes into a register.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from multiplane.kernel.errors import Refused
 from multiplane.physics.bell import Correlations, weights
@@ -19,7 +21,7 @@ _AXIS: Final = {"x": 0, "y": 1, "z": 2}
 _NO_CLIFFORD: Final = ("t", "t-dag")
 
 
-class Moment(NamedTuple):
+class Moment(msgspec.Struct, frozen=True, gc=False):
     """When, by whose chance, and in which state model something is done.
 
     Args: exact: registers are density matrices; twirl: pairs become Werner pairs when they are swapped.
@@ -123,7 +125,7 @@ def gate(name: str, qubits: tuple[Qubit, ...], moment: Moment) -> None:
         states[0].errors(memory.single)
     else:
         exact = moment.exact or name in _NO_CLIFFORD
-        whole = register(states, moment._replace(exact=exact))
+        whole = register(states, msgspec.structs.replace(moment, exact=exact))
         whole.gate(name, *(qubit.index for qubit in qubits))
         if len(qubits) == 1:
             whole.frame ^= PAULI_INDEX.get(name, 0)
@@ -146,6 +148,7 @@ def bell_measurement(left: Qubit, right: Qubit, moment: Moment, *, corrected: bo
     """
     one, two = left.state, right.state
     now_ps, chance = moment.now_ps, moment.chance
+    other = _partner(right, left) if corrected else None
     if isinstance(one, Pair) and isinstance(two, Pair) and one is not two:
         index = chance.word() & 3
         _swap(left, right, moment, 0 if corrected else index)
@@ -161,7 +164,7 @@ def bell_measurement(left: Qubit, right: Qubit, moment: Moment, *, corrected: bo
         index = chance.word() & 3
         _teleport(two, one, left, now_ps, 0 if corrected else index)
     else:
-        return _by_gates(left, right, moment, corrected)
+        return _by_gates(left, right, moment, other)
     vacate(left)
     vacate(right)
     return index & 1, index >> 1
@@ -212,10 +215,9 @@ def _teleport(single: Single, pair: Pair, half: Qubit, now_ps: int, index: int) 
     )
 
 
-def _by_gates(left: Qubit, right: Qubit, moment: Moment, corrected: bool) -> tuple[int, int]:
-    """The same in a register, step by step."""
+def _by_gates(left: Qubit, right: Qubit, moment: Moment, other: Qubit | None) -> tuple[int, int]:
+    """The same in a register, step by step; `other` is corrected."""
     states, memory = [left.state, right.state], left.side.memory
-    other = _partner(right) if corrected else None
     frame = 0
     for state in states:
         frame ^= 0 if isinstance(state, Single) else state.frame
@@ -251,12 +253,11 @@ def _twirl(state: State, now_ps: int) -> None:
         state.twirl()
 
 
-def _partner(half: Qubit) -> Qubit:
-    """The one qubit that `half` is entangled with."""
+def _partner(half: Qubit, measured: Qubit) -> Qubit:
+    """The one qubit that `half` is entangled with, unless that is measured with it."""
     state = half.state
-    if isinstance(state, Pair):
-        return state.other(half)
-    if isinstance(state, Single) or len(state.qubits) != 2:
-        reason = f"corrected: {half.handle} is no half of a pair, expected one, or false"
+    both = (state.near, state.far) if isinstance(state, Pair) else getattr(state, "qubits", ())
+    if len(both) != 2 or both[1 - half.index] is measured:
+        reason = f"corrected: {half.handle} is no half of a pair with another qubit, expected one, or false"
         raise Refused("instruction.not_entangled", reason)
-    return state.qubits[1 - half.index]
+    return both[1 - half.index]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from multiplane.api.policy import LinkFacts
 from multiplane.kernel.ports import Timeline
+from multiplane.physics.bell import Correlations
 from multiplane.twin.quantum.chance import Chance
 from multiplane.twin.quantum.devices import Entangled, Entanglement, MemoryKind
 from multiplane.twin.quantum.links import Hooks, Link
@@ -39,18 +40,40 @@ def build(
     links: dict[str, Link] = {}
     for words in entanglement.links:
         kinds = (memories[words.memory[0]], memories[words.memory[1]])
-        source = make_source(words, (kinds[0].kind.efficiency, kinds[1].kind.efficiency))
+        efficiencies = (kinds[0].kind.efficiency, kinds[1].kind.efficiency)
+        source = make_source(words, efficiencies)
         facts = link_facts(words, source.success_probability)
         link = Link(facts, source, timeline, chance_of(f"pairs {words.id}"), hooks)
-        link.photon_probability = (
-            kinds[0].kind.efficiency * kinds[1].kind.efficiency * 10.0 ** (-words.loss_db / 10.0)
-        )
+        link.photon_probability = _photon_probability(words, efficiencies)
         link.sides = [
             _side(nodes[site], words, end, kinds[end], link) for end, site in enumerate(words.sites)
         ]
         link.protocol = policies.handshakes[words.handshake][words.attempts](facts, link)
         links[words.id] = link
     return nodes, links
+
+
+def retune(link: Link, words: Entangled, flip_probability: float, policies: Policies) -> None:
+    """Let a link make pairs as `words` say from now on, over the fibre as it is now.
+
+    Args: flip_probability: that one basis tells another bit at the two ends, more often than `words` say, in
+        [0, 0.5]; the same for all three.
+    Raises: ValueError when it would never make a pair; Refused from a handshake that cannot serve it.
+    """
+    near, far = (side.memory.kind.efficiency for side in link.sides)
+    made = make_source(words, (near, far))
+    left = 1.0 - 2.0 * flip_probability
+    source = made._replace(pair=Correlations(made.pair.x * left, made.pair.y * left, made.pair.z * left))
+    facts = link_facts(words, source.success_probability)
+    protocol = policies.handshakes[words.handshake][words.attempts](facts, link)
+    link.photon_probability = _photon_probability(words, (near, far))
+    link.change(source, facts, protocol)
+
+
+def _photon_probability(words: Entangled, efficiencies: tuple[float, float]) -> float:
+    """That a photon that is sent from one end is stored at the other."""
+    fibre: float = 10.0 ** (-words.loss_db / 10.0)
+    return efficiencies[0] * efficiencies[1] * fibre
 
 
 def link_facts(words: Entangled, success_probability: float) -> LinkFacts:

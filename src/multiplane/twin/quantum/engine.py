@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from multiplane.api import instructions as core
 from multiplane.api.instructions import CoreInstruction, Report, ReportListener
-from multiplane.kernel.errors import Busy, Refused
+from multiplane.kernel.errors import MultiplaneError, Refused
 from multiplane.kernel.names import site_of
 from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Timeline
@@ -47,17 +47,24 @@ class Quantum:
         self._exact = entanglement.state_model == "dense"
         self._takes_time = any(kind.operation_s for kind in entanglement.memories)
         self.base_ps = timeline.base_ps
+        if entanglement.links:
+            # What registers need takes long to load: not in the middle of a handler that is due.
+            import multiplane.twin.quantum.registers  # noqa: F401, PLC0415
         self._wishes: dict[tuple[str, str], tuple[Link, Wish]] = {}
         self.nodes, self.links = build(
             entanglement,
             timeline,
             lambda element: Chance(seed, element, boot_epoch),
             policies,
-            hooks=Hooks(make=self._pair, ended=self._ended),
+            hooks=Hooks(make=self._pair if self._exact else Pair, ended=self._ended),
         )
         operations = Operations(timeline, self.links, exact=self._exact, twirl=entanglement.twirl)
         self._acts = operations.by_type
         self._delay_ps = operations.delay_ps
+
+    def now_ns(self) -> int:
+        """When the handler that runs was due, Unix nanoseconds."""
+        return self._timeline.epoch_ns + self.base_ps() // 1000
 
     async def subscribe(self, caller: Caller, listener: ReportListener) -> None:
         self._node_of(caller).listener = listener
@@ -67,6 +74,26 @@ class Quantum:
         report = self.perform(node.name, instruction)
         if report is not None:
             self._timeline.at_ps(self.base_ps(), node.tell, report)
+
+    def watch(self, node: str, listener: ReportListener) -> None:
+        """Hear what is published for a node, beside its agent and others who watch.
+
+        Raises: Refused(`instruction.nobody`).
+        """
+        here = self._named(node)
+        here.watchers = (*here.watchers, listener)
+
+    def unwatch(self, node: str, listener: ReportListener) -> None:
+        """Hear it no more."""
+        here = self._named(node)
+        here.watchers = tuple(one for one in here.watchers if one is not listener)
+
+    def _named(self, node: str) -> Node:
+        if node not in self.nodes:
+            known = ", ".join(self.nodes) or "none"
+            reason = f"node: no quantum devices at {node[:100]!r}, expected one of {known}"
+            raise Refused("instruction.nobody", reason)
+        return self.nodes[node]
 
     def listen(self, node: str, listener: ReportListener) -> None:
         """`subscribe` for drivers in this process."""
@@ -79,9 +106,8 @@ class Quantum:
         Raises: as `submit`.
         """
         here = self.nodes[node]
-        answered = here.answered
-        if instruction.request in answered:
-            return answered[instruction.request]
+        if instruction.request and here.knows(instruction.request):
+            return here.answer(instruction.request)
         act = self._acts.get(type(instruction))
         if act is None:
             return self._ask(here, instruction)
@@ -141,7 +167,7 @@ class Quantum:
         """The same at the end of an operation that takes time; meanwhile the world may have changed."""
         try:
             report = self._now(node, instruction, act, due_ps)
-        except (Refused, Busy) as error:
+        except MultiplaneError as error:
             report = self._report(node, instruction, Outcome(code=error.code, reason=error.reason), due_ps)
             node.remember(instruction.request, report)
         node.tell(report)
@@ -174,8 +200,7 @@ class Quantum:
 
     def _pair(self, near: Qubit, far: Qubit, pair: Correlations, frame: int) -> None:
         state = Pair(near, far, pair, frame)
-        if self._exact:
-            acts.register([state], Moment(near.since_ps, near.node.chance, exact=True))
+        acts.register([state], Moment(near.since_ps, near.node.chance, exact=True))
 
     def _ended(self, wish: Wish) -> None:
         self._wishes.pop((wish.node.name, wish.request), None)
@@ -184,6 +209,7 @@ class Quantum:
         if (node.name, asked.request) in self._wishes:
             return
         link = self.links[node.side(asked.link).link_id]
+        check(asked.request != "", "request", asked.request, "a name to answer and to cancel by")
         check(0 <= asked.pairs <= 10**12, "pairs", asked.pairs, "a number from 0 to 10^12")
         check(0.0 <= asked.min_fidelity <= 1.0, "min_fidelity", asked.min_fidelity, "a number from 0 to 1")
         check(asked.basis in core.BASES, "basis", asked.basis, "x, y or z")
@@ -202,7 +228,7 @@ class Quantum:
         self._wishes[node.name, asked.request] = (link, wish)
         try:
             link.want(wish)
-        except Busy:
+        except MultiplaneError:
             self._ended(wish)
             raise
         node.remember(asked.request, None)

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from multiplane.api.instructions import Generate, Report
 from multiplane.api.policy import LinkFacts, LinkProtocol
-from multiplane.kernel.errors import Busy
+from multiplane.kernel.errors import Busy, Faulty
 from multiplane.kernel.ports import Timeline
 from multiplane.physics.bell import Correlations, relabel
 from multiplane.twin.quantum.acts import drop, equal_probability
@@ -25,7 +25,9 @@ MOST_WISHES: Final = 1_000
 FRAME_BITS: Final = ((0, 0), (1, 0), (0, 1), (1, 1))
 """Phase and parity of phi+, phi-, psi+, psi-."""
 
-MakePair = Callable[[Qubit, Qubit, Correlations, int], None]
+FAILED: Final = "was lost when its device failed"
+
+MakePair = Callable[[Qubit, Qubit, Correlations, int], object]
 """Puts two new halves into a state of these correlations and this frame."""
 
 
@@ -52,7 +54,10 @@ class Hooks(NamedTuple):
 class Link:
     """One link. Its protocol is set once, after it was made for this host.
 
-    `photon_probability`: that a photon sent from one end is stored at the other.
+    `photon_probability`: that a photon sent from one end is stored at the other. `lit` is False while no
+    light passes: nobody tries, and what is held lives on. Counts since the start: `attempts` (with one draw
+    per pair when they are drawn, which is ahead of time), `heralds` (pairs that came), `made` (wanted
+    ones). `fault`: why the protocol makes no more pairs, if so.
     """
 
     protocol: LinkProtocol
@@ -68,13 +73,11 @@ class Link:
     ) -> None:
         self.id = facts.link
         self.facts = facts
-        self.source = source
         self.sides: list[Side] = []
-        self.made = 0
+        self.made = self.attempts = self.heralds = 0
+        self.lit = True
         self.now_ps = timeline.base_ps
         self.at_ps = timeline.at_ps
-        self.trials = chance.trials
-        self.chance = chance.chance
         self._timeline = timeline
         self._chance = chance
         self._make = hooks.make
@@ -82,13 +85,61 @@ class Link:
         self._wishes: deque[Wish] = deque()
         self._unlimited = 0
         self._wanted = 0
+        self.fault = ""
+        self._tune(source)
+
+    def _tune(self, source: Source) -> None:
+        self.source = source
         self._frames = tuple(
             (index, relabel(source.pair, index)) for index in range(4) if source.odds[index] > 0.0
         )
         self._odds = tuple(source.odds[index] for index, _ in self._frames)
 
+    def trials(self, probability: float) -> int:
+        """Attempts up to and including the first success."""
+        number = self._chance.trials(probability)
+        self.attempts += number
+        return number
+
+    def chance(self, probability: float) -> bool:
+        """Whether one attempt succeeds."""
+        self.attempts += 1
+        return self._chance.chance(probability)
+
+    def passes(self) -> bool:
+        """Whether a photon that leaves one end now is stored at the other."""
+        return self._chance.chance(self.photon_probability) and self.lit
+
+    def darken(self) -> None:
+        """No light passes from now on: attempts under way are given up, pairs that are held live on."""
+        self.lit = False
+        self._take_back(0)
+
+    def light(self) -> None:
+        """Light passes again: those who want pairs are served on."""
+        if not self.lit:
+            self.lit = True
+            self._fill()
+
+    def change(self, source: Source, facts: LinkFacts, protocol: LinkProtocol) -> None:
+        """Make other pairs from now on, at another pace; attempts under way begin anew."""
+        self._take_back(0)
+        self._tune(source)
+        self.facts, self.protocol = facts, protocol
+        self._fill()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody waits for pairs."""
+        return bool(self._wishes)
+
     def want(self, wish: Wish) -> None:
-        """Make pairs for a request. Raises: Busy(`instruction.queue_full`)."""
+        """Make pairs for a request.
+
+        Raises: Busy(`instruction.queue_full`), Faulty(`instruction.link_failed`).
+        """
+        if self.fault:
+            raise Faulty("instruction.link_failed", self.fault)
         if len(self._wishes) >= MOST_WISHES:
             reason = f"link: {MOST_WISHES} requests wait on {self.id}, expected fewer"
             raise Busy("instruction.queue_full", reason)
@@ -113,9 +164,27 @@ class Link:
             self._withdraw()
         return True
 
+    def fail(self, reason: str) -> None:
+        """The protocol makes no more pairs: requests end with `reason`, and none is taken any more."""
+        self.fault = reason
+        now_ps = self.now_ps()
+        for wish in list(self._wishes):
+            self.end(wish)
+            report = Report(
+                request=wish.request,
+                node=wish.node.name,
+                due_ns=self._timeline.epoch_ns + now_ps // 1000,
+                ok=False,
+                code="instruction.link_failed",
+                reason=reason,
+                asker=wish.node.name,
+                link=self.id,
+            )
+            self.at_ps(now_ps, wish.node.tell, report)
+
     def release(self, side: Side, slot: int) -> None:
         """A memory is free again."""
-        if self._unlimited:
+        if self._unlimited and self.lit:
             side.raw.add(slot)
             self.protocol.raw(side.end, slot)
         else:
@@ -128,6 +197,7 @@ class Link:
 
         An end that hears of it now is told before this returns, and may act on it: call it last.
         """
+        self.heralds += 1
         near, far = self.sides
         near.raw.discard(slots[0])
         far.raw.discard(slots[1])
@@ -142,13 +212,14 @@ class Link:
             frame, pair = 0, self.source.pair
         if wish.asked.keep:
             request, number = wish.request, self.made
+            now_ps = self.now_ps()
             one = Qubit(near, slots[0], emitted_ps, number, request)
             two = Qubit(far, slots[1], emitted_ps, number, request)
             self._make(one, two, pair, frame)
             for half, due_ps in ((one, heard_ps[0]), (two, heard_ps[1])):
                 if half.side.cutoff_ps:
                     watch(half, self._timeline)
-                if due_ps <= self.now_ps():
+                if due_ps <= now_ps:
                     self._hear(half, wish, due_ps, frame)
                 else:
                     self.at_ps(due_ps, self._hear, half, wish, due_ps, frame)
@@ -176,6 +247,8 @@ class Link:
 
     def _fill(self) -> None:
         """Lend free memories to the protocol, as many as there are pairs to make."""
+        if not self.lit:
+            return
         for side in self.sides:
             while side.free and (self._unlimited or len(side.raw) < self._wanted):
                 slot = side.free.popleft()
@@ -184,8 +257,12 @@ class Link:
 
     def _withdraw(self) -> None:
         """Take back what nobody wants any more, the last lent first."""
+        self._take_back(self._wanted)
+
+    def _take_back(self, most: int) -> None:
+        """Leave at most so many memories of each end to the protocol."""
         for side in self.sides:
-            for slot in sorted(side.raw, reverse=True)[: max(0, len(side.raw) - self._wanted)]:
+            for slot in sorted(side.raw, reverse=True)[: max(0, len(side.raw) - most)]:
                 self.protocol.withdraw(side.end, slot)
                 side.raw.remove(slot)
                 side.free.append(slot)
@@ -194,10 +271,14 @@ class Link:
         """A half is at this node: it gets its handle."""
         node, epoch_ns = half.node, self._timeline.epoch_ns
         due_ns = epoch_ns + due_ps // 1000
+        if half.slot >= 0 and not half.side.working:
+            lose(half, due_ns, FAILED)
         if half.slot < 0:
             node.tell(expired(half, wish.node.name, due_ns))
             return
         handle = node.hold(half)
+        if node.listener is None and not node.watchers:
+            return
         node.tell(
             Report(
                 request=wish.request,
@@ -256,24 +337,28 @@ def _wake(side: Side, timeline: Timeline, now_ps: int) -> None:
     ):
         qubit = aging.popleft()
         if qubit.slot >= 0 and qubit.side is side:
-            _expire(qubit, timeline.epoch_ns + now_ps // 1000)
+            why = f"was thrown away at the cut-off of {side.memory.kind.cutoff_s:g} s"
+            lose(qubit, timeline.epoch_ns + now_ps // 1000, why)
     side.waking = bool(aging)
     if aging:
         due_ps = aging[0].since_ps + cutoff_ps
         timeline.at_ps(due_ps, _wake, side, timeline, due_ps)
 
 
-def _expire(qubit: Qubit, due_ns: int) -> None:
+def lose(qubit: Qubit, due_ns: int, why: str) -> None:
+    """A qubit is gone, and not because its node wanted it so; the node is told if it knew of it."""
     node, side, slot = qubit.node, qubit.side, qubit.slot
     drop(qubit)
+    side.expired += 1
     if qubit.handle:
-        node.expire(qubit.handle, f"was thrown away at the cut-off of {side.memory.kind.cutoff_s:g} s")
+        node.expire(qubit.handle, why)
         node.tell(expired(qubit, "", due_ns))
     side.release(side, slot)
 
 
 def expired(qubit: Qubit, asker: str, due_ns: int) -> Report:
-    """What its node is told of a qubit that was thrown away."""
+    """What its node is told of a qubit that was thrown away or lost."""
+    why = "reached the cut-off of its memory" if qubit.side.working else FAILED
     return Report(
         request=qubit.request,
         node=qubit.node.name,
@@ -281,7 +366,7 @@ def expired(qubit: Qubit, asker: str, due_ns: int) -> Report:
         ok=False,
         handles=(qubit.handle,) if qubit.handle else (),
         code="instruction.expired",
-        reason=f"pair {qubit.number} reached the cut-off of its memory",
+        reason=f"pair {qubit.number} {why}",
         asker=asker,
         link=qubit.side.link_id,
         number=qubit.number,

@@ -16,7 +16,8 @@ from multiplane.twin.quantum.devices import MemoryKind
 from multiplane.twin.quantum.policies import NO_ERRORS, Policies
 from multiplane.twin.quantum.states import Qubit
 
-REMEMBERED: Final = 4_096
+REMEMBERED: Final = 256
+"""So many answers of a node are known at least, and at most twice as many."""
 PS_PER_S: Final = 1_000_000_000_000
 
 
@@ -60,7 +61,8 @@ class Side:
     """The memories of one link at one of its nodes.
 
     `free` are the slots that hold nothing, `raw` those lent to the link protocol. `aging` is in order of
-    birth: with one cut-off for all, the first is the next to go.
+    birth: with one cut-off for all, the first is the next to go. `expired` counts qubits that
+    were thrown away or lost; `working` is False while the device that holds the memories has failed.
     """
 
     __slots__ = (
@@ -68,6 +70,7 @@ class Side:
         "cutoff_ps",
         "decay",
         "end",
+        "expired",
         "free",
         "link_id",
         "memory",
@@ -75,6 +78,7 @@ class Side:
         "raw",
         "release",
         "waking",
+        "working",
     )
 
     def __init__(self, node: Node, link: Lender, end: int, slots: int, memory: Memory) -> None:
@@ -89,21 +93,25 @@ class Side:
         self.release = link.release
         self.aging: deque[Qubit] = deque()
         self.waking = False
+        self.expired = 0
+        self.working = True
 
 
 class Node:
     """One site. Handles are counted by node: what others do does not change them."""
 
     __slots__ = (
+        "_answers",
+        "_earlier",
         "_expired",
         "_handles",
         "_step",
-        "answered",
         "chance",
         "listener",
         "name",
         "qubits",
         "sides",
+        "watchers",
     )
 
     def __init__(self, name: str, index: int, step: int, chance: Chance) -> None:
@@ -112,7 +120,9 @@ class Node:
         self.sides: dict[str, Side] = {}
         self.qubits: dict[int, Qubit] = {}
         self.listener: ReportListener | None = None
-        self.answered: dict[str, Report | None] = {}
+        self.watchers: tuple[ReportListener, ...] = ()
+        self._answers: dict[str, Report | None] = {}
+        self._earlier: dict[str, Report | None] = {}
         self._expired: dict[int, str] = {}
         self._handles = index
         self._step = step
@@ -153,13 +163,25 @@ class Node:
         """Publish on this node's topic."""
         if self.listener is not None:
             self.listener.report(report)
+        for watcher in self.watchers:
+            watcher.report(report)
+
+    def knows(self, request: str) -> bool:
+        """Whether a request was taken not long ago."""
+        return request in self._answers or request in self._earlier
+
+    def answer(self, request: str) -> Report | None:
+        """The answer to a request that was taken; None if there is none yet."""
+        return self._answers[request] if request in self._answers else self._earlier[request]
 
     def remember(self, request: str, report: Report | None) -> None:
-        """A request was taken; with its answer, once there is one."""
-        answered = self.answered
-        if len(answered) >= REMEMBERED and request not in answered:
-            del answered[next(iter(answered))]
-        answered[request] = report
+        """A request was taken; with its answer, once there is one. One without a name is not remembered."""
+        if not request:
+            return
+        self._answers[request] = report
+        if len(self._answers) >= REMEMBERED:
+            # By the hundred: a dictionary that loses its oldest one by one looks for it ever longer.
+            self._answers, self._earlier = {}, self._answers
 
     def expire(self, handle: int, why: str) -> None:
         """A handle stands for nothing any more, and not because its node wanted it so."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+import msgspec
 
 from multiplane.api import instructions as core
 from multiplane.api.instructions import CoreInstruction, Report
@@ -16,7 +18,7 @@ from multiplane.twin.quantum.nodes import Node, Side
 from multiplane.twin.quantum.states import Qubit, prepared
 
 
-class Outcome(NamedTuple):
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """What an operation came to, and the memories it has freed."""
 
     handles: tuple[int, ...] = ()
@@ -87,7 +89,9 @@ class Operations:
         return self._bell(node, (asked.qubit, asked.half), now_ps, corrected=asked.corrected)
 
     def _bell(self, node: Node, handles: tuple[int, int], now_ps: int, *, corrected: bool) -> Outcome:
-        left, right = _qubits(node, handles)
+        left, right = unused(node.qubit(handles[0])), unused(node.qubit(handles[1]))
+        if left is right:
+            check(False, "handles", handles, "different qubits")
         freed = ((left.side, left.slot), (right.side, right.slot))
         success_probability = left.side.memory.swap_success_probability
         if success_probability < 1.0 and not node.chance.chance(success_probability):
@@ -156,7 +160,7 @@ class Operations:
         check(asked.basis in core.BASES, "basis", asked.basis, ", ".join(core.BASES))
         side = node.side(asked.link)
         link = self._links[side.link_id]
-        if link.chance(link.photon_probability):
+        if link.passes():
             due_ps = now_ps + link.facts.delay_ps
             self._timeline.at_ps(due_ps, self._arrive, node, link.sides[1 - side.end], asked, due_ps)
         return Outcome(link=side.link_id)
@@ -166,7 +170,7 @@ class Operations:
         handles: tuple[int, ...] = ()
         bits: tuple[int, ...] = ()
         if asked.keep:
-            if not side.free:
+            if not side.free or not side.working:
                 return
             handles = (self._hold(side, side.free.popleft(), asked, now_ps),)
         else:
@@ -240,7 +244,7 @@ def _qubits(node: Node, handles: tuple[int, ...]) -> tuple[Qubit, ...]:
 
 def _take(side: Side) -> int:
     """A free memory. Raises: Busy(`instruction.memory_full`)."""
-    if not side.free:
+    if not side.free or not side.working:
         reason = f"link: no free memory on the side of {side.link_id} at {side.node.name}, expected one"
         raise Busy("instruction.memory_full", reason)
     return side.free.popleft()

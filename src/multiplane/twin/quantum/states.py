@@ -148,26 +148,26 @@ class Pair:
 
     def correlations(self, now_ps: int) -> Correlations:
         """The state at `now_ps`; nothing is touched."""
-        near, far = self.near.rest(now_ps), self.far.rest(now_ps)
-        return Correlations(
-            self.x * near.x * far.x,
-            self.y * near.y * far.y,
-            self.z * near.z * far.z + near.shift * far.shift,
-        )
+        return Correlations(*self._rested(now_ps))
 
     def settle(self, now_ps: int) -> None:
         """Apply the rest of both halves."""
-        self.x, self.y, self.z = self.correlations(now_ps)
+        self.x, self.y, self.z = self._rested(now_ps)
         self.near.touched_ps = self.far.touched_ps = now_ps
+
+    def _rested(self, now_ps: int) -> tuple[float, float, float]:
+        x1, y1, z1, shift1 = self.near.rest(now_ps)
+        x2, y2, z2, shift2 = self.far.rest(now_ps)
+        return self.x * x1 * x2, self.y * y1 * y2, self.z * z1 * z2 + shift1 * shift2
 
     def touch(self, half: Qubit, now_ps: int) -> float:
         """Apply the rest of one half; the Z that it alone has got, which the pair cannot keep."""
-        decay = half.rest(now_ps)
-        self.x *= decay.x
-        self.y *= decay.y
-        self.z *= decay.z
+        x, y, z, shift = half.side.decay(now_ps - half.touched_ps)
+        self.x *= x
+        self.y *= y
+        self.z *= z
         half.touched_ps = now_ps
-        return decay.shift
+        return shift
 
     def pauli(self, index: int) -> None:
         """Apply I, Z, X or Y (0 to 3) to either half."""
