@@ -4,13 +4,13 @@ ARGS ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 
-.PHONY: help install run test check scenes soak bench crossvalidate lock clean
+.PHONY: help install run test check scenes lint soak bench crossvalidate lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make run      install what is missing and start the default network (ARGS='ring6 --for 5m')"
 	@echo "make test     every test but the scenes, 5 minutes at most"
-	@echo "make check    format, lint, types, import contracts, fast tests, 1 minute at most"
+	@echo "make check    make lint (format, lint, types, import contracts) and the fast tests, 2 minutes at most"
 	@echo "make scenes   whole flows over real processes, 15 minutes at most"
 	@echo "make soak     one hour of faults under load (ARGS='--minutes 10 --folder DIR')"
 	@echo "make bench    measure (ARGS='keys')"
@@ -46,11 +46,13 @@ SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadfile
 test: .venv/.dev
 	$(BIN)/pytest -q $(SIDE_BY_SIDE) -m "not scene" $(ARGS)
 
-check: .venv/.dev
+lint: .venv/.dev
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+check: lint
 	$(BIN)/pytest -q $(SIDE_BY_SIDE) -m "not slow and not scene" $(ARGS)
 
 scenes: .venv/.dev
