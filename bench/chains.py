@@ -245,12 +245,16 @@ def _hours(sessions: Sequence[int]) -> list[Row]:
         rows.append(
             Row(f"one hour, {chains} chains", served.cpu_s, "s CPU", HOUR_BARS.get(chains, (1e9,)), note)
         )
+        show(rows[-1:])  # the next one takes much longer
     return rows
 
 
 def bench(span_s: float, hours: Sequence[int]) -> list[Row]:
     """All figures; with `hours` only the simulated hours of so many chains."""
-    rows = _hours(hours) if hours else [*_saturated(2000), _cold(), *_many(span_s)]
-    show(rows)
+    if hours:
+        rows = _hours(hours)
+    else:
+        rows = [*_saturated(2000), _cold(), *_many(span_s)]
+        show(rows)
     save("chains-hours" if hours else "chains", rows, {"span_s": span_s})
     return rows

@@ -37,6 +37,7 @@ def foreseen(lived: Lived) -> dict[Pair, float | None]:
     return {(pair.owner, pair.peer): pair.dry_after_s for pair in forecast.pairs}
 
 
+@pytest.mark.skipif(not FULL, reason="runs under MULTIPLANE_FULL=1: a busy machine shifts what happens")
 def test_each_pair_runs_dry_when_it_was_foreseen(madqci: Network, record_property: Saw) -> None:
     for _ in range(RUNS):
         lived = asyncio.run(foresight.lived(madqci, RATE, FOR_S))

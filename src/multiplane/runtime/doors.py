@@ -47,6 +47,9 @@ _Report = Callable[[tuple[Caller, ...], tuple[Any, ...], str], None]
 class _Stub:
     """Carries one closure for each method."""
 
+    listener: object = None
+    """What the stub of a listener stands for."""
+
     def __init__(self, name: str) -> None:
         self._name = name
 
@@ -114,11 +117,12 @@ def _passer(
     stubs = WeakValueDictionary[tuple[type, int], _Stub]()
 
     def wrap(proto: type, listener: object) -> object:
-        """The same stub for the same listener: it keeps the listener, so that its id() is not used again."""
+        """The same stub for the same listener."""
         key = proto, id(listener)
         stub = stubs.get(key)
-        if stub is None:
+        if stub is None or stub.listener is not listener:
             stub = stubs[key] = cast(_Stub, strict(proto, listener, tap, direct))
+            stub.listener = listener  # kept, so that its id() is not used again while the stub lives
         return stub
 
     def across(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:

@@ -64,6 +64,7 @@ class _Link:
         "span",
         "starved",
         "stream",
+        "told_ps",
     )
 
     def __init__(self, span: Span, profile: Profile, epoch: int, stream: Stream, phase_share: float) -> None:
@@ -75,6 +76,7 @@ class _Link:
         self.epoch = epoch
         self.head_start_bit = 0
         self.due_ps: int | None = None  # of the next block
+        self.told_ps = 0  # time of the last status
         self.broken: dict[str, set[str]] = {}  # sites whose module has failed, and why
         self.starved = ""  # why the path yields no key, if so
         self.phase_ps = int(phase_share * profile.block_interval_ps)
@@ -325,7 +327,9 @@ class Modules:
 
     def _status(self, held: _Link) -> LinkStatus:
         makes = held.makes if held.life.state is LinkState.UP else _NOTHING
-        now_ps = self._timeline.base_ps()
+        # A twin that is behind does overdue things of several times in turn: what it says of one link is never
+        # older than what it said before, or agents would take the newer word for a stale one.
+        now_ps = held.told_ps = max(held.told_ps, self._timeline.base_ps())
         return LinkStatus(
             link=held.span.id,
             state=held.life.state,
@@ -341,7 +345,7 @@ class Modules:
         status = self._status(held)
         for end, listener in enumerate(held.listeners):
             if listener is not None:
-                self._timeline.at_ps(self._timeline.base_ps(), self._hand, held, end, listener, status)
+                self._timeline.at_ps(held.told_ps, self._hand, held, end, listener, status)
 
     def _hand(self, held: _Link, end: int, listener: DeviceListener, status: LinkStatus) -> None:
         """Unless the session or the epoch has been replaced meanwhile."""

@@ -107,3 +107,24 @@ def test_a_listener_has_one_stub_for_as_long_as_somebody_keeps_it() -> None:
     del first, second, third, other
     gc.collect()
     assert gone() is None, "the door keeps nobody alive"
+
+
+def test_listeners_that_come_and_go_are_never_taken_for_one_another() -> None:
+    class Bag:
+        """As the stub of another process: closures, none of which holds it."""
+
+        def __init__(self, heard: list[object]) -> None:
+            self.key_block = self.link_status = heard.append
+
+    device = Device()
+    door = strict(QkdDevice, device, direct=DIRECT)
+    books: list[list[object]] = [[] for _ in range(200)]
+
+    async def main() -> None:
+        for book in books:
+            await door.attach(CALLER, "a--b", Bag(book))
+
+    asyncio.run(main())
+    for listener in device.listeners:
+        listener.link_status(STATUS)
+    assert [len(book) for book in books] == [1] * len(books)

@@ -61,3 +61,21 @@ def test_nothing_that_is_said_depends_on_how_late_handlers_run(make_rig: Any, la
     assert len({status.qber for status in statuses}) > 20
     assert isinstance(alarms, list)
     assert len(alarms) == 2
+
+
+def test_what_is_said_of_a_link_never_goes_back_though_work_of_earlier_times_is_done_later(
+    make_rig: Any,
+) -> None:
+    rig: Rig = make_rig(load_shipped("pair"))
+    near, far = rig.bring_up(LINK, ahead_byte=60_000)
+    at_ps = rig.timeline.base_ps()
+    rig.darken(LINK)
+    rig.timeline._now_ps = at_ps - SECOND_PS // 2  # what another chain left overdue comes to its turn
+    rig.light(LINK, path_id="again")
+    rig.timeline._now_ps = at_ps
+    rig.advance(8.0)
+    for agent in (near, far):
+        times_ns = [status.at_ns for status in agent.statuses]
+        assert times_ns == sorted(times_ns)
+        states = [status.state.value for status in agent.statuses]
+        assert states[-4:] == ["dark", "provisioning", "calibrating", "up"]
