@@ -63,7 +63,7 @@ def test_nothing_that_is_said_depends_on_how_late_handlers_run(make_rig: Any, la
     assert len(alarms) == 2
 
 
-def test_what_is_said_of_a_link_never_goes_back_though_work_of_earlier_times_is_done_later(
+def test_what_is_said_of_a_link_stays_in_order_when_overdue_work_is_done(
     make_rig: Any,
 ) -> None:
     rig: Rig = make_rig(load_shipped("pair"))
