@@ -327,7 +327,7 @@ class Modules:
 
     def _status(self, held: _Link) -> LinkStatus:
         makes = held.makes if held.life.state is LinkState.UP else _NOTHING
-        # A twin that is behind does overdue things of several times in turn: what it says of one link is never
+        # A twin that is behind does overdue things of several times in turn: what it says of a link is never
         # older than what it said before, or agents would take the newer word for a stale one.
         now_ps = held.told_ps = max(held.told_ps, self._timeline.base_ps())
         return LinkStatus(
