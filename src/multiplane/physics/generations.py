@@ -126,7 +126,7 @@ def swapped_and_purified(hops: Sequence[Hop], station: Station, window_s: float,
 
 
 def encoded(hops: Sequence[Hop], station: Station, window_s: float, code: PerfectCode) -> Figures:
-    """Generation 2: neighbours turn pairs, one for each qubit of a block, into encoded ones, which are swapped.
+    """Generation 2: neighbours turn pairs, one for each qubit of a block, into encoded ones and swap those.
 
     In each window a hop makes as many encoded pairs as its pairs suffice for; the chain delivers as many as
     its poorest hop has.
@@ -288,8 +288,8 @@ def _logical_error(code: PerfectCode, means: Sequence[float], gate_gain: float, 
     return (1.0 - mean) / 2.0
 
 
-def _flip_probability(mean: float) -> float:
-    return (1.0 - mean) / 2.0
+def _flip_probability(factor: float) -> float:
+    return (1.0 - factor) / 2.0
 
 
 def _entropy_bit(p: float) -> float:
