@@ -14,7 +14,7 @@ from typing import Any, Final
 from multiplane.api import operator
 from multiplane.api.fabric_connectivity import FabricConnectivity, PathDemand, PotentialLink, QuantumPath
 from multiplane.api.service_fabric import Order, OrderListener, OrderPhase, OrderState
-from multiplane.fabric.control import Forwarding, Planner, follow, links_of, order_state
+from multiplane.fabric.control.routes import Forwarding, Planner, follow, links_of, order_state
 from multiplane.fabric.management import AILING_NS, Inventory, link_record
 from multiplane.fabric.planes import ForwardingTable, LinkOrder, LinkReport, NodeControl
 from multiplane.fabric.telemetry import LinkView
