@@ -6,6 +6,7 @@ A CSS code corrects bit and phase errors apart, each like a classical code; a fl
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from multiplane.physics import ranges
@@ -81,6 +82,7 @@ def logical_flip(code: PerfectCode, p: float) -> float:
     return math.fsum(terms)
 
 
+@lru_cache(maxsize=4096)
 def majority_error(votes: int, p: float) -> float:
     """Probability that most of some votes are wrong; a coin decides a tie, and no vote at all.
 
@@ -111,6 +113,7 @@ def parity_success(code: ParityCode, survival_probability: float) -> float:
     return parity_decoded(code, survival_probability, 0.0, 0.0).success_probability
 
 
+@lru_cache(maxsize=4096)
 def parity_decoded(code: ParityCode, survival_probability: float, x_error: float, z_error: float) -> Decoded:
     """What is read of a parity code whose qubits are lost, and read wrongly.
 

@@ -166,10 +166,10 @@ def one_way(hops: Sequence[Hop], station: Station, code: ParityCode) -> Figures:
 
     A station that cannot decode says so, and the attempt ends. `Hop.pair` is what the fibre does to half of
     phi+.
-    Args: hops: one or more; code: of which the station must hold two blocks.
+    Args: hops: one or more; code: as many of its blocks go side by side as the memories hold.
     Raises: ValueError outside of these, or for fewer memories than the code has qubits.
-    Holds for: fresh blocks made without error; one gate and one readout for each bit that is read; blocks one
-        after the other, each taking `operation_s`.
+    Holds for: fresh blocks made without error; one gate and one readout for each bit that is read; the next
+        blocks follow after `operation_s`.
     Source: Munro et al., Nat. Photonics 6, 777 (2012); Muralidharan et al., PRL 112, 250501 (2014).
     """
     _check(hops, station)
@@ -191,13 +191,13 @@ def one_way(hops: Sequence[Hop], station: Station, code: ParityCode) -> Figures:
         z_mean *= 1.0 - 2.0 * block.z_error
     x_error, z_error = (1.0 - x_mean) / 2.0, (1.0 - z_mean) / 2.0
     return Figures(
-        rate_per_s=success / station.operation_s,
+        rate_per_s=station.memories // qubits * success / station.operation_s,
         x_error=x_error,
         z_error=z_error,
         logical_error=either(x_error, z_error),
         latency_s=end_to_end_s(hops) + len(hops) * station.operation_s,
         round_trip_s=0.0,
-        memories=2 * qubits,
+        memories=2 * (station.memories // qubits) * qubits,
     )
 
 
