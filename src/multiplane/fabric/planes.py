@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from multiplane.api.fabric_connectivity import QuantumPath
-from multiplane.api.instructions import LinkSheet as LinkSheet
+from multiplane.api.instructions import LinkSheet
 from multiplane.api.states import TraceRow
 from multiplane.kernel.nouns import Caller, Noun
 
