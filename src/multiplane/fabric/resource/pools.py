@@ -148,7 +148,7 @@ class LinkPool:
         self._reserve = bytearray()
         self._out = Lane()
         self._in = Lane()
-        # Blocks in a row that came last, from position `_sorted` on, as they came: the two ends in one process
+        # Blocks in a row that came last, from position `_sorted` on, as they came: two ends in one process
         # share their bytes. A lane gets what it lacks when it is asked for it.
         self._blocks: list[bytes] = []
         self._sorted = self._received = 0
@@ -317,7 +317,11 @@ class LinkPool:
         stock, whose share of new key is then burnt.
         """
         out_byte, in_byte = self._out.stock_byte, self._in.stock_byte
-        room = self._out_room_byte - (out_byte if out_byte < in_byte else in_byte) - (self._received - self._sorted) // 2
+        room = (
+            self._out_room_byte
+            - (out_byte if out_byte < in_byte else in_byte)
+            - (self._received - self._sorted) // 2
+        )
         limit = self._received + 2 * room if room > 0 else self._received
         if limit < self._granted + self._room_byte // GRANT_STEPS or self.epoch < 0:
             return None
