@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from multiplane.api import instructions
 from multiplane.api.fabric_connectivity import QuantumPath
 from multiplane.api.states import TraceRow
 from multiplane.kernel.nouns import Caller, Noun
+
+LinkSheet = instructions.LinkSheet
 
 
 class LinkOrder(Noun, frozen=True, kw_only=True):
@@ -108,39 +111,6 @@ class NodeControl(Protocol):
         ...
 
 
-class LinkSheet(Noun, frozen=True, kw_only=True):
-    """A link of pairs as its devices are calibrated: what planning and promises are made from.
-
-    Args:
-        sites: the two ends, in order; all pairs of numbers below are in the order of the ends.
-        memories: at each end.
-        success_probability: of one attempt; attempt_ns: from one attempt of a memory to its next.
-        delay_ns: one way, of the classical companion.
-        weights: of a fresh pair, when both ends know of it: phi+, phi-, psi+, psi-; they sum to 1.
-        t1_s, t2_s: of the memories, 0 = for ever.
-        cutoff_ns: age at which a qubit is thrown away, 0 = never.
-        swap_probability: that a Bell measurement succeeds.
-        keep_single, keep_double: that a gate on one, on two qubits does its work and no more (depolarising).
-        flip_probability: of a readout. operation_ns: of a local operation.
-    """
-
-    link: str
-    sites: tuple[str, str]
-    memories: tuple[int, int]
-    success_probability: float
-    attempt_ns: int
-    delay_ns: int
-    weights: tuple[float, float, float, float]
-    t1_s: tuple[float, float] = (0.0, 0.0)
-    t2_s: tuple[float, float] = (0.0, 0.0)
-    cutoff_ns: tuple[int, int] = (0, 0)
-    swap_probability: tuple[float, float] = (1.0, 1.0)
-    keep_single: tuple[float, float] = (1.0, 1.0)
-    keep_double: tuple[float, float] = (1.0, 1.0)
-    flip_probability: tuple[float, float] = (0.0, 0.0)
-    operation_ns: tuple[int, int] = (0, 0)
-
-
 class PairReport(Noun, frozen=True, kw_only=True):
     """One end of a link of pairs as its agent sees it; on `<domain>.fabric.telemetry.<site>.pairs`.
 
@@ -223,7 +193,8 @@ class Job(Noun, frozen=True, kw_only=True):
 
     Args:
         sites: ends that get the states, in order of the order; kind: `bell`, `ghz`, `graph`.
-        hold_ns, min_fidelity: as of the order: `HeldState.expires_ns` follows from them.
+        hold_ns, min_fidelity: as of the order: `HeldState.expires_ns` follows from them; a state that
+            would not stay above the floor for so long is not handed over.
     """
 
     order_id: str
@@ -235,6 +206,7 @@ class Job(Noun, frozen=True, kw_only=True):
     size: int = 1
     min_fidelity: float = 0.0
     until_ns: int = 0
+    hold_ns: int = 0
 
 
 class JobState(Noun, frozen=True, kw_only=True):
