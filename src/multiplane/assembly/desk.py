@@ -15,7 +15,9 @@ from multiplane.api.operator import (
     DoorMessage,
     KmeReport,
     LinkReport,
+    NetworkMoment,
     NetworkReport,
+    StockFlight,
     UnitRecord,
 )
 from multiplane.assembly.centre import Centre
@@ -113,6 +115,26 @@ class OperatorDesk:
             relay_count=sum(not place.saes for place in world.sites),
             pair_links=self._pair_links.reports(self._clock.now_ns()),
         )
+
+    async def moment(self, caller: Caller) -> NetworkMoment:
+        """The report, and what the key managers that answer have on its way."""
+        kmes = self._kmes()
+        await self._centre.fabric.look(anew=True)
+        report, flights = await asyncio.gather(
+            self.report(caller), asyncio.gather(*(self._flights_of(kmes[site]) for site in sorted(kmes)))
+        )
+        return NetworkMoment(
+            report=report,
+            scenario=write(self._centre.world),
+            flights=tuple(flight for stocks in flights for flight in stocks),
+        )
+
+    async def _flights_of(self, kme: KmeControl) -> tuple[StockFlight, ...]:
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                return await kme.flights(self._centre.caller)
+        except (MultiplaneError, TimeoutError):
+            return ()
 
     async def scenario(self, caller: Caller) -> str:
         """The scenario that this network runs, written out."""

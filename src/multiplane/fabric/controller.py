@@ -108,10 +108,13 @@ class FabricController:
         """Version of the newest tables."""
         return self._forwarding.version
 
-    async def look(self) -> None:
-        """Ask the agents for what has moved since they last told; at most once a second, it may be much."""
+    async def look(self, *, anew: bool = False) -> None:
+        """Ask the agents for what has moved since they last told; at most once a second, it may be much.
+
+        Args: anew: though somebody has just asked.
+        """
         now_s = asyncio.get_running_loop().time()
-        if self._closed or now_s < self._look_again_s:
+        if self._closed or (now_s < self._look_again_s and not anew):
             return
         self._look_again_s = now_s + LOOK_EVERY_S
         sites = sorted({site for site, _ in self._started})

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from multiplane.api import instructions
 from multiplane.api.fabric_connectivity import QuantumPath
+from multiplane.api.instructions import LinkSheet
 from multiplane.api.states import TraceRow
 from multiplane.kernel.nouns import Caller, Noun
-
-LinkSheet = instructions.LinkSheet
 
 
 class LinkOrder(Noun, frozen=True, kw_only=True):

@@ -26,6 +26,7 @@ from multiplane.api.operator import (
     DoorMessage,
     KmeReport,
     LinkReport,
+    NetworkMoment,
     NetworkReport,
     PairLinkReport,
     PoolLedger,
@@ -302,6 +303,9 @@ class Desk:
         self.asked = 0
 
     async def report(self, caller: Caller) -> NetworkReport:
+        raise AssertionError
+
+    async def moment(self, caller: Caller) -> NetworkMoment:
         raise AssertionError
 
     async def scenario(self, caller: Caller) -> str:
