@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from multiplane.api.device import LinkState
-from multiplane.fabric.planes import LinkReport, LinkSheet, PairReport
+from multiplane.api.instructions import LinkSheet
+from multiplane.fabric.planes import LinkReport, PairReport
 from multiplane.kernel.quantity import NS_PER_S
 
 FRESH_NS: Final = 25 * NS_PER_S

@@ -8,9 +8,10 @@ from typing import TypeVar
 
 from multiplane.api.fabric_connectivity import PathDemand, PathListener, PotentialLink, QuantumPath
 from multiplane.api.fabric_units import Qui, QuiPhase, UnitOrder
+from multiplane.api.instructions import LinkSheet
 from multiplane.api.states import TraceRow
 from multiplane.fabric.edc import EntanglementController
-from multiplane.fabric.planes import Job, JobListener, JobState, LinkSheet, PairReport, RepeaterControl
+from multiplane.fabric.planes import Job, JobListener, JobState, PairReport, RepeaterControl
 from multiplane.kernel.errors import MultiplaneError, Refused
 from multiplane.kernel.names import controller_urn, link_id
 from multiplane.kernel.nouns import Caller, ends

@@ -6,9 +6,9 @@ from typing import Final
 
 import msgspec
 
+from multiplane.api.instructions import LinkSheet
 from multiplane.fabric.control import estimation
 from multiplane.fabric.control.estimation import Counts, Estimate, Window
-from multiplane.fabric.planes import LinkSheet
 from multiplane.physics.bell import Weights
 
 STEP: Final = 0.01
