@@ -53,6 +53,7 @@ class Broker:
         caller: Caller,
         timeline: Timeline,
         fabric: FabricUnits,
+        *,
         control: ServiceControl,
         connectivity: ServiceConnectivity,
         rules: UnitRules,
@@ -86,7 +87,7 @@ class Broker:
                 answer=Admitted.NO, offer=Offer(), delays_ns=delays_ns, code="unit.route", reason=cut
             )
         now_ns = self._timeline.now_ns()
-        held_ns = admission.hold_ns(self._rules, case, delays_ns, now_ns)
+        held_ns = admission.holding_ns(self._rules, case, delays_ns, now_ns)
         found = [await self._found(caller, case, part, held_ns) for part in range(len(case.parts))]
         answer = admission.judge(case, found, delays_ns, self._kept(case))
         if answer.answer is Admitted.YES:
@@ -157,7 +158,8 @@ class Broker:
         if made.carrier is Carrier.KEYS:
             return await self._keys_found(caller, case, made.size_bit or 256)
         until_ns = self._timeline.now_ns() + round(case.valid_s * NS_PER_S)
-        what = admission.opening(case, part, "probe", 0, case.parts[part].size, held_ns, until_ns)
+        number = case.parts[part].size
+        what = admission.opening(case, part, "probe", number=number, hold_ns=held_ns, until_ns=until_ns)
         order = admission.order_of(self._rules, self._kinds, what, order_id("probe", part, 0))
         try:
             best = await self._fabric.attainable(self._caller, order)

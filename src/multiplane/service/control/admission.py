@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import reduce
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -36,15 +36,16 @@ _AFTER_S: Final = 1.0
 # --- a wish, before anybody is asked ------------------------------------------------------------------------
 
 
-def case_of(
-    rules: UnitRules,
-    kinds: Kinds,
-    policy: PairingPolicy,
-    directory: Directory,
-    caller: Target,
-    wish: Wish,
-    now_ns: int,
-) -> UnitCase:
+class Ground(NamedTuple):
+    """What wishes are judged by at one site."""
+
+    rules: UnitRules
+    kinds: Kinds
+    policy: PairingPolicy
+    directory: Directory
+
+
+def case_of(ground: Ground, caller: Target, wish: Wish, now_ns: int) -> UnitCase:
     """A wish with all defaults filled in.
 
     Raises: Refused(`unit.request`, `unit.parties`, `unit.kind`, `unit.size`, `unit.fidelity`, `unit.valid`,
@@ -53,7 +54,8 @@ def case_of(
     """
     if not 1 <= len(wish.request) <= 128:
         raise Refused("unit.request", f"request: expected 1 to 128 characters, got {len(wish.request)}")
-    targets = _parties(rules, policy, directory, caller, wish)
+    rules, kinds = ground.rules, ground.kinds
+    targets = _parties(ground, caller, wish)
     sites = tuple(target.kme.site for target in targets)
     if not 1 <= len(wish.parts) <= rules.max_parts:
         raise Refused("unit.size", f"parts: expected 1 to {rules.max_parts}, got {len(wish.parts)}")
@@ -76,21 +78,19 @@ def case_of(
     )
 
 
-def _parties(
-    rules: UnitRules, policy: PairingPolicy, directory: Directory, caller: Target, wish: Wish
-) -> tuple[Target, ...]:
+def _parties(ground: Ground, caller: Target, wish: Wish) -> tuple[Target, ...]:
     """The caller, and whom it names: known, all different, and allowed."""
-    if not 1 <= len(wish.parties) < rules.max_parties:
-        expected = f"1 to {rules.max_parties - 1} beside the caller"
+    if not 1 <= len(wish.parties) < ground.rules.max_parties:
+        expected = f"1 to {ground.rules.max_parties - 1} beside the caller"
         raise Refused("unit.parties", f"parties: expected {expected}, got {len(wish.parties)}")
     targets = [caller]
     for name in wish.parties:
-        target = directory.application(name)
+        target = ground.directory.application(name)
         if any(target.application.urn == other.application.urn for other in targets):
             raise Refused(
                 "unit.parties", f"parties: expected each application once, got {name[:200]!r} again"
             )
-        verdict = may_pair(policy, caller.application.urn, target.application.urn)
+        verdict = may_pair(ground.policy, caller.application.urn, target.application.urn)
         if not verdict.allowed:
             raise Refused("north.not_allowed", f"parties: {name[:200]}: {verdict.reason}")
         targets.append(target)
@@ -167,7 +167,7 @@ def _valid_s(rules: UnitRules, kinds: Kinds, wish: Wish, now_ns: int) -> float:
 # --- what it asks of the fabric -----------------------------------------------------------------------------
 
 
-def hold_ns(rules: UnitRules, case: UnitCase, delays_ns: Sequence[int], now_ns: int) -> int:
+def holding_ns(rules: UnitRules, case: UnitCase, delays_ns: Sequence[int], now_ns: int) -> int:
     """How long each state must stay above the floor after it was handed over.
 
     Until its time comes (deterministic), for the life that was asked for (fixed), or for the agreement of the
@@ -182,7 +182,7 @@ def hold_ns(rules: UnitRules, case: UnitCase, delays_ns: Sequence[int], now_ns: 
 
 
 def opening(
-    case: UnitCase, part: int, unit: str, round_: int, number: int, held_ns: int, until_ns: int
+    case: UnitCase, part: int, unit: str, *, number: int, hold_ns: int, until_ns: int, round_: int = 0
 ) -> UnitOpening:
     """What to order for one part."""
     return UnitOpening(
@@ -191,7 +191,7 @@ def opening(
         round=round_,
         number=number,
         until_ns=until_ns,
-        hold_ns=held_ns,
+        hold_ns=hold_ns,
         sites=case.sites,
         wish=case.parts[part],
         consumption=case.consumption,

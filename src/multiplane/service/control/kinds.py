@@ -57,6 +57,7 @@ class StateKind:
 
     def making(self, part: Part, parties: int) -> Making:
         """The fabric makes it as it is asked for."""
+        del parties
         return Making(carrier=Carrier.MEMORIES, state=self._state, edges=part.edges)
 
 
@@ -67,6 +68,7 @@ class KeyKind:
 
     def check(self, part: Part, parties: int) -> tuple[str, str]:
         """Sizes; a key knows no fidelity."""
+        del parties
         if part.size_bit < 0 or part.size_bit % 8:
             return "unit.size", f"size_bit: expected a multiple of 8, got {part.size_bit}"
         if part.min_fidelity:
@@ -77,6 +79,7 @@ class KeyKind:
 
     def making(self, part: Part, parties: int) -> Making:
         """The key manager of the first party issues it."""
+        del parties
         return Making(carrier=Carrier.KEYS, size_bit=part.size_bit)
 
 

@@ -52,7 +52,7 @@ def series(first: Qos, second: Qos) -> Qos:
 
 
 def beside(first: Qos, second: Qos) -> Qos:
-    """Two ways for the same states: each state takes one of them; nobody says which, so the worse is promised."""
+    """Two ways for the same states: each takes one of them, nobody says which: the worse is promised."""
     return Qos(
         fidelity=min(first.fidelity, second.fidelity),
         rate_per_s=first.rate_per_s + second.rate_per_s,
