@@ -36,6 +36,7 @@ class Holding(msgspec.Struct):
     Args:
         unit: digest of the unit; `address` is empty when the part was measured on arrival.
         index: of the state once it is delivered, before -1.
+        order: of the fabric, that it was made for.
     """
 
     unit: str
@@ -47,6 +48,7 @@ class Holding(msgspec.Struct):
     index: int = -1
     fate: Fate = Fate.HELD
     bits: tuple[int, ...] = ()
+    order: str = ""
 
 
 class AddressBook:

@@ -19,7 +19,8 @@ class UnitRow(msgspec.Struct, frozen=True):
 
     Args:
         times_ns: when it was proposed, accepted, committed here.
-        case, hold_ns: at the site of whoever asked: what to order again for states that got lost.
+        case, hold_ns, delays_ns: at the site of whoever asked: what to order again for states that got lost,
+            and how far the sites of the case are.
         state, reason: once no more states come.
     """
 
@@ -29,6 +30,7 @@ class UnitRow(msgspec.Struct, frozen=True):
     times_ns: tuple[int, int, int]
     case: UnitCase | None = None
     hold_ns: int = 0
+    delays_ns: tuple[int, ...] = ()
     state: str = ""
     reason: str = ""
 
@@ -43,6 +45,7 @@ class VerdictRow(msgspec.Struct, frozen=True):
     fidelity: float = 0.0
     bits: tuple[int, ...] = ()
     at_ns: int = 0
+    order: str = ""
 
 
 def put_unit(row: UnitRow) -> Put:
