@@ -1,4 +1,4 @@
-"""From a wish to a unit: the broker admits, all ends mint their nonces, all ends commit the name, the fabric begins."""
+"""From a wish to a unit: the broker admits, all ends mint nonces and commit the name, the fabric begins."""
 
 from __future__ import annotations
 

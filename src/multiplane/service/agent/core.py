@@ -1,4 +1,4 @@
-"""What the parts of an agent share: the units that live here, their addresses, their rows, the other agents."""
+"""What the parts of an agent share: units that live here, their addresses, rows, the other agents."""
 
 from __future__ import annotations
 

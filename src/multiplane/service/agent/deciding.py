@@ -1,4 +1,4 @@
-"""The side of whoever asked for a unit: it hears what the ends hold, decides, tells, and orders again what lacks."""
+"""The side of whoever asked for a unit: it hears what the ends hold, decides, tells, orders what lacks."""
 
 from __future__ import annotations
 

@@ -104,11 +104,15 @@ class Ending:
             raise Refused("unit.parties", str(error)) from error
         for part in proposal.parts:
             self._ports.kinds.kind(part.kind)
+        stock = proposal.stock and proposal.parties == (caller.principal, self._ports.owner)
+        if not stock:
+            self._check_parties(proposal)
+
+    def _check_parties(self, proposal: UnitProposal) -> None:
+        """The parties that are said to be here are, and may share states with whoever asks."""
         directory = self._ports.directory()
         for party, site in zip(proposal.parties[1:], proposal.sites[1:], strict=True):
             if site != self._ports.site:
-                continue
-            if proposal.stock and party == self._ports.owner and proposal.parties[0] == caller.principal:
                 continue
             if directory.application(party).kme.site != site:
                 raise Refused("unit.parties", f"parties: {party} is not at {site}")
