@@ -42,6 +42,8 @@ class DoorEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 Tap = Callable[[DoorEvent], None]
 _Report = Callable[[tuple[Caller, ...], tuple[Any, ...], str], None]
+_Make = Callable[[type, Any], object]
+"""From the Protocol of a listener, and the listener or its number, to what stands for it on this side."""
 
 
 class _Stub:
@@ -84,13 +86,14 @@ def strict(
     """
     door = describe(proto)
     stub = _Stub(f"strict {door.name}")
+    wrap = _wrapper(tap, direct)
     for method, function in _bound(impl, door):
         if method.is_call:
-            setattr(stub, method.name, _strict_call(door, method, function, tap, direct))
+            setattr(stub, method.name, _strict_call(door, method, function, tap, wrap))
         elif method.name in direct and not method.listeners:
             setattr(stub, method.name, _direct_notice(method, function))
         else:
-            setattr(stub, method.name, _strict_notice(door, method, function, tap, direct))
+            setattr(stub, method.name, _strict_notice(door, method, function, tap, wrap))
     return cast(P, stub)
 
 
@@ -109,21 +112,24 @@ def _direct_notice(method: Method, function: Callable[..., None]) -> Callable[..
     return notify
 
 
-def _passer(
-    method: Method, tap: Tap | None, direct: frozenset[str]
-) -> Callable[[tuple[Any, ...], dict[str, Any]], tuple[Any, ...]]:
-    """What brings arguments across inside one process: values by msgpack, listeners wrapped."""
-    arguments, decode = method.arguments, method.decoder.decode
+def _wrapper(tap: Tap | None, direct: frozenset[str]) -> _Make:
+    """What wraps the listeners of one door: the same stub for the same listener, in whichever method."""
     stubs = WeakValueDictionary[tuple[type, int], _Stub]()
 
-    def wrap(proto: type, listener: object) -> object:
-        """The same stub for the same listener."""
+    def wrap(proto: type, listener: Any) -> object:
         key = proto, id(listener)
         stub = stubs.get(key)
         if stub is None or stub.listener is not listener:
             stub = stubs[key] = cast(_Stub, strict(proto, listener, tap, direct))
             stub.listener = listener  # kept, so that its id() is not used again while the stub lives
         return stub
+
+    return wrap
+
+
+def _passer(method: Method, wrap: _Make) -> Callable[[tuple[Any, ...], dict[str, Any]], tuple[Any, ...]]:
+    """What brings arguments across inside one process: values by msgpack, listeners wrapped."""
+    arguments, decode = method.arguments, method.decoder.decode
 
     def across(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         listeners: list[Any] = []
@@ -197,9 +203,9 @@ def _strict_call(
     method: Method,
     function: Callable[..., Awaitable[Any]],
     tap: Tap | None,
-    direct: frozenset[str],
+    wrap: _Make,
 ) -> Callable[..., Awaitable[Any]]:
-    across, report = _passer(method, tap, direct), _reporter(tap, door, method)
+    across, report = _passer(method, wrap), _reporter(tap, door, method)
     decode_answer = method.answer_decoder.decode
 
     async def call(*args: Any, **kwargs: Any) -> Any:
@@ -229,9 +235,9 @@ def _strict_notice(
     method: Method,
     function: Callable[..., None],
     tap: Tap | None,
-    direct: frozenset[str],
+    wrap: _Make,
 ) -> Callable[..., None]:
-    across, report = _passer(method, tap, direct), _reporter(tap, door, method)
+    across, report = _passer(method, wrap), _reporter(tap, door, method)
 
     def notify(*args: Any, **kwargs: Any) -> None:
         caller, values = _split(method, args)
@@ -322,14 +328,25 @@ def serve(session: Session, name: str, proto: Callable[..., P], impl: object, ta
     Whatever caller the other side claims, `impl` is told the session's authenticated peer.
     """
     door = describe(proto)
+    stubs = WeakValueDictionary[int, _Stub]()
+
+    def reach(listener_proto: type, number: int) -> object:
+        stub = stubs.get(number)
+        if stub is None:
+            stub = stubs[number] = cast(_Stub, remote(listener_proto, session, f"~{number}"))
+        return stub
+
     for method, function in _bound(impl, door):
+        unpack = _unpacker(method, reach)
         if method.is_call:
-            session.on_call(f"{name}.{method.name}", _served_call(session, door, method, function, tap))
+            handle = _served_call(session, door, method, function, tap, unpack=unpack)
+            session.on_call(f"{name}.{method.name}", handle)
         else:
-            session.on_notice(f"{name}.{method.name}", _served_notice(session, door, method, function, tap))
+            heed = _served_notice(session, door, method, function, tap, unpack=unpack)
+            session.on_notice(f"{name}.{method.name}", heed)
 
 
-def _unpacker(session: Session, method: Method) -> Callable[[bytes], tuple[Any, ...]]:
+def _unpacker(method: Method, reach: _Make) -> Callable[[bytes], tuple[Any, ...]]:
     decode = method.decoder.decode
 
     def unpack(payload: bytes) -> tuple[Any, ...]:
@@ -339,15 +356,21 @@ def _unpacker(session: Session, method: Method) -> Callable[[bytes], tuple[Any, 
             raise _invalid(method, error) from None
         if not method.listeners:
             return given
-        return _put_listeners(method, given, lambda proto, number: remote(proto, session, f"~{number}"))
+        return _put_listeners(method, given, reach)
 
     return unpack
 
 
 def _served_call(
-    session: Session, door: Door, method: Method, function: Callable[..., Awaitable[Any]], tap: Tap | None
+    session: Session,
+    door: Door,
+    method: Method,
+    function: Callable[..., Awaitable[Any]],
+    tap: Tap | None,
+    *,
+    unpack: Callable[[bytes], tuple[Any, ...]],
 ) -> Callable[[bytes], Awaitable[bytes]]:
-    unpack, report = _unpacker(session, method), _reporter(tap, door, method)
+    report = _reporter(tap, door, method)
     caller = (session.peer,) if method.has_caller else ()
 
     async def handle(payload: bytes) -> bytes:
@@ -368,9 +391,15 @@ def _served_call(
 
 
 def _served_notice(
-    session: Session, door: Door, method: Method, function: Callable[..., None], tap: Tap | None
+    session: Session,
+    door: Door,
+    method: Method,
+    function: Callable[..., None],
+    tap: Tap | None,
+    *,
+    unpack: Callable[[bytes], tuple[Any, ...]],
 ) -> Callable[[bytes], None]:
-    unpack, report = _unpacker(session, method), _reporter(tap, door, method)
+    report = _reporter(tap, door, method)
     caller = (session.peer,) if method.has_caller else ()
 
     def handle(payload: bytes) -> None:
