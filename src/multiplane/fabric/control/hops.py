@@ -94,7 +94,9 @@ def _per_s(lifetime_s: float) -> float:
 
 
 def rested(pair: Correlations, flip_level: float, relax_level: float) -> Correlations:
-    """A pair after rest that costs e^-flip_level of <XX>, <YY>, and e^-relax_level of <ZZ>; relaxation towards |0>
-    in both halves at once, which helps phi and harms psi alike, is left out."""
+    """A pair after rest that costs e^-flip_level of <XX> and <YY>, and e^-relax_level of <ZZ>.
+
+    Relaxation towards |0> in both halves at once, which helps phi and harms psi alike, is left out.
+    """
     x = math.exp(-flip_level)
     return Correlations(pair.x * x, pair.y * x, pair.z * math.exp(-relax_level))

@@ -33,7 +33,7 @@ class Span(NamedTuple):
 def harmonic(breadth_ratio: float) -> float:
     """Mean of the greatest of so many exponential times of mean 1; breadth_ratio >= 1, real.
 
-    *Source*: digamma(breadth_ratio + 1) + Euler's constant; asymptotic series after five steps of the recurrence.
+    *Source*: digamma(breadth_ratio + 1) + Euler's constant; asymptotic series after five steps.
     """
     if breadth_ratio == 1.0:
         return 1.0
