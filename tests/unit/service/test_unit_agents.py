@@ -421,7 +421,7 @@ def test_traces_name_the_rows_of_each_state() -> None:
         await ear.until("delivered", 2)
         trace = await net.units("bob").trace(net.caller("bob-1"), answer.unit)
         assert [state.index for state in trace.states] == [0, 1]
-        assert all(state.rows[0].name == state.name for state in trace.states)
+        assert all(state.name.endswith(f":{state.rows[0].name}") for state in trace.states)
         assert trace == await net.units("ann").trace(net.caller("ann-1"), answer.unit)
 
     play(run)
