@@ -60,6 +60,12 @@ class EndEvents(NamedTuple):
     outcome: Callable[[Outcome], None] | None = None
 
 
+def enough_pairs(job: Job, circuit: Circuit) -> int:
+    """How many pairs each link of a circuit has to make, 0 when some are made to be used up."""
+    used_up = circuit.end_rounds or any(circuit.rounds) or circuit.sacrifice_share
+    return 0 if used_up else job.size
+
+
 class CircuitEnd:
     """One end.
 
@@ -88,7 +94,7 @@ class CircuitEnd:
         self._tally, self._events = tally, events
         hears = CircuitEvents(self._came, self._tracked, self._broken, self._passed, events.failed)
         sheets = (None, sheet) if self.head else (sheet, None)
-        self.circuit_site = CircuitSite(desk, circuit, site, sheets, hears)
+        self.circuit_site = CircuitSite(desk, circuit, site, sheets, hears, enough=enough_pairs(job, circuit))
         self._two_way = self.plain or circuit.end_rounds > 0
         self._pool = EndPool(desk, self.circuit_site, sheet, pure=self.pure, broken=self.let_go)
         self._queue: list[Half] = []

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from multiplane.api.instructions import PROTOCOLS, LinkSheet, Report
 from multiplane.fabric.planes import Circuit, Job, JobState
-from multiplane.fabric.resource.circuit_end import CircuitEnd, EndEvents
+from multiplane.fabric.resource.circuit_end import CircuitEnd, EndEvents, enough_pairs
 from multiplane.fabric.resource.network_layer import CircuitEvents, CircuitSite
 from multiplane.fabric.resource.pair_words import BASES, Action, Changed, Desk, Half, PairMessage, key_of
 from multiplane.fabric.resource.sacrifice import Tally
@@ -49,7 +49,12 @@ class JobPart:
         if len(near) == 2:
             heard = CircuitEvents(_nothing, _nothing, _nothing, _nothing, self._failed)
             self._inner[circuit.circuit] = CircuitSite(
-                self.desk, circuit, self.site, (near[0], near[1]), heard
+                self.desk,
+                circuit,
+                self.site,
+                (near[0], near[1]),
+                heard,
+                enough=enough_pairs(self.job, circuit),
             )
             return
         (sheet,) = near

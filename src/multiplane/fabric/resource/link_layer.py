@@ -54,11 +54,20 @@ class LinkWish:
 
     Args:
         side: `DOWN` at the upper end of the link, which leads.
+        enough: no more pairs than this that nothing has broken, 0 = without end.
         window, rounds: of this link in the circuit.
     """
 
     def __init__(
-        self, desk: Desk, circuit: Circuit, place: int, side: int, *, sheet: LinkSheet, events: LinkEvents
+        self,
+        desk: Desk,
+        circuit: Circuit,
+        place: int,
+        side: int,
+        *,
+        sheet: LinkSheet,
+        enough: int,
+        events: LinkEvents,
     ) -> None:
         at = place if side == DOWN else place - 1
         self.desk, self.circuit, self.side, self.sheet = desk, circuit, side, sheet
@@ -81,6 +90,8 @@ class LinkWish:
         self._unheard: set[int] = set()
         self._gone: dict[int, None] = {}
         self._made = 0
+        self._enough = enough
+        self._good: set[int] = set()
         self._silent = self._watching = self._far_full = False
         end = sheet.sites.index(self.site)
         self._noise = depolarising16(sheet.keep_double[end]), sheet.flip_probability[end]
@@ -134,6 +145,9 @@ class LinkWish:
             return
         taken = len(self._far_held.union(self.halves, self._unheard)) + sum(self._asked.values())
         room = self._window - taken
+        if self._enough and len(self._good) >= self._enough:
+            self._cancel()
+            return
         if room <= 0:
             return
         request = self.desk.request(self.circuit.circuit)
@@ -254,11 +268,15 @@ class LinkWish:
 
     def _count(self, request: str, number: int) -> None:
         self._unheard.add(number)
+        if self._enough and number not in self._gone:
+            self._good.add(number)
         left = self._asked.get(request, 0) - 1
         if left > 0:
             self._asked[request] = left
         else:
             self._asked.pop(request, None)
+        if self._enough and len(self._good) >= self._enough:
+            self._cancel()
 
     # halves
 
@@ -293,6 +311,7 @@ class LinkWish:
 
     def expire(self, number: int) -> None:
         """Tell the other end that a pair is broken."""
+        self.replace(number)
         self._tell(
             Expire(
                 order_id=self.desk.order_id,
@@ -304,6 +323,7 @@ class LinkWish:
 
     def expired(self, number: int) -> Half | None:
         """The other end said so: the half that this end has of it, if it has not swapped it."""
+        self.replace(number)
         half = self.halves.get(number)
         if number > self._heard:
             self._gone[number] = None
@@ -311,6 +331,12 @@ class LinkWish:
                 del self._gone[next(iter(self._gone))]
         self._distiller.missing(number)
         return half
+
+    def replace(self, number: int) -> None:
+        """A pair came to nothing: another may be made in its place."""
+        if number in self._good:
+            self._good.remove(number)
+            self._fill()
 
     def _tell(self, message: PairMessage) -> None:
         self.desk.put(Tell(self.peer, message))

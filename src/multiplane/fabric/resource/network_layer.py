@@ -69,7 +69,7 @@ class _Joint(NamedTuple):
 class CircuitSite:
     """One site's part of a circuit.
 
-    Args: sheets: of the links up and down the path; None at an end.
+    Args: sheets: of the links up and down the path, None at an end; enough: as of `LinkWish`.
     """
 
     def __init__(
@@ -79,6 +79,8 @@ class CircuitSite:
         site: str,
         sheets: tuple[LinkSheet | None, LinkSheet | None],
         events: CircuitEvents,
+        *,
+        enough: int,
     ) -> None:
         self.desk, self.circuit, self.site = desk, circuit, site
         self.place = circuit.path.index(site)
@@ -105,7 +107,9 @@ class CircuitSite:
         for side, sheet in enumerate(sheets):
             if sheet is not None:
                 heard = LinkEvents(self._ready, events.failed)
-                self.links[side] = LinkWish(desk, circuit, self.place, side, sheet=sheet, events=heard)
+                self.links[side] = LinkWish(
+                    desk, circuit, self.place, side, sheet=sheet, enough=enough, events=heard
+                )
 
     def begin(self, peer: str = "") -> None:
         """The job is taken on, or the channel to `peer` is there again."""
@@ -425,9 +429,8 @@ class CircuitSite:
         if joint is not None:
             other = joint.halves[1 - side]
             self._joints.pop((other.side, other.number), None)
-            link = self.links[other.side]
-            if link is not None:
-                link.expire(other.number)
+            self._link(side).replace(number)
+            self._link(other.side).expire(other.number)
             return
         link = self.links[side]
         half = None if link is None else link.expired(number)
