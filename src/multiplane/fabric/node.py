@@ -212,9 +212,9 @@ class FabricAgent:
             if reserve is not None and self._reserves is not None:
                 kept = self._reserves.of(link.link, self._site, link.peer)
                 self._reserves.filled(link.link, kept, block.epoch, reserve)
-        elif not self._relay.holds:
+        elif link.peer not in self._relay.holding:
             return
-        if self._relay.holds:
+        if link.peer in self._relay.holding:
             self._perform(self._relay.key_came(link.peer, self._timeline.now_ns()))
         self._grant(link)
 
@@ -355,7 +355,7 @@ class FabricAgent:
                 self._deliver(action)
             else:
                 self._reporting.alarm(action.peer)
-        if self._relay.holds and not self._expiring:
+        if self._relay.holding and not self._expiring:
             due_ns = self._relay.next_expiry_ns()
             if due_ns is not None:
                 self._expiring = True

@@ -107,8 +107,8 @@ class Relay:
         self._table = ForwardingTable(version=0, next_hop={})
         self._previous = self._table
         self._ports: dict[str, _Port] = {}
-        self.holds = False
-        """Whether anything may wait here, for key or for its pad."""
+        self.holding: set[str] = set()
+        """Neighbours for whose link anything may wait here, for key or for its pad."""
 
     def port(self, peer: str) -> LinkPool:
         """The key pool of the link to `peer`, made at first use."""
@@ -192,7 +192,7 @@ class Relay:
     def key_came(self, peer: str, now_ns: int) -> list[Action]:
         """New key or a new epoch on the link to `peer`: try again what waited for it."""
         actions: list[Action] = []
-        if not self.holds:
+        if peer not in self.holding:
             return actions
         port = self._ports[peer]
         while port.early:
@@ -215,7 +215,8 @@ class Relay:
     def expire(self, now_ns: int) -> list[Action]:
         """Drop what has waited too long; what stood behind it may pass."""
         actions: list[Action] = []
-        for peer, port in self._ports.items():
+        for peer in sorted(self.holding):
+            port = self._ports[peer]
             if port.waiting and (late := port.waiting.expire(now_ns)):
                 port.counters["dropped_late"] += late
             while port.early and port.early[0][1] <= now_ns:
@@ -226,12 +227,14 @@ class Relay:
 
     def next_expiry_ns(self) -> int | None:
         """When `expire` has work next; None while nothing waits."""
-        if not self.holds:
-            return None
-        lines = [port.waiting for port in self._ports.values() if port.waiting]
-        dues = [due_ns for line in lines if (due_ns := line.next_due_ns()) is not None]
-        dues += [port.early[0][1] for port in self._ports.values() if port.early]
-        self.holds = bool(dues)
+        dues = []
+        for peer in list(self.holding):
+            port = self._ports[peer]
+            line_ns = port.waiting.next_due_ns() if port.waiting else None
+            early_ns = port.early[0][1] if port.early else None
+            if line_ns is early_ns is None:
+                self.holding.discard(peer)
+            dues += [due_ns for due_ns in (line_ns, early_ns) if due_ns is not None]
         return min(dues, default=None)
 
     def _hold_early(self, port: _Port, message: bytes, now_ns: int) -> list[Action]:
@@ -242,7 +245,7 @@ class Relay:
             port.counters["dropped_early"] += 1
         else:
             port.early.append((message, now_ns + EARLY_PATIENCE_NS))
-            self.holds = True
+            self.holding.add(port.peer)
         return []
 
     def _wait(self, port: _Port, item: Waiting) -> bool:
@@ -252,7 +255,7 @@ class Relay:
         displaced = port.waiting.add(item)
         if displaced is item:
             return False
-        self.holds = True
+        self.holding.add(port.peer)
         port.counters["waited"] += 1
         port.counters["dropped_dry"] += displaced is not None
         return True
