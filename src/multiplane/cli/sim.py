@@ -24,11 +24,14 @@ if TYPE_CHECKING:
 MOST_SEEDS: Final = 10_000
 MOST_JOBS: Final = 256
 MOST_ROWS: Final = 24
+ASKED: Final = ("requests", "pairs asked for")
 TOLD: Final = (
     "key rate",
     "time up",
     "pair rate",
     "pairs measured",
+    "rate of pairs",
+    "wait for a pair",
     "fidelity as measured",
     "its standard error",
 )
@@ -177,8 +180,8 @@ class _Bar:
 def _told(outcome: Outcome, lasts_ns: int, out: Path) -> list[str]:
     seeds = len(outcome.found) + len(outcome.ran)
     lines = [f"{seeds} seeds of {duration_text(lasts_ns)}, {len(outcome.ran)} of them run now"]
-    if not any(row.mean_value for row in outcome.rows if row.quantity == "requests"):
-        lines.append("nobody asked for a key: the scenario has no [[traffic]] (docs/formats/scenario.md)")
+    if not any(row.mean_value for row in outcome.rows if row.quantity in ASKED):
+        lines.append("nobody asked for anything: the scenario has no [[traffic]] (docs/formats/scenario.md)")
     rows = [row for row in outcome.rows if row.of == "all" or row.quantity in TOLD]
     for row in rows[:MOST_ROWS]:
         spread = f" ± {row.high_value - row.mean_value:.3g}" if row.high_value is not None else ""
