@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from multiplane.cli.network import JsonOption, print_json
-from multiplane.cli.up_options import PluginOption, StateModelOption, check_state_model
+from multiplane.cli.up_options import PluginOption, StateModelOption
 from multiplane.kernel.duration import duration_ns, duration_text
 from multiplane.kernel.quantity import NS_PER_S
 
@@ -110,10 +110,9 @@ def sim(
     from multiplane.assembly.sim.simulate import Request, simulate  # noqa: PLC0415
     from multiplane.assembly.sim.summary import COLUMNS  # noqa: PLC0415
 
-    check_state_model(state_model)
     request = Request(
         scenario=scenario,
-        state_model=state_model,
+        state_model=None if state_model is None else state_model.value,
         out=out,
         lasts_ns=_time_ns("--for", for_text),
         every_ns=_time_ns("--every", every_text),
