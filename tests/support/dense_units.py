@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from random import Random
 
 import numpy as np
@@ -145,13 +145,13 @@ class _End:
     async def request(self, wish: Wish) -> Answer:
         return self._network.request(wish)
 
-    async def events(self, unit: str, after: int = 0) -> AsyncIterator[UnitEvent]:
+    async def events(self, unit: str, after: int = 0) -> AsyncGenerator[UnitEvent, None]:
         if unit != UNIT:
             raise Refused("unit.unknown", f"unit {unit}: unknown")
         for event in self._network.deliveries(self._end)[after:]:
             yield event
 
-    async def operate(self, unit: str, steps: Sequence[Step]) -> Operated:
+    async def operate(self, unit: str, *steps: Step) -> Operated:
         assert unit == UNIT
         return Operated(bits=self._network.operate(self._end, steps), at_ns=0)
 

@@ -31,7 +31,7 @@ class Round(NamedTuple):
     bits: tuple[int, int]
 
 
-def chsh_value(rounds: Sequence[Round]) -> tuple[float, float]:
+def bell_value(rounds: Sequence[Round]) -> tuple[float, float]:
     """S and its standard error, from rounds with all four pairs of axes.
 
     Raises: Faulty(`app.too_few`) when one of them does not occur.
@@ -49,14 +49,14 @@ def chsh_value(rounds: Sequence[Round]) -> tuple[float, float]:
     return total, together(errors)
 
 
-def device_independent_bit(error_rate: float, chsh: float) -> float:
+def device_independent_bit(error_rate: float, chsh_value: float) -> float:
     """Secret bits in a sifted bit, whatever the devices are: 1 - h(Q) - h((1 + sqrt((S/2)^2 - 1)) / 2), >= 0.
 
     *Source*: Acin et al., PRL 98, 230501 (2007), eq. 11 (collective attacks, no end of data).
     """
-    if chsh <= CLASSICAL:
+    if chsh_value <= CLASSICAL:
         return 0.0
-    known_bit = entropy_bit((1.0 + math.sqrt(min(chsh * chsh / 4.0 - 1.0, 1.0))) / 2.0)
+    known_bit = entropy_bit((1.0 + math.sqrt(min(chsh_value**2 / 4.0 - 1.0, 1.0))) / 2.0)
     return max(0.0, 1.0 - entropy_bit(error_rate) - known_bit)
 
 
@@ -75,7 +75,7 @@ async def _rounds(
 
 
 def _chsh_figure(rounds: Sequence[Round], level: float) -> Figure:
-    value, error = chsh_value(rounds)
+    value, error = bell_value(rounds)
     return Figure(name="CHSH value S", value=value, error=error, theory_value=TSIRELSON * level)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing, suppress
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from msgspec.structs import replace
@@ -26,11 +26,11 @@ class UnitClient(Protocol):
         """Wish for a unit."""
         ...
 
-    def events(self, unit: str, after: int = 0) -> AsyncIterator[UnitEvent]:
+    def events(self, unit: str, after: int = 0) -> AsyncGenerator[UnitEvent, None]:
         """What happens to it, from the event after `after` on."""
         ...
 
-    async def operate(self, unit: str, steps: Sequence[Step]) -> Operated:
+    async def operate(self, unit: str, *steps: Step) -> Operated:
         """Use states at this end."""
         ...
 
@@ -63,7 +63,7 @@ class Shared:
 
     async def operate(self, party: int, steps: Sequence[Step]) -> tuple[int, ...]:
         """Steps at one end; the bits that it measured."""
-        return (await self.parties[party].client.operate(self.unit, steps)).bits
+        return (await self.parties[party].client.operate(self.unit, *steps)).bits
 
     async def measure(self, steps_of: Sequence[Sequence[Step]]) -> list[int]:
         """Steps that end in one measurement at each end, side by side; the bits in order of the parties."""
@@ -153,10 +153,11 @@ async def _all_states(
 async def _listen(party: Party, unit: str, end: int, gathering: _Gathering) -> None:
     """An end's events, until there is nothing more to wait for; then that, or what went wrong, is said."""
     try:
-        async for event in party.client.events(unit):
-            if gathering.hear(end, event):
-                gathering.ready.put_nowait(None)
-                return
+        async with aclosing(party.client.events(unit)) as events:
+            async for event in events:
+                if gathering.hear(end, event):
+                    gathering.ready.put_nowait(None)
+                    return
     except MultiplaneError as error:
         gathering.ready.put_nowait(error)
         return
