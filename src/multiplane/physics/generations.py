@@ -17,9 +17,9 @@ from typing import Final, NamedTuple
 from multiplane.physics import codes, memory, operations, purification, ranges
 from multiplane.physics.bell import PHI_PLUS, Correlations, fidelity, swap, weights
 from multiplane.physics.codes import ParityCode, PerfectCode
-from multiplane.physics.fibre import PS_PER_KM
+from multiplane.physics.fibre import delay_ps
 
-_PS_PER_S: Final = 1e12
+_S_PER_PS: Final = 1e-12
 
 
 class Hop(NamedTuple):
@@ -53,12 +53,12 @@ class Station(NamedTuple):
     """
 
     memories: int
-    gate_error: float = 0.0
-    readout_error: float = 0.0
-    t1_s: float = math.inf
-    t2_s: float = math.inf
-    swap_success_probability: float = 1.0
-    operation_s: float = 1e-6
+    gate_error: float
+    readout_error: float
+    t1_s: float
+    t2_s: float
+    swap_success_probability: float
+    operation_s: float
 
 
 class Figures(NamedTuple):
@@ -262,7 +262,7 @@ def cost_qubit_s_per_bit(figures: Figures, stations: int) -> float:
 
 
 def _delay_s(hop: Hop) -> float:
-    return hop.length_km * PS_PER_KM / _PS_PER_S
+    return delay_ps(hop.length_km) * _S_PER_PS
 
 
 def _aged(pair: Correlations, station: Station, elapsed_s: float) -> Correlations:
@@ -317,7 +317,7 @@ def _binomial(trials: int, p: float) -> list[float]:
 
 def _purified(counts: Sequence[float], success_probability: float) -> list[float]:
     """How many pairs are left when all are paired up and each two give one or none."""
-    left = [0.0] * ((len(counts) - 1) // 2 + 1)
+    left = [0.0] * len(counts)
     for number, chance in enumerate(counts):
         for kept, odds in enumerate(_binomial(number // 2, success_probability)):
             left[kept] += chance * odds
