@@ -227,6 +227,8 @@ def test_key_and_cost() -> None:
     assert generations.secret_bit_per_s(noisy) == pytest.approx(0.0, abs=1.0)
     assert generations.secret_bit_per_s(figures._replace(x_error=0.11, z_error=0.11)) > 0.0
     assert generations.cost_qubit_s_per_bit(figures._replace(x_error=0.5), 2) == math.inf
+    swapped = figures._replace(x_error=1.0, z_error=0.0)  # always wrong is as good as always right
+    assert generations.secret_bit_per_s(swapped) == pytest.approx(4e6)
     slow = figures._replace(rate_per_s=0.01, x_error=0.05, z_error=0.0)
     share = 1.0 + 0.05 * math.log2(0.05) + 0.95 * math.log2(0.95)
     assert generations.cost_qubit_s_per_bit(slow, 3) == pytest.approx(3 * 32 / (0.01 * share))

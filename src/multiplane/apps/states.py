@@ -11,10 +11,13 @@ from msgspec.structs import replace
 
 from multiplane.api.states import Operated, Step
 from multiplane.api.units import Answer, UnitEvent, Verdict, Wish
-from multiplane.kernel.errors import Faulty, MultiplaneError, Refused
+from multiplane.kernel.errors import Busy, Faulty, MultiplaneError, Refused
+from multiplane.kernel.quantity import NS_PER_S
 
 T = TypeVar("T")
 _GONE: Final = ("lost", "expired")
+_PATIENCE_S: Final = 5.0
+_SHORTEST_PAUSE_S: Final = 0.01
 _TOO_LATE: Final = ("unit.expired", "unit.address")
 _ENDS: Final = ("released", "refused", "expired")
 
@@ -62,8 +65,17 @@ class Shared:
         return self.events[party].addresses[0]
 
     async def operate(self, party: int, steps: Sequence[Step]) -> tuple[int, ...]:
-        """Steps at one end; the bits that it measured."""
-        return (await self.parties[party].client.operate(self.unit, *steps)).bits
+        """Steps at one end; the bits that it measured. Waits for a while where no memory is free."""
+        loop = asyncio.get_running_loop()
+        due_s = loop.time() + _PATIENCE_S
+        while True:
+            try:
+                return (await self.parties[party].client.operate(self.unit, *steps)).bits
+            except Busy as busy:
+                pause_s = max(busy.retry_after_ns / NS_PER_S, _SHORTEST_PAUSE_S)
+                if loop.time() + pause_s > due_s:
+                    raise
+            await asyncio.sleep(pause_s)
 
     async def measure(self, steps_of: Sequence[Sequence[Step]]) -> list[int]:
         """Steps that end in one measurement at each end, side by side; the bits in order of the parties."""

@@ -44,7 +44,7 @@ APPLICATIONS: Final[Mapping[str, Application]] = {
     "cnot": Application(remote_cnot, "bell", (2, 2), 200, "a CNOT between qubits of two nodes"),
     "blind": Application(blind_gate, "bell", (2, 2), 300, "a gate computed by who must not know it"),
     "conference": Application(conference_key, "ghz", (3, MOST_PARTIES), 200, "one key for all parties"),
-    "sensing": Application(sensing, "ghz", (2, MOST_PARTIES), 200, "the sum of phases at several places"),
+    "sensing": Application(sensing, "sensing", (2, MOST_PARTIES), 200, "the sum of phases at several places"),
     "clock": Application(clock_offset, "timeline", (2, 2), 200, "offset of two clocks", Consumption.TOLERANT),
 }
 

@@ -143,8 +143,8 @@ def encoded(hops: Sequence[Hop], station: Station, window_s: float, code: Perfec
     noise = operations.swap_factors(operations.depolarising16(1.0 - station.gate_error), 0.0)
     counts = [_binomial(station.memories, made_probability(hop, window_s)) for hop in hops]
     mean = math.fsum(
-        math.prod(math.fsum(count[blocks * code.qubits :]) for count in counts)
-        for blocks in range(1, station.memories // code.qubits + 1)
+        math.prod(math.fsum(count[needed:]) for count in counts)
+        for needed in range(code.qubits, len(counts[0]), code.qubits)
     )
     pairs = [_aged(hop.pair, station, window_s) for hop in hops]
     x_error = _logical_error(code, [pair.x for pair in pairs], noise.x, station)
@@ -301,7 +301,8 @@ def _entropy_bit(p: float) -> float:
 def _binomial(trials: int, p: float) -> list[float]:
     """Probabilities of 0 to `trials` successes."""
     if p in (0.0, 1.0):
-        return [float(number == trials * p) for number in range(trials + 1)]
+        others = [0.0] * trials
+        return [*others, 1.0] if p else [1.0, *others]
     start = math.lgamma(trials + 1)
     return [
         math.exp(
