@@ -47,7 +47,9 @@ def test_ten_states_come_once_to_each_of_three_bound_to_addresses() -> None:
         await asyncio.sleep(1)
         assert all(len(ear.of("delivered")) == 10 for ear in heard)
         views = [(await net.units(a[:-2]).units(net.caller(a)))[0] for a in GHZ]
-        assert {(view.state, view.delivered, view.phase) for view in views} == {("delivered", 10, "committed")}
+        assert {(view.state, view.delivered, view.phase) for view in views} == {
+            ("delivered", 10, "committed")
+        }
         assert len({(view.unit, view.urns, view.parties) for view in views}) == 1
 
     play(run)
@@ -82,9 +84,7 @@ def test_messages_are_as_many_as_derived_and_none_asks() -> None:
 
 def test_names_are_the_same_everywhere_and_no_two_pairings_share_a_state() -> None:
     async def run(net: Net) -> None:
-        answers = [
-            await ask(net, wish("cy-1", "bob-1", request=f"r{n}", size=3)) for n in range(4)
-        ]
+        answers = [await ask(net, wish("cy-1", "bob-1", request=f"r{n}", size=3)) for n in range(4)]
         assert len({answer.unit for answer in answers}) == 4
         addresses: Counter[str] = Counter()
         for answer in answers:
@@ -226,7 +226,9 @@ def test_states_are_used_once_by_their_owner_while_they_last() -> None:
         await refused("unit.step")
         await refused("unit.consumed", measure, Step(do="gate", on=(one,), gate="x"))
         done = await units.operate(
-            mine, answer.unit, (Step(do="prepare", on=("q",)), Step(do="gate", on=("q", one), gate="cx"), measure)
+            mine,
+            answer.unit,
+            (Step(do="prepare", on=("q",)), Step(do="gate", on=("q", one), gate="cx"), measure),
         )
         assert done.bits == (0,)
         await refused("unit.consumed", measure)
@@ -419,7 +421,7 @@ def test_traces_name_the_rows_of_each_state() -> None:
         await ear.until("delivered", 2)
         trace = await net.units("bob").trace(net.caller("bob-1"), answer.unit)
         assert [state.index for state in trace.states] == [0, 1]
-        assert all(state.rows[0].name == state.name for state in trace.states)
+        assert all(state.name.endswith(f":{state.rows[0].name}") for state in trace.states)
         assert trace == await net.units("ann").trace(net.caller("ann-1"), answer.unit)
 
     play(run)

@@ -132,7 +132,7 @@ class Fabric:
         self._made[order.order_id] += 1
         for site in order.sites:
             if not self.spoil(order.order_id, number, site) and site in self.places:
-                self.places[site].hand_over(order, f"{order.order_id[-3:]}/{number}")
+                self.places[site].hand_over(order, f"s{number}")
         if not order.size or number + 1 < order.size:
             self._next(order)
 
@@ -166,8 +166,13 @@ class Memories:
         )
         if held.address:
             self.held[held.address] = held
+            self.fabric.timeline.at_ns(held.expires_ns, self._outlived, held)
         if self.listener is not None:
             self.listener.state_held(held)
+
+    def _outlived(self, held: HeldState) -> None:
+        if self.held.get(held.address) is held:
+            self.lose(held.address)
 
     def lose(self, address: str) -> None:
         held = self.held.pop(address)

@@ -31,6 +31,7 @@ from multiplane.service.planes.units import (
     UnitNews,
     UnitProposal,
     Verdicts,
+    fabric_name,
     unit_of,
 )
 from multiplane.service.resource.addresses import Fate, Holding
@@ -90,8 +91,8 @@ class ServiceAgent:
             for decision in [one for one in live.end.final.values() if one.delivered]:
                 holding = self.core.book.find(live.digest, decision.state)
                 if holding is not None:
-                    bound.add((holding.order, holding.state))
-                    if holding.address and (holding.order, holding.state) not in there:
+                    bound.add((holding.order, fabric_name(holding.state)))
+                    if holding.address and (holding.order, fabric_name(holding.state)) not in there:
                         holding.fate = Fate.LOST
                 self._ending.deliver(live, decision, holding)
             if live.decider is not None and live.row.state:
@@ -133,6 +134,12 @@ class ServiceAgent:
         live = self.core.of(caller, unit)
         live.watch(caller.principal, after_seq, listener)
         return self._view(live, caller.principal)
+
+    def unwatch(self, caller: Caller, unit: str, listener: UnitListener) -> None:
+        """Hear no more of a unit; one that is not known has nobody who listens."""
+        live = self.core.units.get(unit)
+        if live is not None and caller.principal in live.mine:
+            live.unwatch(caller.principal, listener)
 
     def _view(self, live: Live, party: str) -> UnitView:
         consumed = sum(one.fate is Fate.CONSUMED for one in self.core.book.of(live.digest))
@@ -216,7 +223,7 @@ class ServiceAgent:
             holding = self.core.book.find(unit, name)
             rows: tuple[TraceRow, ...] = ()
             if holding is not None and holding.order:
-                rows = await self.ports.broker.trace(self.ports.caller, holding.order, name)
+                rows = await self.ports.broker.trace(self.ports.caller, holding.order, fabric_name(name))
             states.append(StateTrace(index=index, part=part, name=name, rows=rows))
         return UnitTrace(unit=unit, states=tuple(states))
 

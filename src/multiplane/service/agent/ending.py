@@ -25,6 +25,7 @@ from multiplane.service.planes.units import (
     UnitEndpoints,
     UnitProposal,
     Verdicts,
+    state_name,
     unit_of,
 )
 from multiplane.service.resource.addresses import Fate, Holding
@@ -170,19 +171,19 @@ class Ending:
             unit, part = unit_of(held.order_id)
         except ValueError:
             return
-        live = self._core.units.get(unit)
+        live, name = self._core.units.get(unit), state_name(held.order_id, held.state)
         wanted = (live is not None and live.state == MAKING and 0 <= part < len(live.row.proposal.parts)) or (
-            live is not None and held.state in live.end.final
+            live is not None and name in live.end.final
         )
         if live is None or not wanted or live.released.issuperset(live.mine):
             self._core.free((held.address,) if held.address else ())
             return
-        before = self._core.book.find(unit, held.state)
+        before = self._core.book.find(unit, name)
         holding = self._core.book.hold(
             Holding(
                 unit=unit,
                 part=part,
-                state=held.state,
+                state=name,
                 address=held.address,
                 expires_ns=held.expires_ns if held.address else live.until_ns + NS_PER_S,
                 fidelity=held.fidelity,
@@ -192,7 +193,7 @@ class Ending:
         )
         if before is not None:
             return
-        claim = Claim(part=part, state=held.state, expires_ns=holding.expires_ns)
+        claim = Claim(part=part, state=name, expires_ns=holding.expires_ns)
         if live.end.held(claim):
             self._say_ready(live, claim)
         else:
@@ -224,16 +225,17 @@ class Ending:
         """A part that was handed over is gone."""
         with suppress(ValueError):
             unit, _ = unit_of(lost.order_id)
-            live, holding = self._core.units.get(unit), self._core.book.find(unit, lost.state)
+            name = state_name(lost.order_id, lost.state)
+            live, holding = self._core.units.get(unit), self._core.book.find(unit, name)
             if live is None or holding is None:
                 return
             bound = holding.fate is Fate.BOUND
             self._core.book.end(holding, Fate.LOST)
             if bound:
-                decision = live.end.final[lost.state]
+                decision = live.end.final[name]
                 live.tell(live.state_event("lost", self._core.now_ns, decision, holding, lost.reason))
-            elif any(claim.state == lost.state for claim in live.end.doubts):
-                self._to_decider(live, (), (lost.state,))
+            elif any(claim.state == name for claim in live.end.doubts):
+                self._to_decider(live, (), (name,))
 
     # --- what the decider says -----------------------------------------------------------------------------
 

@@ -91,6 +91,11 @@ class Live:
         if listener not in self._listeners[party]:
             self._listeners[party].append(listener)
 
+    def unwatch(self, party: str, listener: UnitListener) -> None:
+        """Tell no more to a listener."""
+        with suppress(ValueError):
+            self._listeners[party].remove(listener)
+
     def unit_event(self, what: str, at_ns: int, reason: str = "") -> UnitEvent:
         """An event about the unit."""
         return UnitEvent(seq=0, unit=self.digest, what=what, at_ns=at_ns, reason=reason)

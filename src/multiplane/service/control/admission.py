@@ -107,7 +107,9 @@ def _check_part(rules: UnitRules, kinds: Kinds, part: Part, sites: Sequence[str]
     strange = sorted(set(names) - kind.options)
     if strange or len(set(names)) != len(names):
         known = ", ".join(sorted(kind.options)) or "none"
-        raise Refused("unit.option", f"options: {part.kind} knows {known}, each once, got {strange or names}")
+        raise Refused(
+            "unit.option", f"options: expected {known} for {part.kind}, each once, got {strange or names}"
+        )
     code, reason = kind.check(part, len(sites))
     if code:
         raise Refused(code, reason)

@@ -335,6 +335,16 @@ def order_id(unit: str, part: int, round_: int) -> str:
     return f"{unit}.{part}.{round_}"
 
 
+def state_name(order: str, state: str) -> str:
+    """Name of a state within its unit: the fabric's names are unique for one order only."""
+    return f"{order.partition('.')[2]}:{state}"
+
+
+def fabric_name(name: str) -> str:
+    """What the fabric calls a state."""
+    return name.partition(":")[2]
+
+
 def unit_of(order: str) -> tuple[str, int]:
     """Unit and part that an order is for. Raises: ValueError when it is none of ours."""
     unit, part, _ = order.split(".")

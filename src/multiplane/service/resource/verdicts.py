@@ -13,7 +13,7 @@ none. An end that died may have lost what it claimed: claims of an earlier incar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from multiplane.service.planes.units import Claim, Decision, Ready, Verdicts
@@ -61,6 +61,7 @@ class Decider:
         self._pending: dict[_State, Decision] = {}
         self._next = [0] * len(terms.sizes)
         self._incarnations: dict[str, int] = {}
+        self._sure: set[_State] = set()
         for one in self._decided.values():
             self._next[one.part] = max(self._next[one.part], one.index + 1)
 
@@ -71,8 +72,8 @@ class Decider:
             return
         if ready.incarnation > known:
             self._incarnations[site] = ready.incarnation
-            for claims in self._claims.values():
-                if site in claims:
+            for key, claims in self._claims.items():
+                if site in claims and key not in self._sure:
                     claims[site] = 0
         if ready.boot != self.boot:
             return
@@ -84,8 +85,9 @@ class Decider:
             for key in [key for key in self._claims if key[1] == name]:
                 self._claims[key][site] = 0
 
-    def hear_all(self, claims: Iterable[Claim]) -> None:
-        """All ends have these: keys that were issued."""
+    def hear_all(self, claims: Collection[Claim]) -> None:
+        """All ends have these, whoever dies: keys that were issued."""
+        self._sure |= {(claim.part, claim.state) for claim in claims}
         for claim in claims:
             self._claims[claim.part, claim.state] = dict.fromkeys(self.terms.ends, claim.expires_ns)
 
