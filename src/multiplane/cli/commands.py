@@ -45,6 +45,9 @@ COMMANDS: Final[Mapping[str, Entry]] = {
         "All figures of the network in the text format of Prometheus, as /metrics serves them.",
     ),
     "key": Entry("keys", "Keys over ETSI GS QKD 014, with mutual TLS, as applications get them."),
+    "app": Entry(
+        "apps", "Run a small application of shared states: what it measured beside what theory predicts."
+    ),
     "link": Entry("links", "Cut, splice, change or break a link of the world: the network must cope."),
     "site": Entry("links", "Lose a site of the world and get it back."),
     "twin": Entry("twin", "The twin: its pace, instructions for its devices, following a network, what if."),

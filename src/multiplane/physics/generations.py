@@ -301,8 +301,8 @@ def _entropy_bit(p: float) -> float:
 def _binomial(trials: int, p: float) -> list[float]:
     """Probabilities of 0 to `trials` successes."""
     if p in (0.0, 1.0):
-        others = [0.0] * trials
-        return [*others, 1.0] if p else [1.0, *others]
+        sure, others = [1.0], [0.0] * trials
+        return others + sure if p else sure + others
     start = math.lgamma(trials + 1)
     return [
         math.exp(
