@@ -34,6 +34,10 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     ),
     "topology": Entry("inspection", "The world under the network: sites and spans."),
     "stage": Entry("stage", "The stage of a quantum internet that two ends are at, 1 to 6, with its reason."),
+    "repeaters": Entry(
+        "stage",
+        "What each generation of repeaters could do between two ends, and what classical channel it needs.",
+    ),
     "unit": Entry("inspection", "Service units: what a key is a state of."),
     "messages": Entry(
         "inspection",
