@@ -13,7 +13,7 @@ from multiplane.apps.states import Party
 from multiplane.kernel.errors import Refused
 from multiplane.physics import dense
 
-UNIT = "u" * 64
+UNIT = "e" * 64
 _GATES = {
     "x": dense.X,
     "y": dense.Y,
