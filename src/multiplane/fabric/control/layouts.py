@@ -87,7 +87,7 @@ def star_layouts(order: UnitOrder, ground: Ground) -> Iterator[Layout]:
 
 def centres(order: UnitOrder, ground: Ground) -> list[str]:
     """Sites from which all parties are reached soonest, in order."""
-    tables = [ground.table(seconds_cost, site) for site in order.sites]
+    tables = [ground.table(seconds_cost, site).left for site in order.sites]
 
     def total_s(site: str) -> float:
         return max(table.get(site, math.inf) for table in tables)

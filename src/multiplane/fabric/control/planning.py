@@ -19,7 +19,7 @@ from multiplane.fabric.control.hops import Hop, rested
 from multiplane.fabric.control.layouts import Layout, layouts
 from multiplane.fabric.control.policies import Policies, half_of_free, on_demand, soon_and_nested
 from multiplane.fabric.control.segments import Span, joined
-from multiplane.fabric.control.shaping import PATIENCE, Shaped, shaped
+from multiplane.fabric.control.shaping import PATIENCE, Floor, Shaped, bound_per_s, shaped
 from multiplane.fabric.control.views import PairView
 from multiplane.fabric.control.ways import Wanted, seconds_cost
 from multiplane.fabric.planes import Circuit, Job, Junction
@@ -140,9 +140,10 @@ class Search:
 
     def _chains(self, layout: Layout, floor_fidelity: float) -> tuple[Shaped, ...] | None:
         taken: Counter[str] = Counter()
+        floor = Floor(floor_fidelity, self.order.hold_ns / NS_PER_S)
         found = []
         for wanted in layout.ends:
-            best, fidelity = self._chain(wanted, floor_fidelity, taken, min(2, len(layout.ends)))
+            best, fidelity = self._chain(wanted, floor, taken, min(2, len(layout.ends)))
             if best is None:
                 if fidelity > 0.0:
                     worst = layout.fidelity([werner(fidelity)] * len(layout.ends))
@@ -154,9 +155,9 @@ class Search:
         return tuple(found)
 
     def _chain(
-        self, ends: tuple[str, str], floor_fidelity: float, taken: Counter[str], among: int
+        self, ends: tuple[str, str], floor: Floor, taken: Counter[str], among: int
     ) -> tuple[Shaped | None, float]:
-        """The best chain between two sites, and the best least fidelity of any. `among`: to share windows."""
+        """The best chain between two sites, and the best promise of any. `among`: to share windows."""
 
         def free(hop: Hop) -> int:
             return min(self.view.links[hop.link].free) - taken[hop.link]
@@ -166,14 +167,15 @@ class Search:
         wanted = Wanted(*ends, free, frozenset(self.order.avoid))
         for hops in self.policies.routing.routes(self.ground, wanted):
             windows = tuple(max(1, half_of_free(free(hop), 0) // among) for hop in hops)
-            tried, fidelity = shaped(
-                hops, _shapes(hops, windows), floor_fidelity, self.order.hold_ns / NS_PER_S
-            )
-            best_fidelity = max(best_fidelity, fidelity)
-            if tried is not None and (best is None or tried.gives.rate_per_s > best.gives.rate_per_s):
-                best = tried
+            if best is not None and best.gives.rate_per_s >= bound_per_s(hops, windows):
+                continue
+            sought = shaped(hops, _shapes(hops, windows), floor)
+            best_fidelity = max(best_fidelity, sought.best_fidelity)
+            found = sought.found
+            if found is not None and (best is None or found.gives.rate_per_s > best.gives.rate_per_s):
+                best = found
         self.reached |= best_fidelity > 0.0
-        self.full |= not best_fidelity and ends[0] in self.ground.table(seconds_cost, ends[1])
+        self.full |= not best_fidelity and ends[0] in self.ground.table(seconds_cost, ends[1]).left
         return best, best_fidelity
 
     def _woven(self, layout: Layout, chains: tuple[Shaped, ...]) -> Woven:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice, zip_longest
+from itertools import islice
 from typing import Final
 
 from multiplane.fabric.control.chains import nested_levels
@@ -18,28 +18,34 @@ from multiplane.fabric.control.ways import (
     noise_cost,
     paths,
     seconds_cost,
+    straight,
 )
 
+SMALL_SITES: Final = 24
+ROUTES: Final = 16
 KEPT_GROUNDS: Final = 4
 MOST_ROUNDS: Final = 2
 
 
 class Cheapest:
-    """Routes that are cheapest by each of several costs in turn.
+    """Routes that are cheapest by each of several costs.
 
-    Args: costs: of a link; most: routes by each.
+    Where the table's own path is free, and the network is not small, that is all that is looked at.
     """
 
-    def __init__(self, *costs: LinkCost, most: int = 3) -> None:
-        self._costs, self._most = costs, most
+    def __init__(self, *costs: LinkCost) -> None:
+        self._costs = costs
 
     def routes(self, ground: Ground, wanted: Wanted) -> Iterator[tuple[Hop, ...]]:
         """Each route once."""
-        ways = [islice(paths(ground, wanted, cost), self._most) for cost in self._costs]
         seen = set()
-        for turn in zip_longest(*ways):
-            for hops in turn:
-                if hops is not None and (links := tuple(hop.link for hop in hops)) not in seen:
+        small = len(ground.near) <= SMALL_SITES
+        for cost in self._costs:
+            first = () if small else straight(ground, wanted, cost)
+            ways = [first] if first else islice(paths(ground, wanted, cost), ROUTES if small else 1)
+            for hops in ways:
+                links = tuple(hop.link for hop in hops)
+                if links not in seen:
                     seen.add(links)
                     yield hops
 
