@@ -10,6 +10,7 @@ from multiplane.fabric.control.chains import nested_levels
 from multiplane.fabric.control.hops import Hop
 from multiplane.fabric.control.views import PairView
 from multiplane.fabric.control.ways import (
+    SMALL_SITES,
     Ground,
     LinkCost,
     Wanted,
@@ -21,10 +22,11 @@ from multiplane.fabric.control.ways import (
     straight,
 )
 
-SMALL_SITES: Final = 24
 ROUTES: Final = 16
 KEPT_GROUNDS: Final = 4
 MOST_ROUNDS: Final = 2
+EACH_LINK: Final = 7
+"""On longer chains links are purified by halves of the chain, not one by one."""
 
 
 class Cheapest:
@@ -64,12 +66,15 @@ def half_of_free(free: int, wanted: int) -> int:
 def on_demand(hops: tuple[Hop, ...], windows: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
     """None, then one round on the worst links, on more and more of them, then two."""
     worst = sorted(range(len(hops)), key=lambda at: sum(hops[at].fresh))
+    steps = range(1, len(hops) + 1) if len(hops) <= EACH_LINK else (len(hops) // 2, len(hops))
     rounds = [0] * len(hops)
     yield tuple(rounds)
     for more in range(1, MOST_ROUNDS + 1):
-        for at in worst:
-            if windows[at] > more:
-                rounds[at] = more
+        for some in steps:
+            before = tuple(rounds)
+            for at in worst[:some]:
+                rounds[at] = more if windows[at] > more else rounds[at]
+            if tuple(rounds) != before:
                 yield tuple(rounds)
 
 

@@ -17,6 +17,8 @@ from multiplane.physics import bell
 
 MOST_STEPS: Final = 400
 """Partial paths that one search looks at: small networks are searched whole, large ones near their tables."""
+SMALL_SITES: Final = 24
+"""Networks of so many sites are small."""
 LinkCost = Callable[[Hop], float]
 
 
