@@ -80,6 +80,19 @@ class LinkReport(Noun, frozen=True, kw_only=True):
     source: str = ""
 
 
+class SiteBeat(Noun, frozen=True, kw_only=True):
+    """A site lives, and its links are as it told; travels on `<domain>.fabric.telemetry.<site>.beat`.
+
+    Args:
+        told_ns: for each link that is ordered there, `at_ns` of the last report of it: who has not had that
+            one waits for the next.
+    """
+
+    site: str
+    told_ns: dict[str, int]
+    at_ns: int
+
+
 class NodeControl(Protocol):
     """Fabric control → the fabric agent of one site. All calls are idempotent; controllers only."""
 
