@@ -225,6 +225,10 @@ class Units(Protocol):
         """
         ...
 
+    def unwatch(self, caller: Caller, unit: str, listener: UnitListener) -> None:
+        """Hear no more of it with this listener; nothing happens when it does not listen."""
+        ...
+
     async def operate(self, caller: Caller, unit: str, steps: tuple[Step, ...]) -> Operated:
         """Use states at this end.
 

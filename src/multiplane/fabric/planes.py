@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from multiplane.api import instructions
 from multiplane.api.fabric_connectivity import QuantumPath
+from multiplane.api.instructions import LinkSheet
 from multiplane.api.states import TraceRow
 from multiplane.kernel.nouns import Caller, Noun
-
-LinkSheet = instructions.LinkSheet
 
 
 class LinkOrder(Noun, frozen=True, kw_only=True):
@@ -80,6 +78,19 @@ class LinkReport(Noun, frozen=True, kw_only=True):
     reason: str = ""
     out_bit: int = 0
     source: str = ""
+
+
+class SiteBeat(Noun, frozen=True, kw_only=True):
+    """A site lives, and its links are as it told; travels on `<domain>.fabric.telemetry.<site>.beat`.
+
+    Args:
+        told_ns: for each link that is ordered there, `at_ns` of the last report of it: who has not had that
+            one waits for the next.
+    """
+
+    site: str
+    told_ns: dict[str, int]
+    at_ns: int
 
 
 class NodeControl(Protocol):
