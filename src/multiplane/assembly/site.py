@@ -10,6 +10,8 @@ from multiplane.api.device import QkdDevice
 from multiplane.api.instructions import QuantumDevice
 from multiplane.api.operations import ListenerFigures
 from multiplane.api.service_fabric import FabricNode
+from multiplane.api.units import Units
+from multiplane.api.wire.web import Route
 from multiplane.assembly.feeds.device import Devices, FedDevices
 from multiplane.assembly.feeds.ends import FeedPorts
 from multiplane.assembly.feeds.settings import FeedEnd
@@ -37,6 +39,7 @@ from multiplane.service.kme.ports import KmePorts
 from multiplane.service.planes import Application, KeyRules, KmeEntry, Register, ServiceControl
 from multiplane.service.telemetry import Counters
 from multiplane.standards import etsi014, openapi
+from multiplane.standards import units as units_table
 
 HOST: Final = "127.0.0.1"
 
@@ -101,6 +104,7 @@ class Site:
             reserve=ReservePorts(store=parts.store, vault=parts.vault, entropy=parts.entropy),
         )
         self.key_manager = self._key_manager() if parts.applications else None
+        self.units: Units | None = None
         self._http: HttpServer | None = None
 
     def _devices(self) -> QkdDevice:
@@ -153,7 +157,7 @@ class Site:
     async def serve(
         self, trust: Trust, port: int, wall_ns: Callable[[], int], rate: Callable[[], float], limits: Limits
     ) -> str:
-        """Open the server of ETSI GS QKD 014 and return its URL.
+        """Open the server of ETSI GS QKD 014, and of units where there are any, and return its URL.
 
         Args:
             trust: whom it lets in; what changes there takes effect here.
@@ -162,10 +166,8 @@ class Site:
 
         Raises: Refused(`port.in_use`).
         """
-        routes = etsi014.routes(self.kme, lambda retry_ns: retry_ns / NS_PER_S / rate(), self.parts.face)
-        described = openapi.route("ETSI GS QKD 014", "1.1.1", routes)
         server = HttpServer(
-            (*routes, described),
+            self._routes(lambda retry_ns: retry_ns / NS_PER_S / rate()),
             trust.server,
             identify(self.parts.domain, trust),
             wall_ns,
@@ -184,6 +186,15 @@ class Site:
         self._http = server
         trust.on_change.append(lambda: server.renew(trust.server))
         return f"https://{HOST}:{bound}"
+
+    def _routes(self, retry_after_s: Callable[[int], float]) -> tuple[Route, ...]:
+        """Every table of this site, each with its description."""
+        keys = etsi014.routes(self.kme, retry_after_s, self.parts.face)
+        keys = (*keys, openapi.route("ETSI GS QKD 014", "1.1.1", keys))
+        if self.units is None:
+            return keys
+        units = units_table.routes(strict(Units, self.units, self.parts.tap), retry_after_s)
+        return (*keys, *units, openapi.route("Units", "1", units, f"{units_table.ROOT}/openapi.json"))
 
     def listeners(self) -> tuple[ListenerFigures, ...]:
         """Figures of the server of its applications, if it is open."""

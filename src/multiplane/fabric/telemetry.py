@@ -74,12 +74,6 @@ class LinkView:
         return told_ns is not None and told_ns <= report.at_ns
 
 
-def _up(report: LinkReport, path_id: str, now_ns: int) -> bool:
-    return (
-        report.state == LinkState.UP.value and report.path_id == path_id and now_ns - report.at_ns <= FRESH_NS
-    )
-
-
 class PairLinkView:
     """Links that make pairs: what their devices are calibrated to, and what each end last said."""
 

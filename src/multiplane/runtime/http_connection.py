@@ -354,9 +354,10 @@ class Connection(asyncio.Protocol):
         wire = self.wire
         if not piece or self._closing or self._over or wire is None:
             return
-        wire.write(b"%x\r\n%s\r\n" % (len(piece), piece) if self._chunked else piece)
         if wire.get_write_buffer_size() > self._host.limits.stream_byte:
             self.drop()
+            return
+        wire.write(b"%x\r\n%s\r\n" % (len(piece), piece) if self._chunked else piece)
 
     def end(self) -> None:
         """Nothing more comes."""

@@ -43,16 +43,16 @@ class Estimate(NamedTuple):
 UNKNOWN: Final = Estimate(0.0, 0.0, 1.0, 0)
 
 
-def wilson(wrong: int, checked: int, deviations: float = Z_99) -> tuple[float, float]:
-    """Interval of a share of which `wrong` in `checked` were seen, in [0, 1].
+def wilson(wrong: int, checked: int) -> tuple[float, float]:
+    """99 % interval of a share of which `wrong` in `checked` were seen, in [0, 1].
 
-    Args: checked >= 1; deviations: of a normal variable, on both sides.
+    Args: checked >= 1.
     Source: Wilson, J. Am. Stat. Assoc. 22, 209 (1927).
     """
-    share, square = wrong / checked, deviations * deviations
+    share, square = wrong / checked, Z_99 * Z_99
     middle = (share + square / (2.0 * checked)) / (1.0 + square / checked)
     half = (
-        deviations
+        Z_99
         / (1.0 + square / checked)
         * math.sqrt(share * (1.0 - share) / checked + square / (4.0 * checked * checked))
     )
