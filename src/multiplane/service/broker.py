@@ -118,13 +118,13 @@ class Broker:
                 raise Busy("unit.no_memory", error.reason, retry_after_ns=error.retry_after_ns) from error
             raise Refused("unit.unattainable", error.reason) from error
 
-    async def close(self, caller: Caller, unit: str) -> None:
-        """Withdraw what a unit has on order."""
-        if self._owners.get(unit) != caller.principal:
-            return
-        orders = self._orders.pop(unit, {})
-        del self._owners[unit]
-        for name in orders:
+    async def close(self, caller: Caller, unit: str, orders: tuple[str, ...]) -> None:
+        """Withdraw what a unit has on order. Its digest holds nonces: who knows it is one of its ends."""
+        if self._owners.get(unit, caller.principal) != caller.principal:
+            raise Refused("unit.site", f"unit {unit[:80]!r}: expected one that was opened from there")
+        self._owners.pop(unit, None)
+        mine = {name for name in orders if name.startswith(f"{unit}.")} | set(self._orders.pop(unit, {}))
+        for name in sorted(mine):
             with suppress(MultiplaneError):
                 await self._fabric.withdraw(self._caller, name)
 

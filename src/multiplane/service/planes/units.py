@@ -326,8 +326,11 @@ class UnitBroker(Protocol):
         """Order it. Idempotent. Raises: Refused(`unit.unattainable`), Busy(`unit.no_memory`)."""
         ...
 
-    async def close(self, caller: Caller, unit: str) -> None:
-        """Withdraw all orders of a unit. Idempotent."""
+    async def close(self, caller: Caller, unit: str, orders: tuple[str, ...]) -> None:
+        """Withdraw the orders of a unit: those that the broker knows, and `orders`. Idempotent.
+
+        Raises: Refused(`unit.site`).
+        """
         ...
 
     async def trace(self, caller: Caller, order: str, state: str) -> tuple[TraceRow, ...]:
