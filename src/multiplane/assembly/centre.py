@@ -7,13 +7,15 @@ from typing import Final
 
 from multiplane.api.device import OpticalDevice, QkdDevice
 from multiplane.api.fabric_connectivity import FabricConnectivity
+from multiplane.api.fabric_units import FabricUnits
 from multiplane.api.instructions import QuantumDevice
 from multiplane.api.service_connectivity import ServiceConnectivity
 from multiplane.api.service_fabric import FabricControl
 from multiplane.assembly.topics import Topics
 from multiplane.connectivity.controller import ConnectivityController
 from multiplane.fabric.controller import FabricController
-from multiplane.fabric.planes import NodeControl
+from multiplane.fabric.edc import EntanglementController
+from multiplane.fabric.planes import NodeControl, RepeaterControl
 from multiplane.kernel.names import controller_urn
 from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Bus, Timeline
@@ -25,8 +27,8 @@ from multiplane.twin.quantum.policies import POLICIES, Policies
 from multiplane.twin.scenario import World
 
 BULK: Final = frozenset({"carry", "parcel", "key_block", "window", "submit"})
-UNTOLD: Final = BULK | {"moved"}
-"""What would wash all else out of the ring of messages: the stream of key, and looks at stocks."""
+UNTOLD: Final = BULK | {"moved", "job_changed", "state_held", "state_lost", "operate"}
+"""What would wash all else out of the ring of messages: the streams of key and of states, looks at stocks."""
 TOPIC: Final = "ReportListener"
 
 
@@ -34,7 +36,7 @@ class Centre:
     """Twin and controllers.
 
     Args:
-        nodes: the fabric agent at a site, None while nobody is there.
+        nodes: the fabric agent at a site, None while nobody is there; repeaters: the agent of its memories.
         policies: what names of models and handshakes of quantum devices stand for.
         direct: notices of the modules' door that pass by reference (see `runtime.doors.strict`).
     """
@@ -48,6 +50,7 @@ class Centre:
         seed: bytes,
         boot: int,
         nodes: Callable[[str], NodeControl | None],
+        repeaters: Callable[[str], RepeaterControl | None],
         direct: frozenset[str] = frozenset(),
         policies: Policies = POLICIES,
     ) -> None:
@@ -60,6 +63,8 @@ class Centre:
         self.connectivity = ConnectivityController(self.caller, timeline, optical, bus)
         downward = strict(FabricConnectivity, self.connectivity.for_fabric, self.tap)
         self.fabric = FabricController(self.caller, timeline, downward, nodes, bus)
+        self.edc = EntanglementController(self.caller, timeline, downward, repeaters, bus)
+        self.units = strict(FabricUnits, self.edc, self.tap)
         self.service = ServiceController(
             self.caller,
             strict(FabricControl, self.fabric, self.tap),
@@ -75,14 +80,26 @@ class Centre:
         if event.method not in UNTOLD and event.door != TOPIC:
             self.messages(event)
 
+    def site_joined(self, site: str) -> None:
+        """The agents of a site are there, perhaps anew."""
+        self.fabric.node_joined(site)
+        self.edc.node_joined(site)
+
+    def site_left(self, site: str) -> None:
+        """Its process is gone: nobody asks its devices any more, and what they held is lost."""
+        self.twin.site_lost(site)
+        self.edc.node_left(site)
+
     async def start(self) -> None:
         """Bring the controllers to life, from the bottom up."""
         await self.connectivity.start()
         await self.fabric.start()
+        await self.edc.start()
         await self.service.start()
         self.twin.start()
 
     async def close(self) -> None:
         """Let go of work under way."""
+        await self.edc.close()
         await self.fabric.close()
         await self.connectivity.close()

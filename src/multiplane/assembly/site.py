@@ -19,6 +19,7 @@ from multiplane.assembly.peers import Peers
 from multiplane.assembly.tasks import Tasks
 from multiplane.fabric.greeting import ReservePorts
 from multiplane.fabric.node import FabricAgent
+from multiplane.fabric.repeater import RepeaterAgent
 from multiplane.fabric.resource.pools import ROOM_BYTE
 from multiplane.kernel.errors import Refused
 from multiplane.kernel.names import element_urn
@@ -52,6 +53,7 @@ class SiteParts:
         applications: those it serves; without any it is a relay, which has a fabric agent and nothing else.
         boot: incarnation of the site.
         device, quantum: the doors of its QKD modules, and of its memories and links of pairs.
+        memories: whether it has such links.
         feeds: its ends of links that another network feeds.
         pool_room_byte: key that each of its links holds at most.
     """
@@ -78,6 +80,7 @@ class SiteParts:
     access_log: bool = False
     feeds: tuple[FeedEnd, ...] = ()
     pool_room_byte: int = ROOM_BYTE
+    memories: bool = False
 
 
 class Site:
@@ -103,6 +106,7 @@ class Site:
             pool_room_byte=parts.pool_room_byte,
             reserve=ReservePorts(store=parts.store, vault=parts.vault, entropy=parts.entropy),
         )
+        self.repeater = self._repeater() if parts.memories else None
         self.key_manager = self._key_manager() if parts.applications else None
         self.units: Units | None = None
         self._http: HttpServer | None = None
@@ -113,6 +117,12 @@ class Site:
         if not links:
             return self.parts.device
         return Devices(self.parts.device, strict(QkdDevice, self._fed, self.parts.tap), links)
+
+    def _repeater(self) -> RepeaterAgent:
+        parts = self.parts
+        return RepeaterAgent(
+            self.caller, parts.site, parts.timeline, parts.quantum, parts.channels, bus=parts.bus
+        )
 
     @property
     def kme(self) -> Kme:
@@ -151,6 +161,8 @@ class Site:
         """Begin to relay, and to manage keys where there are applications."""
         self._fed.listen()
         await self.agent.start()
+        if self.repeater is not None:
+            await self.repeater.start()
         if self.key_manager is not None:
             await self.key_manager.start()
 
@@ -222,6 +234,8 @@ class Site:
         """Leave exact accounts, end. Requests must have been drained."""
         if self.key_manager is not None:
             await self.key_manager.close()
+        if self.repeater is not None:
+            await self.repeater.close()
         await self._fed.close()
         await self.agent.close()
         await self.tasks.close()

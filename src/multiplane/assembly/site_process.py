@@ -32,7 +32,7 @@ from multiplane.assembly.uplink import (
     Uplink,
     UplinkBus,
 )
-from multiplane.fabric.planes import NodeControl
+from multiplane.fabric.planes import NodeControl, RepeaterControl
 from multiplane.kernel.errors import MultiplaneError
 from multiplane.kernel.names import controller_urn, element_urn
 from multiplane.kernel.nouns import Caller
@@ -92,6 +92,8 @@ async def run(orders: SiteOrders) -> int:
             session=session,
         )
         serve(session, "node", NodeControl, site.agent)
+        if site.repeater is not None:
+            serve(session, "repeater", RepeaterControl, site.repeater)
         if site.key_manager is not None:
             serve(session, "kme", KmeControl, site.key_manager)
         serve(session, "probe", SiteProbe, _Probe(site, timeline, store))
@@ -187,6 +189,7 @@ def _site(
             pid=os.getpid(),
             access_log=orders.access_log,
             feeds=orders.feeds,
+            memories=orders.memories,
         )
     )
 
