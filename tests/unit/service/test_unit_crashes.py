@@ -12,7 +12,7 @@ from tests.unit.service.unit_kit import SITES, Ear, Net, play, wish
 from multiplane.api.units import Answer, Part, Wish
 from multiplane.kernel.errors import MultiplaneError
 from multiplane.service.planes.units import UnitRules
-from multiplane.service.resource.unit_rows import UNIT_KIND, VERDICT_KIND, units_of, verdicts_of
+from multiplane.service.resource.unit_rows import UNIT_KIND, VERDICT_KIND, UnitRow, units_of, verdicts_of
 
 RULES = UnitRules(lease_s=0.2, stock_idle_s=3.0)
 PACK = (Part(kind="bell", size=2), Part(kind="ghz", size=1))
@@ -66,7 +66,7 @@ def check(net: Net) -> Counter[str]:
     """Verdicts agree over all stores; what is delivered is known to all ends; whole packs only."""
     owners = {name: f"urn:qkd:test:{name}:kme" for name in SITES}
     verdicts = {name: verdicts_of(net.store.scan(owner, VERDICT_KIND)) for name, owner in owners.items()}
-    units = {}
+    units: dict[str, UnitRow] = {}
     for owner in owners.values():
         for row in units_of(net.store.scan(owner, UNIT_KIND)):
             known = units.setdefault(row.digest, row)
