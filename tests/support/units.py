@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
+from collections.abc import Callable
 
 import msgspec
 
@@ -63,6 +64,7 @@ class MemoryUnits:
         self.asked: dict[tuple[str, str], Answer] = {}
         self.now_ns = EPOCH_S * 10**9
         self.warm = False
+        self.accepted: Callable[[Unit], None] = lambda unit: None
         self.fails_with: BaseException | None = None
 
     # --- the door ---------------------------------------------------------------------------------------
@@ -226,6 +228,7 @@ class MemoryUnits:
             self._tell(unit, what)
         if self.warm:
             self.deliver(unit.digest, wish.parts[0].size)
+        self.accepted(unit)
         return Answer(
             request=wish.request,
             verdict=Verdict.ACCEPTED.value,

@@ -33,7 +33,9 @@ COMMANDS: Final[Mapping[str, Entry]] = {
         "inspection", "Links, key managers, stock and ledgers, as the running network reports them."
     ),
     "topology": Entry("inspection", "The world under the network: sites and spans."),
-    "unit": Entry("inspection", "Service units: what a key is a state of."),
+    "unit": Entry(
+        "units", "Service units: shared states between applications, and what a key is a state of."
+    ),
     "messages": Entry(
         "inspection",
         "Calls that passed the doors between the strata, in order, each with its outcome. "
