@@ -33,6 +33,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
         "inspection", "Links, key managers, stock and ledgers, as the running network reports them."
     ),
     "topology": Entry("inspection", "The world under the network: sites and spans."),
+    "stage": Entry("stage", "The stage of a quantum internet that two ends are at, 1 to 6, with its reason."),
     "unit": Entry(
         "units", "Service units: shared states between applications, and what a key is a state of."
     ),

@@ -29,6 +29,7 @@ from multiplane.cli.up_options import (
     SeedOption,
     SpreadOption,
     StateModelOption,
+    TrafficOption,
     check_state_model,
 )
 
@@ -56,6 +57,7 @@ def up(
     spread: SpreadOption = None,
     rate: RateOption = None,
     late: LateOption = None,
+    traffic: TrafficOption = False,
     state_model: StateModelOption = None,
     for_text: ForOption = None,
     port_base: PortBaseOption = None,
@@ -82,6 +84,8 @@ def up(
         multiplane up ring6 --state ./ring --for 5m
 
         multiplane up my-network.toml --spread per-node --rate 10
+
+        multiplane up ring6-busy --traffic
     """
     if spread not in (None, "per-node"):
         raise typer.BadParameter(f"--spread: expected per-node, got {spread!r}")
@@ -93,6 +97,7 @@ def up(
         "spread": True if spread else None,
         "rate": rate,
         "late": late,
+        "traffic": traffic or None,
         "state_model": state_model,
         "for_s": None if for_text is None else duration_s(for_text),
         "port_base": port_base,

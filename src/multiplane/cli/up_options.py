@@ -67,6 +67,12 @@ OpsPortOption = Annotated[
         help="Port of metrics and probes; by default a free one, kept in DIR.",
     ),
 ]
+TrafficOption = Annotated[
+    bool,
+    typer.Option(
+        "--traffic", envvar="MULTIPLANE_TRAFFIC", help="Let the scenario's applications ask, over HTTPS."
+    ),
+]
 StateModelOption = Annotated[
     str | None,
     typer.Option(

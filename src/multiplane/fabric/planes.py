@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from multiplane.api.fabric_connectivity import QuantumPath
+from multiplane.api.instructions import LinkSheet
 from multiplane.api.states import TraceRow
 from multiplane.kernel.nouns import Caller, Noun
 
@@ -79,6 +80,19 @@ class LinkReport(Noun, frozen=True, kw_only=True):
     source: str = ""
 
 
+class SiteBeat(Noun, frozen=True, kw_only=True):
+    """A site lives, and its links are as it told; travels on `<domain>.fabric.telemetry.<site>.beat`.
+
+    Args:
+        told_ns: for each link that is ordered there, `at_ns` of the last report of it: who has not had that
+            one waits for the next.
+    """
+
+    site: str
+    told_ns: dict[str, int]
+    at_ns: int
+
+
 class NodeControl(Protocol):
     """Fabric control → the fabric agent of one site. All calls are idempotent; controllers only."""
 
@@ -106,39 +120,6 @@ class NodeControl(Protocol):
         Raises: Refused(`fabric.not_allowed`).
         """
         ...
-
-
-class LinkSheet(Noun, frozen=True, kw_only=True):
-    """A link of pairs as its devices are calibrated: what planning and promises are made from.
-
-    Args:
-        sites: the two ends, in order; all pairs of numbers below are in the order of the ends.
-        memories: at each end.
-        success_probability: of one attempt; attempt_ns: from one attempt of a memory to its next.
-        delay_ns: one way, of the classical companion.
-        weights: of a fresh pair, when both ends know of it: phi+, phi-, psi+, psi-; they sum to 1.
-        t1_s, t2_s: of the memories, 0 = for ever.
-        cutoff_ns: age at which a qubit is thrown away, 0 = never.
-        swap_probability: that a Bell measurement succeeds.
-        keep_single, keep_double: that a gate on one, on two qubits does its work and no more (depolarising).
-        flip_probability: of a readout. operation_ns: of a local operation.
-    """
-
-    link: str
-    sites: tuple[str, str]
-    memories: tuple[int, int]
-    success_probability: float
-    attempt_ns: int
-    delay_ns: int
-    weights: tuple[float, float, float, float]
-    t1_s: tuple[float, float] = (0.0, 0.0)
-    t2_s: tuple[float, float] = (0.0, 0.0)
-    cutoff_ns: tuple[int, int] = (0, 0)
-    swap_probability: tuple[float, float] = (1.0, 1.0)
-    keep_single: tuple[float, float] = (1.0, 1.0)
-    keep_double: tuple[float, float] = (1.0, 1.0)
-    flip_probability: tuple[float, float] = (0.0, 0.0)
-    operation_ns: tuple[int, int] = (0, 0)
 
 
 class PairReport(Noun, frozen=True, kw_only=True):
@@ -223,7 +204,8 @@ class Job(Noun, frozen=True, kw_only=True):
 
     Args:
         sites: ends that get the states, in order of the order; kind: `bell`, `ghz`, `graph`.
-        hold_ns, min_fidelity: as of the order: `HeldState.expires_ns` follows from them.
+        hold_ns, min_fidelity: as of the order: `HeldState.expires_ns` follows from them; a state that
+            would not stay above the floor for so long is not handed over.
     """
 
     order_id: str
@@ -235,6 +217,7 @@ class Job(Noun, frozen=True, kw_only=True):
     size: int = 1
     min_fidelity: float = 0.0
     until_ns: int = 0
+    hold_ns: int = 0
 
 
 class JobState(Noun, frozen=True, kw_only=True):

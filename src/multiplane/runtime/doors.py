@@ -8,6 +8,7 @@ over a session; both encode, check and decode alike, so embedded and distributed
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
@@ -42,6 +43,8 @@ class DoorEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 Tap = Callable[[DoorEvent], None]
 _Report = Callable[[tuple[Caller, ...], tuple[Any, ...], str], None]
+_Binder = Callable[[Callable[..., Any]], Callable[..., Any]]
+"""Makes of a function what stands before it."""
 _Make = Callable[[type, Any], object]
 """From the Protocol of a listener, and the listener or its number, to what stands for it on this side."""
 
@@ -84,32 +87,54 @@ def strict(
 
     Raises: TypeError when `impl` lacks a method.
     """
-    door = describe(proto)
-    stub = _Stub(f"strict {door.name}")
-    wrap = _wrapper(tap, direct)
-    for method, function in _bound(impl, door):
-        if method.is_call:
-            setattr(stub, method.name, _strict_call(door, method, function, tap, wrap))
-        elif method.name in direct and not method.listeners:
-            setattr(stub, method.name, _direct_notice(method, function))
-        else:
-            setattr(stub, method.name, _strict_notice(door, method, function, tap, wrap))
-    return cast(P, stub)
+    return cast(P, _strict_of(proto, tap, direct).before(impl))
 
 
-def _direct_notice(method: Method, function: Callable[..., None]) -> Callable[..., None]:
+@functools.lru_cache(maxsize=16)
+def _strict_of(proto: Callable[..., Any], tap: Tap | None, direct: frozenset[str]) -> _Strict:
+    return _Strict(describe(proto), tap, direct)
+
+
+class _Strict:
+    """What all strict stubs of a door have in common: sites and listeners are many."""
+
+    def __init__(self, door: Door, tap: Tap | None, direct: frozenset[str]) -> None:
+        self._door, self._name = door, f"strict {door.name}"
+        wrap = _wrapper(tap, direct)
+        self._binders: list[_Binder] = [_binder(door, method, tap, direct, wrap) for method in door.methods]
+
+    def before(self, impl: object) -> _Stub:
+        """Stand before `impl`. Raises: TypeError when it lacks a method."""
+        stub = _Stub(self._name)
+        for (method, function), bind in zip(_bound(impl, self._door), self._binders, strict=True):
+            setattr(stub, method.name, bind(function))
+        return stub
+
+
+def _binder(door: Door, method: Method, tap: Tap | None, direct: frozenset[str], wrap: _Make) -> _Binder:
+    if method.is_call:
+        return _strict_call(door, method, tap, wrap)
+    if method.name in direct and not method.listeners:
+        return _direct_notice(method)
+    return _strict_notice(door, method, tap, wrap)
+
+
+def _direct_notice(method: Method) -> _Binder:
     name = method.arguments.__name__
 
-    def notify(*args: Any) -> None:
-        # As over a session, whoever notifies never hears how it was taken.
-        try:
-            function(*args)
-        except MultiplaneError:
-            pass
-        except Exception as error:
-            conceal(error, name)
+    def bind(function: Callable[..., None]) -> Callable[..., None]:
+        def notify(*args: Any) -> None:
+            # As over a session, whoever notifies never hears how it was taken.
+            try:
+                function(*args)
+            except MultiplaneError:
+                pass
+            except Exception as error:
+                conceal(error, name)
 
-    return notify
+        return notify
+
+    return bind
 
 
 def _wrapper(tap: Tap | None, direct: frozenset[str]) -> _Make:
@@ -120,7 +145,7 @@ def _wrapper(tap: Tap | None, direct: frozenset[str]) -> _Make:
         key = proto, id(listener)
         stub = stubs.get(key)
         if stub is None or stub.listener is not listener:
-            stub = stubs[key] = cast(_Stub, strict(proto, listener, tap, direct))
+            stub = stubs[key] = _strict_of(proto, tap, direct).before(listener)
             stub.listener = listener  # kept, so that its id() is not used again while the stub lives
         return stub
 
@@ -198,62 +223,55 @@ def _reporter(tap: Tap | None, door: Door, method: Method) -> _Report:
     return report
 
 
-def _strict_call(
-    door: Door,
-    method: Method,
-    function: Callable[..., Awaitable[Any]],
-    tap: Tap | None,
-    wrap: _Make,
-) -> Callable[..., Awaitable[Any]]:
+def _strict_call(door: Door, method: Method, tap: Tap | None, wrap: _Make) -> _Binder:
     across, report = _passer(method, wrap), _reporter(tap, door, method)
     decode_answer = method.answer_decoder.decode
 
-    async def call(*args: Any, **kwargs: Any) -> Any:
-        caller: tuple[Caller, ...] = ()
-        given: tuple[Any, ...] = ()
-        outcome = "door.cancelled"
-        try:
-            caller, values = _split(method, args)
-            given = across(values, kwargs)
-            answer = decode_answer(_encode(await function(*caller, *given)))
-            outcome = "ok"
-            return answer
-        except MultiplaneError as error:
-            outcome = error.code
-            raise
-        except Exception as error:
-            outcome = "door.fault"
-            raise conceal(error, method.arguments.__name__) from error
-        finally:
-            report(caller, given, outcome)
+    def bind(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            caller: tuple[Caller, ...] = ()
+            given: tuple[Any, ...] = ()
+            outcome = "door.cancelled"
+            try:
+                caller, values = _split(method, args)
+                given = across(values, kwargs)
+                answer = decode_answer(_encode(await function(*caller, *given)))
+                outcome = "ok"
+                return answer
+            except MultiplaneError as error:
+                outcome = error.code
+                raise
+            except Exception as error:
+                outcome = "door.fault"
+                raise conceal(error, method.arguments.__name__) from error
+            finally:
+                report(caller, given, outcome)
 
-    return call
+        return call
+
+    return bind
 
 
-def _strict_notice(
-    door: Door,
-    method: Method,
-    function: Callable[..., None],
-    tap: Tap | None,
-    wrap: _Make,
-) -> Callable[..., None]:
+def _strict_notice(door: Door, method: Method, tap: Tap | None, wrap: _Make) -> _Binder:
     across, report = _passer(method, wrap), _reporter(tap, door, method)
 
-    def notify(*args: Any, **kwargs: Any) -> None:
-        caller, values = _split(method, args)
-        given = across(values, kwargs)
-        outcome = "ok"
-        # As over a session, whoever notifies never hears how it was taken.
-        try:
-            function(*caller, *given)
-        except MultiplaneError as error:
-            outcome = error.code
-        except Exception as error:
-            outcome = conceal(error, method.arguments.__name__).code
-        if tap is not None:
+    def bind(function: Callable[..., None]) -> Callable[..., None]:
+        def notify(*args: Any, **kwargs: Any) -> None:
+            caller, values = _split(method, args)
+            given = across(values, kwargs)
+            outcome = "ok"
+            # As over a session, whoever notifies never hears how it was taken.
+            try:
+                function(*caller, *given)
+            except MultiplaneError as error:
+                outcome = error.code
+            except Exception as error:
+                outcome = conceal(error, method.arguments.__name__).code
             report(caller, given, outcome)
 
-    return notify
+        return notify
+
+    return bind
 
 
 def remote(proto: Callable[..., P], session: Session, name: str) -> P:

@@ -25,6 +25,7 @@ from multiplane.api.operations import (
     NetworkFigures,
     ProcessFigures,
     TopicFigures,
+    TrafficFigures,
 )
 from multiplane.api.operator import KmeReport, LinkReport, PairLinkReport, PoolLedger
 
@@ -57,6 +58,7 @@ class _Figures(Collector):
         yield from _links(report.links)
         yield from _pair_links(report.pair_links)
         yield from _topics(self._figures.topics)
+        yield from _traffic(self._figures.traffic)
         yield from _stores(processes)
         yield from _processes(processes)
 
@@ -315,6 +317,23 @@ def _topics(topics: TopicFigures) -> Iterator[Metric]:
         ("quantile",),
         [(("0.5",), topics.late_p50_s), (("0.99",), topics.late_p99_s), (("1",), topics.late_max_s)],
     )
+
+
+def _traffic(traffic: TrafficFigures | None) -> Iterator[Metric]:
+    if traffic is None:
+        return
+    counters = (
+        ("requests", "Requests for keys that the scenario's traffic made.", traffic.requests),
+        ("served", "Those whose keys both ends got.", traffic.served),
+        ("delivered_bits", "Key that they got.", traffic.delivered_bit),
+        ("waited_seconds", "Network time that those served took together.", traffic.waited_s),
+        ("pairs_requested", "Pairs of links that it asked for.", traffic.pairs_requested),
+        ("pairs_heard", "Those that both ends heard of.", traffic.pairs_heard),
+    )
+    for name, text, count in counters:
+        yield _counter(f"traffic_{name}", text, (), [((), count)])
+    refused = [((code,), count) for code, count in sorted(traffic.refusals.items())]
+    yield _counter("traffic_refused", "Requests of the traffic that were refused.", ("reason",), refused)
 
 
 def _stores(processes: tuple[ProcessFigures, ...]) -> Iterator[Metric]:

@@ -110,6 +110,7 @@ class Modules:
     ) -> None:
         self._domain = world.domain
         self._timeline = timeline
+        self._due = self._block  # bound once
         self._seed = seed
         self._last_epoch = (boot_epoch + 1) * EPOCHS_PER_BOOT - 1
         first = boot_epoch * EPOCHS_PER_BOOT
@@ -261,8 +262,10 @@ class Modules:
     def _apply(self, held: _Link, event: Event, now_ps: int, tell_after_ps: int = 0) -> None:
         """Step the life of a link and perform what follows."""
         held.life, actions = step(held.life, event)
-        if held.life.state not in (LinkState.UP, LinkState.DRAINING):
-            held.production.end(now_ps)
+        if held.life.state is not LinkState.UP:
+            held.due_ps = None
+            if held.life.state is not LinkState.DRAINING:
+                held.production.end(now_ps)
         for action in actions:
             match action:
                 case Action.TELL if tell_after_ps:
@@ -298,19 +301,20 @@ class Modules:
         due_ps = held.production.next_block_ps(now_ps)
         if due_ps is not None:
             held.due_ps = due_ps
-            self._timeline.at_ps(due_ps, self._block, held, held.production, held.life.generation, due_ps)
+            self._timeline.at_ps(due_ps, self._due, held, due_ps)
 
-    def _block(self, held: _Link, production: Production, generation: int, due_ps: int) -> None:
-        if due_ps != held.due_ps or production is not held.production or generation != held.life.generation:
-            return
-        held.due_ps = None
-        self._deliver(held, due_ps)
-        self._schedule(held, due_ps)
+    def _block(self, held: _Link, due_ps: int) -> None:
+        """The next block ends, unless the link has turned to something else meanwhile."""
+        if due_ps == held.due_ps:
+            held.due_ps = None
+            self._deliver(held, due_ps)
+            self._schedule(held, due_ps)
 
     def _deliver(self, held: _Link, due_ps: int) -> None:
         """Hand the block that ends now to both agents."""
-        offset_byte = held.production.sent_byte
-        size_byte = held.production.take(due_ps)
+        production = held.production
+        offset_byte = production.sent_byte
+        size_byte = production.take(due_ps)
         if not size_byte:
             return
         block = KeyBlock(

@@ -20,12 +20,14 @@ from multiplane.api.operations import (
     RouteFigures,
     StoreFigures,
     TopicFigures,
+    TrafficFigures,
 )
 from multiplane.api.operator import (
     Condition,
     DoorMessage,
     KmeReport,
     LinkReport,
+    NetworkMoment,
     NetworkReport,
     PairLinkReport,
     PoolLedger,
@@ -137,6 +139,7 @@ SMALL = NetworkFigures(
     ),
     processes=(process("network", (listener("a", ["200", "503"]),)),),
     topics=TopicFigures(reports=5, late_p50_s=0.001, late_p99_s=0.002, late_max_s=0.003),
+    traffic=TrafficFigures(requests=9, served=6, refusals={"key.dry": 2}, delivered_bit=1536, waited_s=0.5),
 )
 
 
@@ -189,6 +192,9 @@ def test_links_of_pairs_and_topics_are_told() -> None:
     assert value(SMALL, "pair_link_lit", link="a--b") == 1
     assert value(SMALL, "memories_in_use", link="a--b", site="b") == 1
     assert value(SMALL, "reports_total") == 5
+    assert value(SMALL, "traffic_refused_total", reason="key.dry") == 2
+    assert value(SMALL, "traffic_waited_seconds_total") == 0.5
+    assert not series(exposition(msgspec.structs.replace(SMALL, traffic=None)), r"traffic_\w+")
     assert value(SMALL, "report_lateness_seconds", quantile="1") == 0.003
 
 
@@ -302,6 +308,9 @@ class Desk:
         self.asked = 0
 
     async def report(self, caller: Caller) -> NetworkReport:
+        raise AssertionError
+
+    async def moment(self, caller: Caller) -> NetworkMoment:
         raise AssertionError
 
     async def scenario(self, caller: Caller) -> str:

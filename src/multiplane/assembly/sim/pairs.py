@@ -9,11 +9,12 @@ from typing import Any, Final
 import numpy as np
 
 from multiplane.api.instructions import BASES, Generate, Report
-from multiplane.assembly.layout import seed_bytes
-from multiplane.assembly.study import Study
 from multiplane.kernel.errors import Busy, Refused
+from multiplane.kernel.ports import Timeline
 from multiplane.kernel.quantity import NS_PER_S, PS_PER_NS
 from multiplane.twin.chance import Chance
+from multiplane.twin.quantum.engine import Quantum
+from multiplane.twin.scenario import World
 from multiplane.twin.traffic import arrivals
 
 Arrays = dict[str, "np.ndarray[Any, Any]"]
@@ -57,40 +58,50 @@ class _Asked:
 
 
 class PairUsers:
-    """All flows of pairs of a world on a study.
+    """All flows of pairs of a world from now on.
 
-    Args: seed: of the run; each flow draws its own arrivals and bases from it.
+    Args: seed: 32 bytes; each flow draws its own arrivals and bases from it.
     """
 
-    def __init__(self, study: Study, seed: int) -> None:
-        self._study, self._quantum = study, study.centre.twin.quantum
-        self._begin_ps = study.clock.now_ps()
+    def __init__(self, world: World, quantum: Quantum, timeline: Timeline, seed: bytes) -> None:
+        self._quantum, self._timeline = quantum, timeline
+        self._begin_ps = timeline.now_ps()
         self._under_way: dict[str, _Asked] = {}
         self._asked = 0
         self.flows: dict[tuple[int, str], PairFlow] = {}
         self._numbers: dict[tuple[int, str], int] = {}
-        for number, traffic in enumerate(study.world.traffic, start=1):
+        for number, traffic in enumerate(world.traffic, start=1):
             for link in traffic.links:
                 name = f"traffic {number}: {link}"
-                times_ns = arrivals(traffic, Chance(seed_bytes(seed), name, 1))
-                bases = Chance(seed_bytes(seed), f"bases of {name}", 1)
+                times_ns = arrivals(traffic, Chance(seed, name, 1))
+                bases = Chance(seed, f"bases of {name}", 1)
                 self.flows[number, link] = PairFlow(link, times_ns, bases)
                 self._numbers[number, link] = traffic.number
-        for site in sorted({site for flow in self.flows.values() for site in flow.link.split("--")}):
-            self._quantum.watch(site, self)
+        self._sites = sorted({site for flow in self.flows.values() for site in flow.link.split("--")})
+        self._closed = False
+        for site in self._sites:
+            quantum.watch(site, self)
 
     def start(self) -> None:
         """Ask from now on."""
         for key, flow in self.flows.items():
             self._next(flow, self._numbers[key])
 
+    def close(self) -> None:
+        """Ask no more; what was asked for is still made."""
+        self._closed = True
+        for site in self._sites:
+            self._quantum.unwatch(site, self)
+
     def _next(self, flow: PairFlow, pairs: int) -> None:
         at_ns = next(flow.times_ns, None)
         if at_ns is not None:
-            self._study.timeline.at_ps(self._begin_ps + at_ns * PS_PER_NS, self._ask, flow, pairs)
+            self._timeline.at_ps(self._begin_ps + at_ns * PS_PER_NS, self._ask, flow, pairs)
 
     def _ask(self, flow: PairFlow, pairs: int) -> None:
         """Each pair has a basis of its own; those of one basis are one instruction."""
+        if self._closed:
+            return
         self._next(flow, pairs)
         flow.requested += pairs
         drawn = [int(flow.bases.uniform() * len(BASES)) for _ in range(pairs)]
@@ -102,7 +113,7 @@ class PairUsers:
         self._asked += 1
         request, site = f"sim-{self._asked}", flow.link.split("--")[0]
         asked = Generate(request=request, link=flow.link, pairs=pairs, keep=False, basis=basis)
-        self._under_way[request] = _Asked(flow, basis, pairs, self._study.timeline.now_ns())
+        self._under_way[request] = _Asked(flow, basis, pairs, self._timeline.now_ns())
         try:
             self._quantum.perform(site, asked)
         except (Busy, Refused):
@@ -132,8 +143,8 @@ class PairUsers:
 class PairRecord:
     """What was seen of pairs at each look; nothing in a world without links of pairs."""
 
-    def __init__(self, study: Study, users: PairUsers) -> None:
-        self._links = study.centre.twin.quantum.links
+    def __init__(self, quantum: Quantum, users: PairUsers) -> None:
+        self._links = quantum.links
         self._users = users
         self._rows: dict[str, list[Any]] = {}
         self._before = [(0, 0)] * len(users.flows)

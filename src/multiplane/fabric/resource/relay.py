@@ -106,12 +106,8 @@ class Relay:
         self._table = ForwardingTable(version=0, next_hop={})
         self._previous = self._table
         self._ports: dict[str, _Port] = {}
-        self._holds = False  # whether anything may wait, for key or for its pad
-
-    @property
-    def holds(self) -> bool:
-        """Whether anything may wait here."""
-        return self._holds
+        self.holds = False
+        """Whether anything may wait here, for key or for its pad."""
 
     def port(self, peer: str) -> LinkPool:
         """The key pool of the link to `peer`, made at first use."""
@@ -194,7 +190,7 @@ class Relay:
     def key_came(self, peer: str, now_ns: int) -> list[Action]:
         """New key or a new epoch on the link to `peer`: try again what waited for it."""
         actions: list[Action] = []
-        if not self._holds:
+        if not self.holds:
             return actions
         port = self._ports[peer]
         while port.early:
@@ -229,11 +225,11 @@ class Relay:
 
     def next_expiry_ns(self) -> int | None:
         """When `expire` has work next; None while nothing waits."""
-        if not self._holds:
+        if not self.holds:
             return None
         dues = [due_ns for port in self._ports.values() if (due_ns := port.waiting.next_due_ns()) is not None]
         dues += [port.early[0][1] for port in self._ports.values() if port.early]
-        self._holds = bool(dues)
+        self.holds = bool(dues)
         return min(dues, default=None)
 
     def _hold_early(self, port: _Port, message: bytes, now_ns: int) -> list[Action]:
@@ -242,7 +238,7 @@ class Relay:
             port.counters["dropped_early"] += 1
         else:
             port.early.append((message, now_ns + EARLY_PATIENCE_NS))
-            self._holds = True
+            self.holds = True
         return []
 
     def _wait(self, port: _Port, item: Waiting) -> bool:
@@ -250,7 +246,7 @@ class Relay:
         displaced = port.waiting.add(item)
         if displaced is item:
             return False
-        self._holds = True
+        self.holds = True
         port.counters["waited"] += 1
         port.counters["dropped_dry"] += displaced is not None
         return True
