@@ -64,6 +64,7 @@ class MemoryUnits:
         self.asked: dict[tuple[str, str], Answer] = {}
         self.now_ns = EPOCH_S * 10**9
         self.warm = False
+        self.outcome: int | None = None
         self.accepted: Callable[[Unit], None] = lambda unit: None
         self.fails_with: BaseException | None = None
 
@@ -146,7 +147,7 @@ class MemoryUnits:
         """Hand over so many states at all ends."""
         found = self.made[unit]
         for index in range(found.delivered, found.delivered + count):
-            bit = os.urandom(1)[0] & 1
+            bit = os.urandom(1)[0] & 1 if self.outcome is None else self.outcome
             for party, end in found.ends.items():
                 address = f"{party.split(':')[3]}/{index}"
                 end.held[address] = bit
