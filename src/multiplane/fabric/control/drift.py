@@ -74,9 +74,6 @@ class Drift:
         self._told.pop(link, None)
 
     def _counts(self, link: str) -> Counts:
-        found = [window.counts for (name, _), window in self._windows.items() if name == link]
-        x, y, z = (
-            (sum(count[basis][0] for count in found), sum(count[basis][1] for count in found))
-            for basis in range(3)
+        return estimation.together(
+            window.counts for (name, _), window in self._windows.items() if name == link
         )
-        return x, y, z

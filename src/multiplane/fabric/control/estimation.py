@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 Counts = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
@@ -148,38 +148,39 @@ class Window:
 
     def __init__(self, size: int = WINDOW) -> None:
         self._size = size
-        self._last: Counts = NONE
+        self._last = self.counts = NONE
         self._steps: deque[Counts] = deque()
-        self._checked = 0
         self.restarts = 0
 
     def note(self, counts: Counts) -> bool:
         """Take in counters as they are now; whether anything new was checked."""
         if any(new[0] < old[0] or new[1] < old[1] for new, old in zip(counts, self._last, strict=True)):
             self._steps.clear()
-            self._checked = 0
-            self._last = NONE
+            self._last = self.counts = NONE
             self.restarts += 1
         step = _less(counts, self._last)
         self._last = counts
-        fresh = sum(checked for checked, _ in step)
-        if not fresh:
+        if not checked(step):
             return False
         self._steps.append(step)
-        self._checked += fresh
-        while len(self._steps) > 1 and self._checked - _checked(self._steps[0]) >= self._size:
-            self._checked -= _checked(self._steps.popleft())
+        self.counts = together((self.counts, step))
+        while len(self._steps) > 1 and checked(self.counts) - checked(self._steps[0]) >= self._size:
+            self.counts = _less(self.counts, self._steps.popleft())
         return True
 
-    @property
-    def counts(self) -> Counts:
-        """What was checked within the window."""
-        x, y, z = zip(*self._steps, strict=True) if self._steps else ((), (), ())
-        return _sum(x), _sum(y), _sum(z)
+
+def checked(counts: Counts) -> int:
+    """How many states were measured, in any basis."""
+    return counts[0][0] + counts[1][0] + counts[2][0]
 
 
-def _checked(counts: Counts) -> int:
-    return sum(checked for checked, _ in counts)
+def together(many: Iterable[Counts]) -> Counts:
+    """The sum of all."""
+    total = [0] * 6
+    for (x, wrong_x), (y, wrong_y), (z, wrong_z) in many:
+        for place, count in enumerate((x, wrong_x, y, wrong_y, z, wrong_z)):
+            total[place] += count
+    return (total[0], total[1]), (total[2], total[3]), (total[4], total[5])
 
 
 def _less(counts: Counts, others: Counts) -> Counts:
@@ -187,7 +188,3 @@ def _less(counts: Counts, others: Counts) -> Counts:
         (count[0] - other[0], count[1] - other[1]) for count, other in zip(counts, others, strict=True)
     )
     return x, y, z
-
-
-def _sum(counts: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    return sum(checked for checked, _ in counts), sum(wrong for _, wrong in counts)

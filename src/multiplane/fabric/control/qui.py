@@ -21,6 +21,8 @@ from multiplane.kernel.quantity import NS_PER_S
 STALL_NS: Final = 2 * NS_PER_S
 STALLED_MEANS: Final = 30
 """A job that brings nothing for this many mean waits, and `STALL_NS`, is stuck: chance is 1e-13."""
+UNBOUND_NS: Final = 10 * NS_PER_S
+"""A site that has not taken its part on by then is gone around."""
 ENDED: Final = frozenset({QuiPhase.RELEASED, QuiPhase.FAILED})
 
 
@@ -183,9 +185,12 @@ class Carried:
         )
 
     def stalled(self, now_ns: int) -> bool:
-        """Whether nothing has come for longer than chance explains."""
-        bound = self.job is not None and self.qui.binding == self.binding
-        return bound and now_ns - self.moved_ns > max(STALL_NS, STALLED_MEANS * self.expected_ns)
+        """Whether nothing has come for longer than chance explains, or a site does not take its part on."""
+        if self.job is None:
+            return False
+        if self.qui.binding != self.binding:
+            return now_ns - self.moved_ns > UNBOUND_NS
+        return now_ns - self.moved_ns > max(STALL_NS, STALLED_MEANS * self.expected_ns)
 
     def failing(self) -> str:
         """Why a site gives up its part, as it says itself; empty when none does."""
@@ -204,12 +209,9 @@ class Carried:
 
     def _errors(self) -> estimation.Counts:
         """Of all sites that count, together."""
-        counts = [state.errors for state in self.states.values() if state.binding == self.binding]
-        x, y, z = (
-            (sum(count[basis][0] for count in counts), sum(count[basis][1] for count in counts))
-            for basis in range(3)
+        return estimation.together(
+            state.errors for state in self.states.values() if state.binding == self.binding
         )
-        return x, y, z
 
     def _expires_ns(self, now_ns: int) -> int:
         """Until when what is made can live: never beyond the memories, never beyond the deadline."""

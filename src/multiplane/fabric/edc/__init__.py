@@ -40,6 +40,8 @@ ORDERS_LIMIT: Final = 10_000
 PAST_LIMIT: Final = 10_000
 TRIES: Final = 8
 """Plans that may fail before those behind in the line wait for the next chance."""
+ORDER: Final = "link pair purify swap fuse correct address"
+"""Of rows of a trace that have the same time."""
 TRACE_PATIENCE_S: Final = 2.0
 
 
@@ -76,8 +78,7 @@ class EntanglementController:
         self._orders: dict[str, Carried] = {}
         self._past: OrderedDict[str, Carried] = OrderedDict()
         self._left: dict[str, tuple[int, set[str]]] = {}
-        self._ears: dict[str, _Ear] = {}
-        self._errands = Errands(caller, repeaters, self._ear, Heard(self._heard, self._refused))
+        self._errands = Errands(caller, repeaters, Heard(self._heard, self._refused))
         self._ticking = self._closed = False
         self._rebinds = 0
         self._ended: Counter[str] = Counter()
@@ -170,7 +171,7 @@ class EntanglementController:
             *(self._traced(door.trace(self._caller, order_id, state)) for door in doors)
         )
         rows = {(row.what, row.name, row.site): row for each in found for row in each}
-        return tuple(sorted(rows.values(), key=lambda row: (row.at_ns, row.what, row.name, row.site)))
+        return tuple(sorted(rows.values(), key=lambda row: (row.at_ns, ORDER.find(row.what), row.name)))
 
     async def _traced(self, asked: Awaitable[tuple[TraceRow, ...]]) -> tuple[TraceRow, ...]:
         try:
@@ -259,6 +260,7 @@ class EntanglementController:
         self._changed(self._sight.report(report))
         if report.free:
             self._errands.again_at(report.site)
+            self._advance()
 
     def _changed(self, links: set[str]) -> None:
         """Links are not what they were: carry on elsewhere what they carried, let others have what came."""
@@ -390,16 +392,13 @@ class EntanglementController:
 
     # what sites tell
 
-    def _ear(self, site: str) -> _Ear:
-        return self._ears.setdefault(site, _Ear(site, self._heard))
-
     def _heard(self, site: str, state: JobState) -> None:
         """How far a site is with a job."""
         if self._closed or state.site != site:
             return
         carried = self._orders.get(state.order_id)
         if carried is None:
-            if state.order_id not in self._left:
+            if state.order_id not in self._left and state.order_id not in self._past:
                 self._errands.drop(site, state.order_id, "not ordered")
             return
         now_ns = self._timeline.now_ns()
@@ -488,13 +487,3 @@ class EntanglementController:
                 "fabric.not_allowed",
                 f"caller: expected domain {self._caller.domain!r}, got {caller.domain!r}",
             )
-
-
-class _Ear:
-    """Hears one site; implements `fabric.planes.JobListener`."""
-
-    def __init__(self, site: str, heard: Callable[[str, JobState], None]) -> None:
-        self._site, self._heard = site, heard
-
-    def job_changed(self, state: JobState) -> None:
-        self._heard(self._site, state)

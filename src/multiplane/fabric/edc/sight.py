@@ -55,8 +55,12 @@ class Sight:
         """What an end says of a link."""
         if not self._view.note(report):
             return set()
-        self._drift.note(report.site, report.sheet, report.errors)
-        return self._look((report.sheet.link,))
+        sheet = report.sheet
+        end = sheet.sites.index(report.site)
+        held = sheet.memories[end] - report.free - self.links.windows.taken(sheet.link)
+        self.links.held(sheet.link, end, max(0, held))
+        self._drift.note(report.site, sheet, report.errors)
+        return self._look((sheet.link,))
 
     def why_down(self, link: str) -> str:
         """Why a link makes no pairs."""

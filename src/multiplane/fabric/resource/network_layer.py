@@ -150,6 +150,13 @@ class CircuitSite:
             if half is not None:
                 self.release(half)
 
+    def expire_number(self, number: int) -> None:
+        """At an end: let go of the half with this number, and let the rest of the circuit know."""
+        for link in self.links:
+            if link is not None:
+                self.release_number(number)
+                link.expire(number)
+
     def expire(self, half: Half) -> None:
         """Let go of a half, and let the rest of the circuit know."""
         self._tracks.pop((half.side, half.number), None)
