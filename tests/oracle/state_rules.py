@@ -491,20 +491,8 @@ def probed(random: Random, count: int) -> float:
 RULES: Final[dict[str, Rule]] = {
     rule.__name__: rule
     for rule in (
-        *(
-            weights,
-            named_states,
-            werner,
-            swap,
-            noisy_swap,
-            pauli,
-            gains,
-            depolarising,
-            rest,
-            merged_rest,
-            twirl,
-            relabel,
-        ),
+        *(weights, named_states, werner, swap, noisy_swap, pauli, gains, depolarising),
+        *(rest, merged_rest, twirl, relabel),
         *(dejmps, bbpssw, teleport, measured, ghz_star, ghz_with_centre, graph_state, intercepted, probed),
     )
 }
