@@ -17,7 +17,7 @@ from multiplane.api.fabric_connectivity import QuantumPath
 from multiplane.api.service_fabric import FabricNode, Parcel
 from multiplane.assembly.centre import BULK
 from multiplane.fabric.node import FabricAgent
-from multiplane.fabric.planes import ForwardingTable, LinkOrder, LinkReport
+from multiplane.fabric.planes import ForwardingTable, LinkOrder, LinkReport, SiteBeat
 from multiplane.fabric.telemetry import LinkView
 from multiplane.kernel.errors import MultiplaneError
 from multiplane.kernel.names import controller_urn, element_urn, link_id
@@ -124,6 +124,7 @@ class Network:
         self.view = LinkView()
         self.reports = 0
         self.bus.subscribe(f"{world.domain}.fabric.telemetry.*.link", LinkReport, self._report)
+        self.bus.subscribe(f"{world.domain}.fabric.telemetry.*.beat", SiteBeat, self._beat)
         self.controller = Caller(principal=controller_urn(world.domain), domain=world.domain)
         channels = LocalChannels(timeline)
         self.agents: dict[str, FabricAgent] = {}
@@ -148,6 +149,10 @@ class Network:
         del subject
         self.reports += 1
         self.view.note(report)
+
+    def _beat(self, subject: str, beat: SiteBeat) -> None:
+        del subject
+        self.view.hear(beat)
 
     async def start(self) -> None:
         """Order every link over its own span and light it."""

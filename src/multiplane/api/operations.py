@@ -20,7 +20,8 @@ class RouteFigures(Noun, frozen=True, kw_only=True):
     """What one listener answered on one route.
 
     Args:
-        route: last word of its path (`enc_keys`); `none` for requests that met no route.
+        route: last word of its path (`enc_keys`), or the name of the parameter there; `none` for requests
+            that met no route.
         answers: how many, by status.
         within: how many took at most each of `LATENCY_BOUNDS_S` and more than the one before, then the rest.
         latency_s: all of them together.

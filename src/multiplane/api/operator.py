@@ -133,6 +133,24 @@ class PairLinkReport(Noun, frozen=True, kw_only=True):
     fault: str = ""
 
 
+class QuiFigures(Noun, frozen=True, kw_only=True):
+    """Orders of shared states in a domain, and what carries them.
+
+    Args:
+        phases: orders that are not over, by phase of their QUI; ended: those that are, since the start.
+        waiting: of the first, those that stand in line for memories or have no way now.
+        memories_reserved: for jobs, at both ends of links; memories_in_use: held for jobs now.
+        rebinds: how often an order was carried anew, since the start.
+    """
+
+    phases: dict[str, int] = msgspec.field(default_factory=dict)
+    ended: dict[str, int] = msgspec.field(default_factory=dict)
+    waiting: int = 0
+    memories_reserved: int = 0
+    memories_in_use: int = 0
+    rebinds: int = 0
+
+
 class NetworkReport(Noun, frozen=True, kw_only=True):
     """One look at the whole network.
 
@@ -153,6 +171,7 @@ class NetworkReport(Noun, frozen=True, kw_only=True):
     outlooks: tuple[StockOutlook, ...] = ()
     relay_count: int = 0
     pair_links: tuple[PairLinkReport, ...] = ()
+    quis: QuiFigures = QuiFigures()
 
 
 class BlockFlight(Noun, frozen=True, kw_only=True):

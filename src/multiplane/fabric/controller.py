@@ -14,9 +14,9 @@ from typing import Any, Final
 from multiplane.api import operator
 from multiplane.api.fabric_connectivity import FabricConnectivity, PathDemand, PotentialLink, QuantumPath
 from multiplane.api.service_fabric import Order, OrderListener, OrderPhase, OrderState
-from multiplane.fabric.control import Forwarding, Planner, follow, links_of, order_state
+from multiplane.fabric.control.routes import Forwarding, Planner, follow, links_of, order_state
 from multiplane.fabric.management import AILING_NS, Inventory, link_record
-from multiplane.fabric.planes import ForwardingTable, LinkOrder, LinkReport, NodeControl
+from multiplane.fabric.planes import ForwardingTable, LinkOrder, LinkReport, NodeControl, SiteBeat
 from multiplane.fabric.telemetry import LinkView
 from multiplane.kernel.errors import Busy, MultiplaneError, Refused
 from multiplane.kernel.graph import Edge
@@ -78,7 +78,7 @@ class FabricController:
         self._installed: dict[str, ForwardingTable] = {}
         self._installs = 0
         self._look_again_s = 0.0
-        self._reports: Subscription | None = None
+        self._heard: list[Subscription] = []
         self._work = asyncio.Event()
         self._one = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -86,8 +86,11 @@ class FabricController:
 
     async def start(self) -> None:
         """Begin to listen and to reconcile."""
-        subject = f"{self._caller.domain}.fabric.telemetry.*.link"
-        self._reports = self._bus.subscribe(subject, LinkReport, self._reported)
+        subject = f"{self._caller.domain}.fabric.telemetry.*"
+        self._heard = [
+            self._bus.subscribe(f"{subject}.link", LinkReport, self._reported),
+            self._bus.subscribe(f"{subject}.beat", SiteBeat, self._beat),
+        ]
         self._born_ns = self._timeline.now_ns()
         await self._try(self._listen())
         self._spawn(self._run())
@@ -96,8 +99,8 @@ class FabricController:
     async def close(self) -> None:
         """Stop controlling; nodes keep their last table and their links."""
         self._closed = True
-        if self._reports is not None:
-            self._reports.cancel()
+        for subscription in self._heard:
+            subscription.cancel()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -199,6 +202,11 @@ class FabricController:
         self._installs += 1
         self._view.forget_site(site)
         self._work.set()
+
+    def _beat(self, subject: str, beat: SiteBeat) -> None:
+        """A site lives; it cannot speak for another."""
+        if subject.split(".")[-2] == beat.site and not self._closed:
+            self._view.hear(beat)
 
     def _reported(self, subject: str, report: LinkReport) -> None:
         """A report of the telemetry plane; one site cannot speak for another."""

@@ -5,56 +5,42 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
-from zlib import crc32
 
-from multiplane.api.device import KeyBlock, LinkState, LinkStatus, QkdDevice
+from multiplane.api.device import KeyBlock, LinkStatus, QkdDevice
 from multiplane.api.service_fabric import Parcel, ParcelListener
-from multiplane.api.telemetry import Sample
 from multiplane.fabric.greeting import Greeting, ReservePorts, Reserves
 from multiplane.fabric.planes import ForwardingTable, Installed, LinkLedger, LinkOrder, LinkReport
-from multiplane.fabric.resource.pools import ROOM_BYTE, LinkPool
+from multiplane.fabric.reporting import BACKOFF_FIRST_NS, AgentLink, Reporting
+from multiplane.fabric.resource.pools import ROOM_BYTE
 from multiplane.fabric.resource.relay import Action, Arrive, Relay, Send
 from multiplane.fabric.resource.reserve import NO_RESERVE
 from multiplane.kernel.errors import Busy, MultiplaneError, Refused
 from multiplane.kernel.names import controller_urn, element_urn, link_id, site_of
-from multiplane.kernel.nouns import Caller, Noun
+from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Bus, Channel, Channels, Faults, Timeline
-from multiplane.kernel.quantity import NS_PER_MS, NS_PER_S, bit_from_byte
+from multiplane.kernel.quantity import NS_PER_MS, NS_PER_S
 
 RELAY: Final = "relay"
-REPORT_EVERY_NS: Final = NS_PER_S
-"""At most so often it is told that key came or went; a new state is told at once."""
-TELLING_SHARE: Final = 64
-LEAST_TELLING_BYTE: Final = 4096
-"""It is told when the stock changed by that part of its room, or this; less waits for a heartbeat, or
-for somebody who asks."""
-HEARTBEAT_NS: Final = 10 * NS_PER_S
-"""A link on which nothing happens is told of so often."""
-BACKOFF_FIRST_NS: Final = 200 * NS_PER_MS
 BACKOFF_LAST_NS: Final = 5 * NS_PER_S
 
 
-@dataclass(slots=True, eq=False)
-class _Link:
-    """One link of this site: what was ordered, and how far it is."""
+class _Ear:
+    """With it an agent listens to one channel: small, for there are two to a link."""
 
-    link: str
-    peer: str
-    pool: LinkPool
-    order: LinkOrder | None = None
-    attached: bool = False
-    status: LinkStatus | None = None
-    channel: Channel | None = None
-    greeting: Greeting | None = None
-    opened_ns: int = 0
-    opening: bool = False
-    moved: bool = False
-    told_byte: int = 0
-    backoff_ns: int = BACKOFF_FIRST_NS
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    __slots__ = ("_agent", "_channel", "_link")
+
+    def __init__(self, agent: FabricAgent, link: AgentLink, channel: Channel) -> None:
+        self._agent, self._link, self._channel = agent, link, channel
+
+    def message(self, message: bytes) -> None:
+        """See `kernel.ports.Channel`."""
+        self._agent.heard(self._link, self._channel, message)
+
+    def lost(self, reason: str) -> None:
+        """See `kernel.ports.Channel`."""
+        self._agent.lost(self._link, self._channel, reason)
 
 
 class FabricAgent:
@@ -85,17 +71,16 @@ class FabricAgent:
         self._timeline = timeline
         self._device = device
         self._channels = channels
-        self._bus = bus
         self._faults = faults
-        self._telling_byte = max(LEAST_TELLING_BYTE, pool_room_byte // TELLING_SHARE)
         self._relay = Relay(site, pool_room_byte, NO_RESERVE if reserve is None else reserve.rules)
         self._reserves = Reserves(reserve, caller.principal, self._spawn) if reserve else None
-        self._links: dict[str, _Link] = {}
-        self._peers: dict[str, _Link] = {}  # the same by the site at their other end
+        self._links: dict[str, AgentLink] = {}
+        self._reporting = Reporting(
+            caller, site, timeline, bus, relay=self._relay, links=self._links, room_byte=pool_room_byte
+        )
+        self._peers: dict[str, AgentLink] = {}  # the same by the site at their other end
         self._listener: ParcelListener | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ticking = False
-        self._beating = False
         self._expiring = False
         self._closed = False
 
@@ -106,6 +91,7 @@ class FabricAgent:
     async def close(self) -> None:
         """Let go of channels and tasks; devices keep what they were told."""
         self._closed = True
+        self._reporting.close()
         for link in self._links.values():
             self._drop_channel(link, "agent closed")
         tasks = list(self._tasks)
@@ -166,7 +152,7 @@ class FabricAgent:
         link = self._links.get(order.link)
         if link is None:
             pool = self._relay.port(order.peer_site)
-            link = _Link(order.link, order.peer_site, pool)
+            link = AgentLink(order.link, order.peer_site, pool)
             self._links[order.link] = self._peers[order.peer_site] = link
         async with link.lock:
             if link.order is not None and link.order.path != order.path:
@@ -178,10 +164,10 @@ class FabricAgent:
                 link.order = None
                 raise
         self._reach(link)
-        self._report(link)
-        self._beat_soon()
+        self._reporting.report(link)
+        self._reporting.beat_soon()
 
-    async def _run_device(self, link: _Link) -> None:
+    async def _run_device(self, link: AgentLink) -> None:
         """Attach once, for each attaching begins a new epoch, then ask for key."""
         if not link.attached:
             status = await self._device.attach(self._caller, link.link, self)
@@ -200,7 +186,7 @@ class FabricAgent:
         self._drop_channel(known, reason)
         async with known.lock:
             await self._device.stop(self._caller, link)
-        self._report(known, reason)
+        self._reporting.report(known, reason)
 
     async def install(self, caller: Caller, table: ForwardingTable) -> Installed:
         """See `planes.NodeControl`."""
@@ -212,8 +198,7 @@ class FabricAgent:
     async def moved(self, caller: Caller) -> tuple[LinkReport, ...]:
         """See `planes.NodeControl`."""
         self._check_controller(caller)
-        links = self._ordered()
-        return tuple(self._report_of(link) for link in links if link.pool.stock_byte != link.told_byte)
+        return self._reporting.moved()
 
     # DeviceListener
 
@@ -227,9 +212,9 @@ class FabricAgent:
             if reserve is not None and self._reserves is not None:
                 kept = self._reserves.of(link.link, self._site, link.peer)
                 self._reserves.filled(link.link, kept, block.epoch, reserve)
-        elif not self._relay.holds:
+        elif link.peer not in self._relay.holding:
             return
-        if self._relay.holds:
+        if link.peer in self._relay.holding:
             self._perform(self._relay.key_came(link.peer, self._timeline.now_ns()))
         self._grant(link)
 
@@ -246,7 +231,7 @@ class FabricAgent:
             self._perform(self._relay.key_came(link.peer, self._timeline.now_ns()))
         self._grant(link)
         if known is None or (known.state, known.epoch) != (status.state, status.epoch):
-            self._report(link)
+            self._reporting.report(link)
 
     # channels
 
@@ -271,14 +256,14 @@ class FabricAgent:
             return None
         return site if peer.principal == element_urn(peer.domain, site) != self._caller.principal else None
 
-    def _reach(self, link: _Link) -> None:
+    def _reach(self, link: AgentLink) -> None:
         """Open the channel of a link, if that is this end's part and it is not open."""
         if self._closed or link.opening or link.order is None or link.channel or link.peer < self._site:
             return
         link.opening = True
         self._spawn(self._open(link, link.order))
 
-    async def _open(self, link: _Link, order: LinkOrder) -> None:
+    async def _open(self, link: AgentLink, order: LinkOrder) -> None:
         peer = element_urn(self._caller.domain, link.peer)
         try:
             channel = await self._channels.open(self._caller, peer, RELAY, order.path.delay_ns)
@@ -295,12 +280,12 @@ class FabricAgent:
         else:
             self._adopt(link, channel)
 
-    def _reach_later(self, link: _Link) -> None:
+    def _reach_later(self, link: AgentLink) -> None:
         """Try the channel again after a pause that doubles up to its limit."""
         pause_ns, link.backoff_ns = link.backoff_ns, min(2 * link.backoff_ns, BACKOFF_LAST_NS)
         self._timeline.at_ns(self._timeline.now_ns() + pause_ns, self._reach, link)
 
-    def _adopt(self, link: _Link, channel: Channel) -> None:
+    def _adopt(self, link: AgentLink, channel: Channel) -> None:
         link.channel = channel
         link.opened_ns = self._timeline.now_ns()
         if self._reserves is not None:
@@ -313,24 +298,26 @@ class FabricAgent:
                 done=partial(self._greeted, link, channel),
                 refused=partial(self._refused, link, channel),
             )
-        channel.listen(partial(self._message, link, channel), partial(self._lost, link, channel))
+        ear = _Ear(self, link, channel)
+        channel.listen(ear.message, ear.lost)
         if link.channel is channel and self._reserves is None:  # what came before may have been its end
             self._perform(self._relay.opened(link.peer, link.opened_ns))
 
-    def _greeted(self, link: _Link, channel: Channel, proven: bool) -> None:
+    def _greeted(self, link: AgentLink, channel: Channel, proven: bool) -> None:
         """Both ends have greeted: relay from now on."""
         if link.channel is channel:
+            link.greeting = None
             self._relay.count(link.peer, "greeted" if proven else "greeted_unproven")
             self._perform(self._relay.opened(link.peer, self._timeline.now_ns()))
 
-    def _refused(self, link: _Link, channel: Channel, reason: str) -> None:
+    def _refused(self, link: AgentLink, channel: Channel, reason: str) -> None:
         """The other end could not prove itself: let go of the channel and try again."""
         if link.channel is channel:
             self._relay.count(link.peer, "greeting_refused")
             channel.close(reason)
-            self._lost(link, channel, reason)
+            self.lost(link, channel, reason)
 
-    def _lost(self, link: _Link, channel: Channel, reason: str) -> None:
+    def lost(self, link: AgentLink, channel: Channel, reason: str) -> None:
         """The channel broke: keep the pool, try again while the link is ordered."""
         if link.channel is not channel:
             return
@@ -340,9 +327,9 @@ class FabricAgent:
             link.backoff_ns = BACKOFF_FIRST_NS
         if link.order is not None and link.peer > self._site:
             self._reach_later(link)
-        self._report(link, reason)
+        self._reporting.report(link, reason)
 
-    def _drop_channel(self, link: _Link, reason: str) -> None:
+    def _drop_channel(self, link: AgentLink, reason: str) -> None:
         channel, link.channel = link.channel, None
         if channel is not None:
             self._relay.closed(link.peer)
@@ -350,7 +337,8 @@ class FabricAgent:
 
     # relay
 
-    def _message(self, link: _Link, channel: Channel, message: bytes) -> None:
+    def heard(self, link: AgentLink, channel: Channel, message: bytes) -> None:
+        """A message came over a channel of a link."""
         if link.channel is not channel or (link.greeting is not None and link.greeting.heard(message)):
             return
         self._perform(self._relay.receive(link.peer, message, self._timeline.now_ns()))
@@ -366,11 +354,12 @@ class FabricAgent:
             elif isinstance(action, Arrive):
                 self._deliver(action)
             else:
-                self._alarm(action.peer)
-        due_ns = None if self._expiring else self._relay.next_expiry_ns()
-        if due_ns is not None:
-            self._expiring = True
-            self._timeline.at_ns(due_ns, self._expire)
+                self._reporting.alarm(action.peer)
+        if self._relay.holding and not self._expiring:
+            due_ns = self._relay.next_expiry_ns()
+            if due_ns is not None:
+                self._expiring = True
+                self._timeline.at_ns(due_ns, self._expire)
 
     def _expire(self) -> None:
         self._expiring = False
@@ -396,91 +385,17 @@ class FabricAgent:
         except MultiplaneError:
             self._relay.count(arrival.peer, "dropped_unclaimed")
 
-    def _grant(self, link: _Link) -> None:
+    def _grant(self, link: AgentLink) -> None:
         """Key came or went: tell of it soon if it is much, give the device room when enough was freed."""
         pool = link.pool
-        stock_byte = pool.about_byte
-        if not link.moved and (not stock_byte or abs(stock_byte - link.told_byte) >= self._telling_byte):
-            link.moved = True
-            self._tick_soon()
+        if not link.moved:
+            self._reporting.note(link, pool.about_byte)
         limit = pool.grant() if link.attached else None
         if limit is not None:
             with contextlib.suppress(
                 MultiplaneError
             ):  # a device that is gone is attached again, and granted anew
-                self._device.window(self._caller, link.link, link.pool.epoch, limit)
-
-    # telemetry
-
-    def _alarm(self, peer: str) -> None:
-        """A tag failed: the message was changed on its way, or the two ends hold different key."""
-        link = link_id(self._site, peer)
-        sample = Sample(
-            subject=link,
-            name="relay.tag_rejected",
-            value=float(self._relay.counters(peer).get("dropped_tag", 0)),
-            unit="1",
-            at_ns=self._timeline.now_ns(),
-        )
-        self._publish("alarm", sample)
-
-    def _report(self, link: _Link, reason: str = "") -> None:
-        """Publish what this end knows of a link."""
-        self._publish("link", self._report_of(link, reason))
-
-    def _report_of(self, link: _Link, reason: str = "") -> LinkReport:
-        link.moved, link.told_byte = False, link.pool.stock_byte
-        status = link.status
-        return LinkReport(
-            link=link.link,
-            site=self._site,
-            path_id="" if link.order is None else link.order.path.path_id,
-            state=(LinkState.DARK if status is None else status.state).value,
-            epoch=link.pool.epoch,
-            rate_bit_per_s=0.0 if status is None else status.rate_bit_per_s,
-            qber=0.0 if status is None else status.qber,
-            stock_bit=bit_from_byte(link.pool.stock_byte),
-            out_bit=bit_from_byte(link.pool.out_byte),
-            discarded_bit=0 if status is None else status.discarded_bit,
-            counters=self._relay.counters(link.peer),
-            at_ns=self._timeline.now_ns(),
-            reason=reason or ("" if status is None else status.reason),
-            source="" if status is None else status.source,
-        )
-
-    def _publish(self, what: str, message: Noun) -> None:
-        """Telemetry may be lost; the next report says it all again."""
-        with contextlib.suppress(MultiplaneError):
-            self._bus.publish(f"{self._caller.domain}.fabric.telemetry.{self._site}.{what}", message)
-
-    def _tick_soon(self) -> None:
-        """One timer for all links of the site, after something moved on one."""
-        if not self._ticking:
-            self._ticking = True
-            self._timeline.at_ns(self._timeline.now_ns() + REPORT_EVERY_NS, self._tick)
-
-    def _tick(self) -> None:
-        self._ticking = False
-        for link in self._ordered():
-            if link.moved:
-                self._report(link)
-
-    def _beat_soon(self) -> None:
-        """One heartbeat for all links of the site, while one is ordered; sites do not beat together."""
-        if not self._beating:
-            self._beating = True
-            phase_ns = HEARTBEAT_NS * crc32(self._site.encode()) >> 32
-            beat = (self._timeline.now_ns() - phase_ns) // HEARTBEAT_NS + 1
-            self._timeline.at_ns(beat * HEARTBEAT_NS + phase_ns, self._beat)
-
-    def _beat(self) -> None:
-        self._beating = False
-        for link in self._ordered():
-            self._report(link)
-            self._beat_soon()
-
-    def _ordered(self) -> list[_Link]:
-        return [] if self._closed else [link for link in self._links.values() if link.order is not None]
+                self._device.window(self._caller, link.link, pool.epoch, limit)
 
     # who may speak
 

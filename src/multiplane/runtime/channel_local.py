@@ -58,32 +58,29 @@ def _accept(handler: Callable[[Channel], None], channel: Channel) -> None:
         channel.close(f"acceptor failed: {type(error).__name__}")
 
 
-class _End:
+class _End(Mailbox):
     """One end of a channel."""
 
     __slots__ = (
         "_closed",
         "_latest_ps",
-        "_mailbox",
         "_timeline",
         "_waiting",
         "_waiting_byte",
         "delay_ps",
         "far",
-        "listen",
         "peer",
     )
     far: _End
 
     def __init__(self, timeline: Timeline, peer: Caller, delay_ps: int) -> None:
+        super().__init__()
         self.peer = peer
         self.delay_ps = delay_ps
         self._timeline = timeline
         self._closed = False
         self._latest_ps = 0
         self._waiting = self._waiting_byte = 0
-        self._mailbox = Mailbox(self._handed, self.close)
-        self.listen = self._mailbox.listen
 
     def send(self, message: bytes) -> None:
         check_length(message)
@@ -94,23 +91,25 @@ class _End:
             raise Busy("channel.full", f"channel to {self.peer.principal}: {far._waiting} messages in flight")
         far._waiting += 1
         far._waiting_byte += len(message)
-        self.after_delay(far._mailbox.deliver, message)
+        self.after_delay(far.deliver, message)
 
     def close(self, reason: str) -> None:
         if not self._closed:
             self._closed = True
-            self._mailbox.silence()
+            self.silence()
             self.after_delay(self.far._lose, reason)
 
     def after_delay(self, handler: Callable[..., None], *args: Any) -> None:
         """Let something happen at the far end, in order: what is sent in a late handler overtakes nothing."""
-        due_ps = self._timeline.base_ps() + self.delay_ps
-        self._latest_ps = max(self._latest_ps, due_ps)
-        self._timeline.at_ps(self._latest_ps, handler, *args)
+        timeline = self._timeline
+        due_ps = timeline.base_ps() + self.delay_ps
+        due_ps = max(due_ps, self._latest_ps)
+        self._latest_ps = due_ps
+        timeline.at_ps(due_ps, handler, *args)
 
     def _lose(self, reason: str) -> None:
         self._closed = True
-        self._mailbox.lose(reason)
+        self.lose(reason)
 
     def _handed(self, size_byte: int) -> None:
         self._waiting -= 1

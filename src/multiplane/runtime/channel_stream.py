@@ -59,7 +59,7 @@ class FrameDecoder:
         return found
 
 
-class StreamChannel(asyncio.Protocol):
+class StreamChannel(Mailbox, asyncio.Protocol):
     """One end of a channel over a stream; the Channel port once it has been handed over.
 
     Args:
@@ -70,6 +70,7 @@ class StreamChannel(asyncio.Protocol):
     peer: Caller = NOBODY
 
     def __init__(self, timeline: Timeline | None = None, delay_ns: int = 0) -> None:
+        super().__init__()
         loop = asyncio.get_running_loop()
         self.delay_ns = delay_ns
         self.greeting: asyncio.Future[bytes] = loop.create_future()
@@ -77,8 +78,6 @@ class StreamChannel(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self._timeline = timeline
         self._decoder = FrameDecoder()
-        self._mailbox = Mailbox(self._handed, self.close)
-        self.listen = self._mailbox.listen
         self._closed = False
         self._held_byte = 0
         self._paused = False
@@ -99,7 +98,7 @@ class StreamChannel(asyncio.Protocol):
     def close(self, reason: str) -> None:
         if not self._closed:
             self._finish(reason)
-            self._mailbox.silence()
+            self.silence()
 
     # How its makers drive it.
 
@@ -159,10 +158,10 @@ class StreamChannel(asyncio.Protocol):
             self._paused = True
             self.transport.pause_reading()
         if self._timeline is None or not self.delay_ns:
-            self._mailbox.deliver(message)
+            self.deliver(message)
         else:
             due_ps = self._timeline.now_ps() + self.delay_ns * 1_000
-            self._timeline.at_ps(due_ps, self._mailbox.deliver, message)
+            self._timeline.at_ps(due_ps, self.deliver, message)
 
     def _handed(self, size_byte: int) -> None:
         self._held_byte -= size_byte
@@ -176,10 +175,10 @@ class StreamChannel(asyncio.Protocol):
             self.greeting.set_exception(Busy("channel.unreachable", reason))
             self.greeting.exception()  # Whoever waits for it still gets it; nobody waiting is fine too.
         if self._timeline is None or not self.delay_ns:
-            self._mailbox.lose(reason)
+            self.lose(reason)
         else:
             due_ps = self._timeline.now_ps() + self.delay_ns * 1_000
-            self._timeline.at_ps(due_ps, self._mailbox.lose, reason)
+            self._timeline.at_ps(due_ps, self.lose, reason)
 
     def _finish(self, reason: str | None) -> None:
         """Close the stream after what is queued; with a reason, tell the other end."""

@@ -8,6 +8,7 @@ over a session; both encode, check and decode alike, so embedded and distributed
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
@@ -42,6 +43,10 @@ class DoorEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 Tap = Callable[[DoorEvent], None]
 _Report = Callable[[tuple[Caller, ...], tuple[Any, ...], str], None]
+_Binder = Callable[[Callable[..., Any]], Callable[..., Any]]
+"""Makes of a function what stands before it."""
+_Make = Callable[[type, Any], object]
+"""From the Protocol of a listener, and the listener or its number, to what stands for it on this side."""
 
 
 class _Stub:
@@ -82,48 +87,74 @@ def strict(
 
     Raises: TypeError when `impl` lacks a method.
     """
-    door = describe(proto)
-    stub = _Stub(f"strict {door.name}")
-    for method, function in _bound(impl, door):
-        if method.is_call:
-            setattr(stub, method.name, _strict_call(door, method, function, tap, direct))
-        elif method.name in direct and not method.listeners:
-            setattr(stub, method.name, _direct_notice(method, function))
-        else:
-            setattr(stub, method.name, _strict_notice(door, method, function, tap, direct))
-    return cast(P, stub)
+    return cast(P, _strict_of(proto, tap, direct).before(impl))
 
 
-def _direct_notice(method: Method, function: Callable[..., None]) -> Callable[..., None]:
+@functools.lru_cache(maxsize=16)
+def _strict_of(proto: Callable[..., Any], tap: Tap | None, direct: frozenset[str]) -> _Strict:
+    return _Strict(describe(proto), tap, direct)
+
+
+class _Strict:
+    """What all strict stubs of a door have in common: sites and listeners are many."""
+
+    def __init__(self, door: Door, tap: Tap | None, direct: frozenset[str]) -> None:
+        self._door, self._name = door, f"strict {door.name}"
+        wrap = _wrapper(tap, direct)
+        self._binders: list[_Binder] = [_binder(door, method, tap, direct, wrap) for method in door.methods]
+
+    def before(self, impl: object) -> _Stub:
+        """Stand before `impl`. Raises: TypeError when it lacks a method."""
+        stub = _Stub(self._name)
+        for (method, function), bind in zip(_bound(impl, self._door), self._binders, strict=True):
+            setattr(stub, method.name, bind(function))
+        return stub
+
+
+def _binder(door: Door, method: Method, tap: Tap | None, direct: frozenset[str], wrap: _Make) -> _Binder:
+    if method.is_call:
+        return _strict_call(door, method, tap, wrap)
+    if method.name in direct and not method.listeners:
+        return _direct_notice(method)
+    return _strict_notice(door, method, tap, wrap)
+
+
+def _direct_notice(method: Method) -> _Binder:
     name = method.arguments.__name__
 
-    def notify(*args: Any) -> None:
-        # As over a session, whoever notifies never hears how it was taken.
-        try:
-            function(*args)
-        except MultiplaneError:
-            pass
-        except Exception as error:
-            conceal(error, name)
+    def bind(function: Callable[..., None]) -> Callable[..., None]:
+        def notify(*args: Any) -> None:
+            # As over a session, whoever notifies never hears how it was taken.
+            try:
+                function(*args)
+            except MultiplaneError:
+                pass
+            except Exception as error:
+                conceal(error, name)
 
-    return notify
+        return notify
+
+    return bind
 
 
-def _passer(
-    method: Method, tap: Tap | None, direct: frozenset[str]
-) -> Callable[[tuple[Any, ...], dict[str, Any]], tuple[Any, ...]]:
-    """What brings arguments across inside one process: values by msgpack, listeners wrapped."""
-    arguments, decode = method.arguments, method.decoder.decode
+def _wrapper(tap: Tap | None, direct: frozenset[str]) -> _Make:
+    """What wraps the listeners of one door: the same stub for the same listener, in whichever method."""
     stubs = WeakValueDictionary[tuple[type, int], _Stub]()
 
-    def wrap(proto: type, listener: object) -> object:
-        """The same stub for the same listener."""
+    def wrap(proto: type, listener: Any) -> object:
         key = proto, id(listener)
         stub = stubs.get(key)
         if stub is None or stub.listener is not listener:
-            stub = stubs[key] = cast(_Stub, strict(proto, listener, tap, direct))
+            stub = stubs[key] = _strict_of(proto, tap, direct).before(listener)
             stub.listener = listener  # kept, so that its id() is not used again while the stub lives
         return stub
+
+    return wrap
+
+
+def _passer(method: Method, wrap: _Make) -> Callable[[tuple[Any, ...], dict[str, Any]], tuple[Any, ...]]:
+    """What brings arguments across inside one process: values by msgpack, listeners wrapped."""
+    arguments, decode = method.arguments, method.decoder.decode
 
     def across(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         listeners: list[Any] = []
@@ -192,62 +223,55 @@ def _reporter(tap: Tap | None, door: Door, method: Method) -> _Report:
     return report
 
 
-def _strict_call(
-    door: Door,
-    method: Method,
-    function: Callable[..., Awaitable[Any]],
-    tap: Tap | None,
-    direct: frozenset[str],
-) -> Callable[..., Awaitable[Any]]:
-    across, report = _passer(method, tap, direct), _reporter(tap, door, method)
+def _strict_call(door: Door, method: Method, tap: Tap | None, wrap: _Make) -> _Binder:
+    across, report = _passer(method, wrap), _reporter(tap, door, method)
     decode_answer = method.answer_decoder.decode
 
-    async def call(*args: Any, **kwargs: Any) -> Any:
-        caller: tuple[Caller, ...] = ()
-        given: tuple[Any, ...] = ()
-        outcome = "door.cancelled"
-        try:
+    def bind(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            caller: tuple[Caller, ...] = ()
+            given: tuple[Any, ...] = ()
+            outcome = "door.cancelled"
+            try:
+                caller, values = _split(method, args)
+                given = across(values, kwargs)
+                answer = decode_answer(_encode(await function(*caller, *given)))
+                outcome = "ok"
+                return answer
+            except MultiplaneError as error:
+                outcome = error.code
+                raise
+            except Exception as error:
+                outcome = "door.fault"
+                raise conceal(error, method.arguments.__name__) from error
+            finally:
+                report(caller, given, outcome)
+
+        return call
+
+    return bind
+
+
+def _strict_notice(door: Door, method: Method, tap: Tap | None, wrap: _Make) -> _Binder:
+    across, report = _passer(method, wrap), _reporter(tap, door, method)
+
+    def bind(function: Callable[..., None]) -> Callable[..., None]:
+        def notify(*args: Any, **kwargs: Any) -> None:
             caller, values = _split(method, args)
             given = across(values, kwargs)
-            answer = decode_answer(_encode(await function(*caller, *given)))
             outcome = "ok"
-            return answer
-        except MultiplaneError as error:
-            outcome = error.code
-            raise
-        except Exception as error:
-            outcome = "door.fault"
-            raise conceal(error, method.arguments.__name__) from error
-        finally:
+            # As over a session, whoever notifies never hears how it was taken.
+            try:
+                function(*caller, *given)
+            except MultiplaneError as error:
+                outcome = error.code
+            except Exception as error:
+                outcome = conceal(error, method.arguments.__name__).code
             report(caller, given, outcome)
 
-    return call
+        return notify
 
-
-def _strict_notice(
-    door: Door,
-    method: Method,
-    function: Callable[..., None],
-    tap: Tap | None,
-    direct: frozenset[str],
-) -> Callable[..., None]:
-    across, report = _passer(method, tap, direct), _reporter(tap, door, method)
-
-    def notify(*args: Any, **kwargs: Any) -> None:
-        caller, values = _split(method, args)
-        given = across(values, kwargs)
-        outcome = "ok"
-        # As over a session, whoever notifies never hears how it was taken.
-        try:
-            function(*caller, *given)
-        except MultiplaneError as error:
-            outcome = error.code
-        except Exception as error:
-            outcome = conceal(error, method.arguments.__name__).code
-        if tap is not None:
-            report(caller, given, outcome)
-
-    return notify
+    return bind
 
 
 def remote(proto: Callable[..., P], session: Session, name: str) -> P:
@@ -322,14 +346,25 @@ def serve(session: Session, name: str, proto: Callable[..., P], impl: object, ta
     Whatever caller the other side claims, `impl` is told the session's authenticated peer.
     """
     door = describe(proto)
+    stubs = WeakValueDictionary[int, _Stub]()
+
+    def reach(listener_proto: type, number: int) -> object:
+        stub = stubs.get(number)
+        if stub is None:
+            stub = stubs[number] = cast(_Stub, remote(listener_proto, session, f"~{number}"))
+        return stub
+
     for method, function in _bound(impl, door):
+        unpack = _unpacker(method, reach)
         if method.is_call:
-            session.on_call(f"{name}.{method.name}", _served_call(session, door, method, function, tap))
+            handle = _served_call(session, door, method, function, tap, unpack=unpack)
+            session.on_call(f"{name}.{method.name}", handle)
         else:
-            session.on_notice(f"{name}.{method.name}", _served_notice(session, door, method, function, tap))
+            heed = _served_notice(session, door, method, function, tap, unpack=unpack)
+            session.on_notice(f"{name}.{method.name}", heed)
 
 
-def _unpacker(session: Session, method: Method) -> Callable[[bytes], tuple[Any, ...]]:
+def _unpacker(method: Method, reach: _Make) -> Callable[[bytes], tuple[Any, ...]]:
     decode = method.decoder.decode
 
     def unpack(payload: bytes) -> tuple[Any, ...]:
@@ -339,15 +374,21 @@ def _unpacker(session: Session, method: Method) -> Callable[[bytes], tuple[Any, 
             raise _invalid(method, error) from None
         if not method.listeners:
             return given
-        return _put_listeners(method, given, lambda proto, number: remote(proto, session, f"~{number}"))
+        return _put_listeners(method, given, reach)
 
     return unpack
 
 
 def _served_call(
-    session: Session, door: Door, method: Method, function: Callable[..., Awaitable[Any]], tap: Tap | None
+    session: Session,
+    door: Door,
+    method: Method,
+    function: Callable[..., Awaitable[Any]],
+    tap: Tap | None,
+    *,
+    unpack: Callable[[bytes], tuple[Any, ...]],
 ) -> Callable[[bytes], Awaitable[bytes]]:
-    unpack, report = _unpacker(session, method), _reporter(tap, door, method)
+    report = _reporter(tap, door, method)
     caller = (session.peer,) if method.has_caller else ()
 
     async def handle(payload: bytes) -> bytes:
@@ -368,9 +409,15 @@ def _served_call(
 
 
 def _served_notice(
-    session: Session, door: Door, method: Method, function: Callable[..., None], tap: Tap | None
+    session: Session,
+    door: Door,
+    method: Method,
+    function: Callable[..., None],
+    tap: Tap | None,
+    *,
+    unpack: Callable[[bytes], tuple[Any, ...]],
 ) -> Callable[[bytes], None]:
-    unpack, report = _unpacker(session, method), _reporter(tap, door, method)
+    report = _reporter(tap, door, method)
     caller = (session.peer,) if method.has_caller else ()
 
     def handle(payload: bytes) -> None:

@@ -56,6 +56,7 @@ class _Link:
         "epoch",
         "head_start_bit",
         "life",
+        "link",
         "listeners",
         "makes",
         "phase_ps",
@@ -65,12 +66,15 @@ class _Link:
         "starved",
         "stream",
         "told_ps",
+        "up",
     )
 
     def __init__(self, span: Span, profile: Profile, epoch: int, stream: Stream, phase_share: float) -> None:
         self.span = span
+        self.link = span.id
         self.profile = profile
         self.life = Life()
+        self.up = False
         self.makes = _NOTHING
         self.listeners: list[DeviceListener | None] = [None, None]
         self.epoch = epoch
@@ -110,6 +114,7 @@ class Modules:
     ) -> None:
         self._domain = world.domain
         self._timeline = timeline
+        self._due = self._block  # bound once
         self._seed = seed
         self._last_epoch = (boot_epoch + 1) * EPOCHS_PER_BOOT - 1
         first = boot_epoch * EPOCHS_PER_BOOT
@@ -261,8 +266,11 @@ class Modules:
     def _apply(self, held: _Link, event: Event, now_ps: int, tell_after_ps: int = 0) -> None:
         """Step the life of a link and perform what follows."""
         held.life, actions = step(held.life, event)
-        if held.life.state not in (LinkState.UP, LinkState.DRAINING):
-            held.production.end(now_ps)
+        held.up = held.life.state is LinkState.UP
+        if not held.up:
+            held.due_ps = None
+            if held.life.state is not LinkState.DRAINING:
+                held.production.end(now_ps)
         for action in actions:
             match action:
                 case Action.TELL if tell_after_ps:
@@ -293,28 +301,29 @@ class Modules:
 
     def _schedule(self, held: _Link, now_ps: int) -> None:
         """Make sure that the next block will come, if any can."""
-        if held.due_ps is not None or held.life.state is not LinkState.UP:
+        if held.due_ps is not None or not held.up:
             return
         due_ps = held.production.next_block_ps(now_ps)
         if due_ps is not None:
             held.due_ps = due_ps
-            self._timeline.at_ps(due_ps, self._block, held, held.production, held.life.generation, due_ps)
+            self._timeline.at_ps(due_ps, self._due, held, due_ps)
 
-    def _block(self, held: _Link, production: Production, generation: int, due_ps: int) -> None:
-        if due_ps != held.due_ps or production is not held.production or generation != held.life.generation:
-            return
-        held.due_ps = None
-        self._deliver(held, due_ps)
-        self._schedule(held, due_ps)
+    def _block(self, held: _Link, due_ps: int) -> None:
+        """The next block ends, unless the link has turned to something else meanwhile."""
+        if due_ps == held.due_ps:
+            held.due_ps = None
+            self._deliver(held, due_ps)
+            self._schedule(held, due_ps)
 
     def _deliver(self, held: _Link, due_ps: int) -> None:
         """Hand the block that ends now to both agents."""
-        offset_byte = held.production.sent_byte
-        size_byte = held.production.take(due_ps)
+        production = held.production
+        offset_byte = production.sent_byte
+        size_byte = production.take(due_ps)
         if not size_byte:
             return
         block = KeyBlock(
-            link=held.span.id,
+            link=held.link,
             epoch=held.epoch,
             offset_byte=offset_byte,
             key=held.stream.read(offset_byte, size_byte),

@@ -17,15 +17,19 @@ class Production:
     """Grants, position and losses of one epoch; runs while the link is up."""
 
     __slots__ = (
-        "_accounted_bit",
-        "_carried",
+        "_block_bit",
+        "_block_rest",
         "_discarded_bit",
         "_grants_byte",
         "_interval_ps",
+        "_limit_byte",
+        "_owed_bit",
         "_phase_ps",
         "_rate_ubit_per_s",
+        "_rest",
         "_since_ps",
         "_start_ps",
+        "_taken_ps",
         "sent_byte",
     )
 
@@ -34,12 +38,15 @@ class Production:
         self._interval_ps = interval_ps
         self._phase_ps = phase_ps % interval_ps
         self._grants_byte = [0, 0]
+        self._limit_byte = 0  # the lower one
         self._discarded_bit = 0
         self._start_ps = 0
-        self._since_ps = 0
-        self._carried = 0  # made before `_since_ps`, in `_UBIT_PS`ths of a bit
+        # Made until `_since_ps` and neither sent nor discarded: bits, and the rest in `_UBIT_PS`ths of a bit;
+        # beside it what a whole interval adds to both, for one block after the other is the common case.
+        self._since_ps = self._owed_bit = self._rest = 0
+        self._block_bit = self._block_rest = 0
+        self._taken_ps = -1  # the grid point of the last block
         self._rate_ubit_per_s = 0
-        self._accounted_bit = 0
 
     @property
     def running(self) -> bool:
@@ -49,9 +56,8 @@ class Production:
     @property
     def room_byte(self) -> int:
         """What both ends still have room for."""
-        near_byte, far_byte = self._grants_byte
-        limit_byte = near_byte if near_byte < far_byte else far_byte
-        return limit_byte - self.sent_byte if limit_byte > self.sent_byte else 0
+        room_byte = self._limit_byte - self.sent_byte
+        return room_byte if room_byte > 0 else 0
 
     def begin(self, now_ps: int, rate_bit_per_s: float, head_start_bit: int = 0) -> None:
         """The link is up: make key from now on.
@@ -59,9 +65,9 @@ class Production:
         Args: rate_bit_per_s > 0 and at most 1e12; head_start_bit: key that comes on top with the first block.
         """
         self._start_ps = self._since_ps = now_ps
-        self._rate_ubit_per_s = round(rate_bit_per_s * _MICRO)
-        self._carried = 0
-        self._accounted_bit = -head_start_bit
+        self._owed_bit, self._rest = head_start_bit, 0
+        self._taken_ps = -1
+        self._run(rate_bit_per_s)
 
     def change(self, now_ps: int, rate_bit_per_s: float) -> None:
         """Make key faster or slower from now on; the grid stays, nothing made is lost.
@@ -70,50 +76,61 @@ class Production:
         """
         self._settle(now_ps)
         if self.running:
-            self._carried += (now_ps - self._since_ps) * self._rate_ubit_per_s
-            self._since_ps = now_ps
-            self._rate_ubit_per_s = round(rate_bit_per_s * _MICRO)
+            self._owed_bit, self._rest = self._made(now_ps)
+            self._since_ps, self._taken_ps = now_ps, -1
+            self._run(rate_bit_per_s)
+
+    def _run(self, rate_bit_per_s: float) -> None:
+        self._rate_ubit_per_s = round(rate_bit_per_s * _MICRO)
+        self._block_bit, self._block_rest = divmod(self._interval_ps * self._rate_ubit_per_s, _UBIT_PS)
 
     def end(self, now_ps: int) -> None:
         """Light or demand is gone: the block under way is lost, what is left of whole ones is discarded."""
         if self.running:
-            made_bit = self._made_bit(self._grid_ps(now_ps))
-            self._discarded_bit += max(0, made_bit - self._accounted_bit)
+            grid_ps = self._grid_ps(now_ps)
+            if grid_ps >= self._since_ps:  # else all whole blocks are accounted for
+                self._discarded_bit += self._made(grid_ps)[0]
             self._rate_ubit_per_s = 0
 
     def grant(self, now_ps: int, end: int, limit_byte: int) -> None:
         """Room at one end up to an absolute position; a lower one than before is ignored."""
         self._settle(now_ps)
         self._grants_byte[end] = max(self._grants_byte[end], limit_byte)
+        self._limit_byte = min(self._grants_byte)
 
     def revoke(self, now_ps: int, end: int) -> None:
         """That end is gone: no more room in this epoch."""
         self._settle(now_ps)
-        self._grants_byte[end] = 0
+        self._grants_byte[end] = self._limit_byte = 0
 
     def take(self, due_ps: int) -> int:
         """Size in bytes of the block that ends at `due_ps`, a point of the grid; the surplus is discarded."""
-        made_bit = self._made_bit(due_ps) - self._accounted_bit
-        if made_bit < 8:
+        if due_ps < self._since_ps:  # before the last change of rate: whole blocks of then are accounted for
             return 0
-        size_byte = whole_byte = made_bit // 8
-        self._accounted_bit += 8 * whole_byte
-        room_byte = self.room_byte
-        if room_byte < whole_byte:
+        made_bit, self._rest = self._made(due_ps)
+        self._since_ps = self._taken_ps = due_ps
+        size_byte, self._owed_bit = divmod(made_bit, 8)
+        if not size_byte:
+            return 0
+        room_byte = self._limit_byte - self.sent_byte
+        if room_byte < size_byte:
+            room_byte = max(0, room_byte)
+            self._discarded_bit += 8 * (size_byte - room_byte)
             size_byte = room_byte
-            self._discarded_bit += 8 * (whole_byte - size_byte)
         self.sent_byte += size_byte
         return size_byte
 
     def next_block_ps(self, now_ps: int) -> int | None:
         """When the next block with at least one byte ends, after now; None while none can."""
-        if not self._rate_ubit_per_s or not self.room_byte:
+        if not self._rate_ubit_per_s or self._limit_byte <= self.sent_byte:
             return None
+        if now_ps == self._taken_ps and self._block_bit >= 8:
+            return now_ps + self._interval_ps
         due_ps = self.next_grid_ps(now_ps)
-        wanted_bit = self._accounted_bit + 8
-        if self._made_bit(due_ps) >= wanted_bit:
+        if due_ps >= self._since_ps and self._made(due_ps)[0] >= 8:
             return due_ps
-        elapsed_ps = -((self._carried - wanted_bit * _UBIT_PS) // self._rate_ubit_per_s)
+        lacking = (8 - self._owed_bit) * _UBIT_PS - self._rest
+        elapsed_ps = -(-lacking // self._rate_ubit_per_s)
         return self.next_grid_ps(self._since_ps + elapsed_ps - 1)
 
     def next_grid_ps(self, now_ps: int) -> int:
@@ -128,13 +145,20 @@ class Production:
 
     def _settle(self, now_ps: int) -> None:
         """Account for the blocks that nobody scheduled because there was no room."""
-        if self.running and not self.room_byte:
+        if self._rate_ubit_per_s and self._limit_byte <= self.sent_byte:
             self.take(self._grid_ps(now_ps))
+            self._taken_ps = -1  # before the first block that is no point of the grid
 
-    def _made_bit(self, at_ps: int) -> int:
-        if at_ps < self._since_ps:  # before the last change of rate: whole blocks of then are accounted for
-            return self._accounted_bit
-        return (self._carried + (at_ps - self._since_ps) * self._rate_ubit_per_s) // _UBIT_PS
+    def _made(self, at_ps: int) -> tuple[int, int]:
+        """Whole bits made until `at_ps`, not before `_since_ps`, of which nothing became, and the rest."""
+        elapsed_ps = at_ps - self._since_ps
+        if elapsed_ps == self._interval_ps:
+            whole_bit, rest = self._block_bit, self._rest + self._block_rest
+            if rest >= _UBIT_PS:
+                whole_bit, rest = whole_bit + 1, rest - _UBIT_PS
+        else:
+            whole_bit, rest = divmod(self._rest + elapsed_ps * self._rate_ubit_per_s, _UBIT_PS)
+        return self._owed_bit + whole_bit, rest
 
     def _grid_ps(self, now_ps: int) -> int:
         """Last point of the grid that is not after now."""

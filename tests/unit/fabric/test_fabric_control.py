@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from multiplane.api.fabric_connectivity import QuantumPath
 from multiplane.api.service_fabric import OrderPhase
-from multiplane.fabric.control import EXPECTED_NS, Forwarding, Planner, follow, links_of, order_state
+from multiplane.fabric.control.routes import EXPECTED_NS, Forwarding, Planner, follow, links_of, order_state
 from multiplane.fabric.management import AILING_NS, IDLE_NS, Inventory, link_record
-from multiplane.fabric.planes import LinkReport
+from multiplane.fabric.planes import LinkReport, SiteBeat
 from multiplane.fabric.telemetry import FRESH_NS, LinkView
 from multiplane.kernel.graph import Edge
 from multiplane.kernel.names import link_id
@@ -186,6 +186,30 @@ def test_a_rate_counts_only_if_both_ends_say_up_now() -> None:
     assert view.note(report("b"))
     view.forget_site("b")
     assert view.rate_bit_per_s("a--b", "p", now_ns) == 0.0
+
+
+def test_a_beat_keeps_alive_what_was_told_and_came() -> None:
+    now_ns = 100 * S
+    later_ns = now_ns + FRESH_NS + S
+    view = LinkView()
+    for site in ("a", "b"):
+        view.note(report(site))
+    view.hear(SiteBeat(site="a", told_ns={"a--b": now_ns}, at_ns=later_ns))
+    assert view.rate_bit_per_s("a--b", "p", later_ns) == 0.0, "one end is silent"
+    view.hear(SiteBeat(site="b", told_ns={"a--b": now_ns}, at_ns=later_ns))
+    assert view.rate_bit_per_s("a--b", "p", later_ns) > 0.0
+    assert view.rate_bit_per_s("a--b", "p", later_ns + FRESH_NS + 1) == 0.0
+    view.hear(SiteBeat(site="b", told_ns={"a--b": now_ns + 1}, at_ns=later_ns))
+    assert view.rate_bit_per_s("a--b", "p", later_ns) == 0.0, "a later report was lost"
+    view.note(report("b", at_ns=now_ns + 1))
+    assert view.rate_bit_per_s("a--b", "p", later_ns) > 0.0
+    view.hear(SiteBeat(site="b", told_ns={}, at_ns=later_ns))
+    assert view.rate_bit_per_s("a--b", "p", later_ns) == 0.0, "it is no longer ordered there"
+    view.hear(SiteBeat(site="b", told_ns={"a--b": now_ns}, at_ns=now_ns))
+    assert view.rate_bit_per_s("a--b", "p", later_ns) == 0.0, "an old beat says nothing new"
+    view.forget_site("a")
+    view.note(report("a"))
+    assert view.rate_bit_per_s("a--b", "p", later_ns) == 0.0
 
 
 def test_inventory_knows_idle_and_ailing_links() -> None:

@@ -12,7 +12,7 @@ from multiplane.api.device import LinkState
 from multiplane.api.fabric_connectivity import QuantumPath
 from multiplane.api.service_fabric import Parcel
 from multiplane.api.telemetry import Sample
-from multiplane.fabric.planes import ForwardingTable, LinkOrder, LinkReport
+from multiplane.fabric.planes import ForwardingTable, LinkOrder, LinkReport, SiteBeat
 from multiplane.kernel.errors import Busy, Refused
 from multiplane.kernel.nouns import Caller, ends
 
@@ -216,8 +216,14 @@ def test_reports_come_at_each_change_and_seldom_at_rest(virtual: Virtual) -> Non
         await rig.sleep(1_000 * MS)
         assert len(reports) - 1 == 1, "key goes: told when it was much, 16 KiB of the 20 here"
         reports.clear()
-        await rig.sleep(30_000 * MS)
-        assert 3 <= len(reports) <= 4, "at rest a heartbeat every ten seconds"
+        beats: list[SiteBeat] = []
+        rig.bus.subscribe("lab.fabric.telemetry.a.beat", SiteBeat, lambda _, beat: beats.append(beat))
+        await rig.sleep(120_000 * MS)
+        assert (len(reports), len(beats)) == (2, 10), (
+            "at rest a heartbeat every ten seconds, each sixth in full"
+        )
+        assert all(set(beat.told_ns) == {"a--b"} for beat in beats)
+        assert reports[-1].at_ns in {beat.told_ns["a--b"] for beat in beats}, "a beat names the last report"
         assert (reports[-1].path_id, reports[-1].rate_bit_per_s) == ("p1", 10_000.0)
         reports.clear()
         await rig.agents["a"].stop_link(CONTROLLER, "a--b", "cut")

@@ -57,8 +57,8 @@ def test_blocks_of_odd_sizes_lose_no_byte(sizes: list[int]) -> None:
         offset += size
     assert near.stock_byte == far.stock_byte == offset
     for sender, receiver in ((near, far), (far, near)):
-        while sender._out.stock_byte:
-            spend(sender, receiver, min(97, sender._out.stock_byte))
+        while sender.out_byte:
+            spend(sender, receiver, min(97, sender.out_byte))
     assert near.burnt_byte == far.burnt_byte == 0
 
 

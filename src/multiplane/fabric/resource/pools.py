@@ -20,7 +20,9 @@ OUT_SHARE: Final = 15 / 32
 GRANT_STEPS: Final = 16
 UNSORTED_SHARE: Final = 64
 LEAST_UNSORTED_BYTE: Final = 4096
-"""At most this, or that part of the room, is kept unsorted, so that what finds none is burnt soon."""
+"""At most this, or that part of the room, is kept before it is known to find room, so that what finds none is
+burnt soon."""
+SORTED_AT_ONCE_BYTE: Final = 1024
 
 
 class Lane:
@@ -85,7 +87,7 @@ class Lane:
         return freed
 
 
-class Pad(Secret, frozen=True, kw_only=True):
+class Pad(Secret, frozen=True, kw_only=True, gc=False):
     """Key to be spent once; `end` is the position behind its last byte."""
 
     epoch: int
@@ -116,8 +118,11 @@ class LinkPool:
     """
 
     __slots__ = (
+        "_blocks",
+        "_fits_until",
         "_granted",
         "_in",
+        "_keeps_until",
         "_leads",
         "_out",
         "_out_room_byte",
@@ -126,9 +131,7 @@ class LinkPool:
         "_reserve",
         "_room_byte",
         "_rules",
-        "_unsorted",
-        "_unsorted_byte",
-        "_unsorted_limit_byte",
+        "_sorted",
         "burnt_byte",
         "epoch",
         "made_byte",
@@ -145,11 +148,11 @@ class LinkPool:
         self._reserve = bytearray()
         self._out = Lane()
         self._in = Lane()
-        # Blocks in a row that came last: nobody has asked for their key yet, so no lane has it yet.
-        self._unsorted: list[bytes] = []
-        self._unsorted_byte = 0
-        self._unsorted_limit_byte = max(LEAST_UNSORTED_BYTE, room_byte // UNSORTED_SHARE)
-        self._received = 0
+        # Blocks in a row that came last, from position `_sorted` on, as they came: two ends in one process
+        # share their bytes. A lane gets what it lacks when it is asked for it.
+        self._blocks: list[bytes] = []
+        self._sorted = self._received = 0
+        self._fits_until = self._keeps_until = 0  # both lanes have room up to there; what is kept at most
         self._pads_until = 0  # what comes before that position of the epoch is for pads
         self._granted = 0
         self.epoch = -1
@@ -161,15 +164,16 @@ class LinkPool:
     @property
     def stock_byte(self) -> int:
         """Key held for both directions, bytes."""
-        if self._unsorted:
-            self._sort_out()
-        return self._out.stock_byte + self._in.stock_byte
+        self._burn_surplus()
+        return self.about_byte
 
     @property
     def out_byte(self) -> int:
         """Key held for what this end sends, bytes."""
-        self._sort_out()
-        return self._out.stock_byte
+        self._burn_surplus()
+        even_byte = (self._received + 1) // 2 - (self._sorted + 1) // 2
+        mine_byte = even_byte if self._leads else self._received - self._sorted - even_byte
+        return self._out.stock_byte + mine_byte
 
     def burn_down(self, out_byte: int, in_byte: int) -> None:
         """Burn the oldest key of each lane until no more than so much is left."""
@@ -181,7 +185,7 @@ class LinkPool:
     @property
     def about_byte(self) -> int:
         """The same before it is known whether the last blocks found room."""
-        return self._out.stock_byte + self._in.stock_byte + self._unsorted_byte
+        return self._out.stock_byte + self._in.stock_byte + self._received - self._sorted
 
     def ledger(self) -> LinkLedger:
         """The accounts of this end, in bits."""
@@ -200,7 +204,9 @@ class LinkPool:
         self.burnt_byte += self.stock_byte
         self._out, self._in = Lane(), Lane()
         self._reserve.clear()
-        self._received = self._granted = self._pads_until = 0
+        self._blocks.clear()
+        self._sorted = self._received = self._granted = self._pads_until = 0
+        self._fits_until = self._keeps_until = 0
         self.epoch = epoch
         return True
 
@@ -209,19 +215,32 @@ class LinkPool:
 
         Nothing is to be done then: what was granted is held, so the window to grant stays where it is.
         """
-        begin, size = block.offset_byte, len(block.key)
-        if (
-            begin != self._received
-            or begin + size > self._pads_until
-            or block.epoch != self.epoch
-            or self._unsorted_byte + size > self._unsorted_limit_byte
-        ):
+        begin, key = block.offset_byte, block.key
+        end = begin + len(key)
+        if begin != self._received or block.epoch != self.epoch:
             return False
-        self.made_byte += size
-        self._received = begin + size
-        self._unsorted.append(block.key)
-        self._unsorted_byte += size
+        if end > self._keeps_until:
+            self._look_ahead()
+            if end > self._keeps_until:
+                return False
+        self.made_byte += len(key)
+        self._received = end
+        self._blocks.append(key)
         return True
+
+    def _look_ahead(self) -> None:
+        """Up to where key surely finds room, and may be kept."""
+        out_byte = self._out_room_byte - self._out.stock_byte
+        in_byte = self._room_byte - self._out_room_byte - self._in.stock_byte
+        room_byte = out_byte if out_byte < in_byte else in_byte
+        self._fits_until = self._sorted + (2 * room_byte if room_byte > 0 else 0)
+        unsure_byte = max(LEAST_UNSORTED_BYTE, self._room_byte // UNSORTED_SHARE)
+        self._keeps_until = min(self._fits_until + unsure_byte, self._pads_until)
+
+    def _burn_surplus(self) -> None:
+        """Nothing is held after this but what has room."""
+        if self._received > self._fits_until:
+            self._sort_out()
 
     def deposit(self, block: KeyBlock) -> bytes | None:
         """Take a block; what has no room, and blocks out of order or of an older epoch, are burnt.
@@ -236,9 +255,11 @@ class LinkPool:
         if block.epoch < self.epoch or begin < self._received:
             self.burnt_byte += size
             return None
-        self._received = begin + size
+        self._sorted = self._received = begin + size
         self._pads_until = self._rules.pads_until(begin + size)
-        return self._set_aside(begin, block.key)
+        reserve = self._set_aside(begin, block.key)
+        self._look_ahead()
+        return reserve
 
     def _set_aside(self, begin: int, whole: bytes) -> bytes | None:
         """Take what is for authentication out of a block, the rest is for pads; the reserve when complete."""
@@ -254,13 +275,22 @@ class LinkPool:
                 completed = len(self._reserve) == self._rules.size_byte
         return bytes(self._reserve) if completed else None
 
-    def _sort_out(self) -> None:
-        """Give the lanes what came last."""
-        if self._unsorted:
-            key, begin = b"".join(self._unsorted), self._received - self._unsorted_byte
-            self._unsorted.clear()
-            self._unsorted_byte = 0
+    def _sort_out(self, least_byte: int | None = None) -> None:
+        """Give the lanes what came first, so much at least; None: all."""
+        blocks = self._blocks
+        if least_byte is None:
+            count = len(blocks)
+        else:
+            count = size_byte = 0
+            while count < len(blocks) and size_byte < least_byte:
+                size_byte += len(blocks[count])
+                count += 1
+        if count:
+            key = blocks[0] if count == 1 else b"".join(blocks[:count])
+            del blocks[:count]
+            begin, self._sorted = self._sorted, self._sorted + len(key)
             self._share_out(begin, key)
+            self._look_ahead()
 
     def _share_out(self, begin: int, key: bytes) -> None:
         """Every second byte to each lane; what has no room is burnt."""
@@ -287,7 +317,11 @@ class LinkPool:
         stock, whose share of new key is then burnt.
         """
         out_byte, in_byte = self._out.stock_byte, self._in.stock_byte
-        room = self._out_room_byte - (out_byte if out_byte < in_byte else in_byte) - self._unsorted_byte // 2
+        room = (
+            self._out_room_byte
+            - (out_byte if out_byte < in_byte else in_byte)
+            - (self._received - self._sorted) // 2
+        )
         limit = self._received + 2 * room if room > 0 else self._received
         if limit < self._granted + self._room_byte // GRANT_STEPS or self.epoch < 0:
             return None
@@ -296,11 +330,11 @@ class LinkPool:
 
     def take(self, size_byte: int) -> Pad | None:
         """Spend the next pad of the outward lane; None when it is dry."""
-        if self._unsorted:
-            self._sort_out()
         lane = self._out
-        if lane.stock_byte < size_byte or (found := lane.read(lane.cursor, size_byte)) is None:
-            return None
+        while (found := lane.read(lane.cursor, size_byte)) is None:
+            if not self._blocks:
+                return None
+            self._sort_out(2 * size_byte + SORTED_AT_ONCE_BYTE)
         begin, key = found
         end = begin + size_byte
         self.spent_byte += size_byte
@@ -309,12 +343,14 @@ class LinkPool:
 
     def peek(self, epoch: int, offset: int, size_byte: int) -> Pad | Early | Stale:
         """The inward pad a peer names. It is spent by `accept` only, once its tag has been verified."""
-        if self._unsorted:
-            self._sort_out()
         if epoch < self.epoch or (epoch == self.epoch and offset < self._in.cursor):
             return STALE
-        if epoch > self.epoch or (found := self._in.read(offset, size_byte)) is None:
+        if epoch > self.epoch:
             return EARLY
+        while (found := self._in.read(offset, size_byte)) is None:
+            if not self._blocks:
+                return EARLY
+            self._sort_out(2 * size_byte + SORTED_AT_ONCE_BYTE)
         begin, key = found
         if begin != offset:  # this end had no room for some of it
             return STALE

@@ -11,7 +11,6 @@ second ones of all others.
 from __future__ import annotations
 
 import heapq
-from collections import Counter
 from collections.abc import Iterator, Set
 from typing import Final
 
@@ -26,7 +25,7 @@ PAIR_LIMIT: Final = 16
 Pair = tuple[str, str]
 
 
-class Waiting(msgspec.Struct, frozen=True):
+class Waiting(msgspec.Struct, frozen=True, gc=False):
     """A parcel that waits for key of its next link, until `due_ns`."""
 
     parcel: Parcel
@@ -47,7 +46,7 @@ class Waitlist:
 
     def __init__(self) -> None:
         self._line: list[tuple[int, int, Waiting]] = []
-        self._counts: Counter[Pair] = Counter()
+        self._counts: dict[Pair, int] = {}
         self._last_tag: dict[Pair, int] = {}
         self._served_tag = self._arrivals = 0
 
@@ -59,7 +58,7 @@ class Waitlist:
 
     def add(self, item: Waiting) -> Waiting | None:
         """Let a parcel wait; the answer is who has no room: it, the last in line, or (None) nobody."""
-        if self._counts[item.pair] >= PAIR_LIMIT:
+        if self._counts.get(item.pair, 0) >= PAIR_LIMIT:
             return item
         size_byte = len(item.parcel.payload) + PAD_OVERHEAD_BYTE
         tag = max(self._served_tag, self._last_tag.get(item.pair, 0)) + size_byte
@@ -71,7 +70,7 @@ class Waitlist:
             self._forget(last[2])
         self._arrivals += 1
         self._last_tag[item.pair] = tag
-        self._counts[item.pair] += 1
+        self._counts[item.pair] = self._counts.get(item.pair, 0) + 1
         heapq.heappush(self._line, (tag, self._arrivals, item))
         if last is None:
             return None
