@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, aclosing, suppress
+from contextlib import AsyncExitStack, aclosing
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from msgspec.structs import replace
@@ -16,6 +16,7 @@ from multiplane.kernel.quantity import NS_PER_S
 
 T = TypeVar("T")
 _GONE: Final = ("lost", "expired")
+_AT_ONCE: Final = 8
 _PATIENCE_S: Final = 5.0
 _SHORTEST_PAUSE_S: Final = 0.01
 _TOO_LATE: Final = ("unit.expired", "unit.address")
@@ -64,6 +65,10 @@ class Shared:
         """Where the qubit of a party lies."""
         return self.events[party].addresses[0]
 
+    def fresh(self, name: str) -> str:
+        """A name for a fresh qubit that no other state of the unit uses."""
+        return f"{name}{self.index}"
+
     async def operate(self, party: int, steps: Sequence[Step]) -> tuple[int, ...]:
         """Steps at one end; the bits that it measured. Waits for a while where no memory is free."""
         loop = asyncio.get_running_loop()
@@ -99,7 +104,7 @@ class Used(NamedTuple, Generic[T]):
 async def use(parties: Sequence[Party], wish: Wish, act: Callable[[Shared], Awaitable[T]]) -> Used[T]:
     """Ask for a unit as the first party, act on each of its states as soon as all hold it, release it.
 
-    Args: wish: of one part; `parties` in it are overwritten. act: told of one state after the other.
+    Args: wish: of one part; `parties` in it are overwritten; act: on a state, on several side by side.
     Raises: Refused with the code of the answer when it is not accepted; Faulty(`app.no_states`) when no state
         came at all; what `act` raises.
     """
@@ -144,20 +149,31 @@ async def _all_states(
     parties: Sequence[Party], unit: str, size: int, act: Callable[[Shared], Awaitable[T]]
 ) -> Used[T]:
     gathering = _Gathering(len(parties), size)
-    used = Used[T]([], [], 0)
+    used, slots = Used[T]([], [], 0), asyncio.Semaphore(_AT_ONCE)
+    acting: list[asyncio.Task[None]] = []
+
+    async def one(state: Shared) -> None:
+        try:
+            used.results.append(await act(state))
+        except Refused as refused:
+            if refused.code not in _TOO_LATE:
+                raise
+        else:
+            used.fidelities.append(min(event.fidelity for event in state.events))
+        finally:
+            slots.release()
+
     async with AsyncExitStack() as stack:
         for end, party in enumerate(parties):
             stack.push_async_callback(_stopped, asyncio.create_task(_listen(party, unit, end, gathering)))
         while isinstance(whole := await gathering.ready.get(), tuple):
-            index, events = whole
-            try:
-                used.results.append(await act(Shared(parties, unit, index, events)))
-            except Refused as refused:
-                if refused.code not in _TOO_LATE:
-                    raise
-            else:
-                used.fidelities.append(min(event.fidelity for event in events))
-    if whole is not None:
+            await slots.acquire()
+            if any(task.done() and task.exception() for task in acting):
+                break
+            acting.append(asyncio.create_task(one(Shared(parties, unit, *whole))))
+            stack.push_async_callback(_stopped, acting[-1])
+        await asyncio.gather(*acting)
+    if isinstance(whole, MultiplaneError):
         raise whole
     return used._replace(lost=size - len(used.results))
 
@@ -180,8 +196,9 @@ async def _listen(party: Party, unit: str, end: int, gathering: _Gathering) -> N
 
 async def _stopped(task: asyncio.Task[None]) -> None:
     task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    await asyncio.wait((task,))
+    if not task.cancelled():
+        task.exception()  # it was raised already, or another one was before it
 
 
 def _refused(answer: Answer) -> Refused:
