@@ -38,7 +38,9 @@ COMMANDS: Final[Mapping[str, Entry]] = {
         "stage",
         "What each generation of repeaters could do between two ends, and what classical channel it needs.",
     ),
-    "unit": Entry("inspection", "Service units: what a key is a state of."),
+    "unit": Entry(
+        "units", "Service units: shared states between applications, and what a key is a state of."
+    ),
     "messages": Entry(
         "inspection",
         "Calls that passed the doors between the strata, in order, each with its outcome. "
