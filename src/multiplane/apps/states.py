@@ -18,6 +18,7 @@ T = TypeVar("T")
 _GONE: Final = ("lost", "expired")
 _AT_ONCE: Final = 8
 _PATIENCE_S: Final = 5.0
+_SILENCE_S: Final = 10.0
 _SHORTEST_PAUSE_S: Final = 0.01
 _TOO_LATE: Final = ("unit.expired", "unit.address")
 _ENDS: Final = ("released", "refused", "expired")
@@ -128,9 +129,20 @@ class _Gathering:
 
     def __init__(self, ends: int, size: int) -> None:
         self.held: dict[int, dict[int, UnitEvent]] = {}
-        self.ready: asyncio.Queue[tuple[int, list[UnitEvent]] | MultiplaneError | None] = asyncio.Queue()
+        self._ready: asyncio.Queue[tuple[int, list[UnitEvent]] | MultiplaneError | None] = asyncio.Queue()
         self.ends, self._left = ends, set(range(size))
         self.deaf = 0  # ends whose events are over
+
+    async def next(self, patience_s: float | None) -> tuple[int, list[UnitEvent]] | MultiplaneError | None:
+        """The next state that all hold; None when there are no more, or after so long a silence."""
+        try:
+            return await asyncio.wait_for(self._ready.get(), patience_s)
+        except TimeoutError:
+            return None
+
+    def say(self, what: MultiplaneError | None) -> None:
+        """Say that there are no more, or what went wrong."""
+        self._ready.put_nowait(what)
 
     def hear(self, end: int, event: UnitEvent) -> bool:
         """Take an event of one end; whether there is nothing more to wait for."""
@@ -139,7 +151,7 @@ class _Gathering:
             if len(self.held[event.index]) == self.ends:
                 self._left.discard(event.index)
                 held = self.held.pop(event.index)
-                self.ready.put_nowait((event.index, [held[place] for place in range(self.ends)]))
+                self._ready.put_nowait((event.index, [held[place] for place in range(self.ends)]))
         elif event.what in _GONE and event.index >= 0:
             self._left.discard(event.index)
         return not self._left or (event.index < 0 and event.what in _ENDS)
@@ -166,7 +178,7 @@ async def _all_states(
     async with AsyncExitStack() as stack:
         for end, party in enumerate(parties):
             stack.push_async_callback(_stopped, asyncio.create_task(_listen(party, unit, end, gathering)))
-        while isinstance(whole := await gathering.ready.get(), tuple):
+        while isinstance(whole := await gathering.next(_SILENCE_S if acting else None), tuple):
             await slots.acquire()
             if any(task.done() and task.exception() for task in acting):
                 break
@@ -184,14 +196,14 @@ async def _listen(party: Party, unit: str, end: int, gathering: _Gathering) -> N
         async with aclosing(party.client.events(unit)) as events:
             async for event in events:
                 if gathering.hear(end, event):
-                    gathering.ready.put_nowait(None)
+                    gathering.say(None)
                     return
     except MultiplaneError as error:
-        gathering.ready.put_nowait(error)
+        gathering.say(error)
         return
     gathering.deaf += 1
     if gathering.deaf == gathering.ends:
-        gathering.ready.put_nowait(None)
+        gathering.say(None)
 
 
 async def _stopped(task: asyncio.Task[None]) -> None:

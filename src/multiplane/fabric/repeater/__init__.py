@@ -240,6 +240,8 @@ class RepeaterAgent:
         request = request_id(next(self._numbers), HERE)
         report = await self._ask(instruction_of(step, request, tuple(cell.handle for cell in cells), link))
         if not report.ok:
+            if report.code == "instruction.memory_full":
+                raise Busy("fabric.no_memory", f"do: {step.do}: {report.reason}")
             code = "fabric.expired" if report.code == "instruction.expired" else "fabric.step"
             raise Refused(code, f"do: {step.do} on {', '.join(step.on)}: {report.reason}")
         if step.do == "prepare":
