@@ -82,30 +82,34 @@ def leg(hop: Hop, rounds: int, window: int, cutoff_s: float, protocol: str) -> L
         return Leg(Span(mean_s), mean)
     first = leg(hop, rounds - 1, window, cutoff_s, protocol)
     second_s = leg(hop, rounds - 1, window - 1, cutoff_s, protocol).span.mean_s
-    flip, relax, told_s = _both(hop)
+    flip, relax, known_s = _both(hop)
     in_time = -math.expm1(-cutoff_s / second_s)
     older = _waited(first.mean, wait(second_s, second_s, cutoff_s), flip, relax)
     mean, success = PROTOCOLS[protocol](older, first.mean, *_noise(hop))
-    mean_s = (first.span.mean_s + second_s * in_time + told_s) / max(in_time * success, _NEVER)
-    return Leg(Span(mean_s), rested(mean, flip * told_s, relax * told_s))
+    mean_s = (first.span.mean_s + second_s * in_time + known_s) / max(in_time * success, _NEVER)
+    return Leg(Span(mean_s), rested(mean, flip * known_s, relax * known_s))
 
 
 def _least_of_link(hop: Hop, rounds: int, cutoff_s: float, protocol: str) -> Correlations:
     """A bound of each single pair of a link: both pairs of every round have waited until the cut-off."""
     least = hop.fresh
-    flip, relax, told_s = _both(hop)
+    flip, relax, known_s = _both(hop)
     for _ in range(rounds):
         old = rested(least, flip * cutoff_s, relax * cutoff_s)
         least, _ = PROTOCOLS[protocol](old, old, *_noise(hop))
-        least = rested(least, flip * told_s, relax * told_s)
+        least = rested(least, flip * known_s, relax * known_s)
     return least
+
+
+def told_s(hop: Hop) -> float:
+    """From a round of purification until both ends know what came of it."""
+    return hop.delay_s + max(hop.near.operation_s, hop.far.operation_s)
 
 
 def _both(hop: Hop) -> tuple[float, float, float]:
     """What both halves together lose by the second, and how long they rest until a round is known."""
     near, far = hop.near, hop.far
-    told_s = hop.delay_s + max(near.operation_s, far.operation_s)
-    return near.flip_per_s + far.flip_per_s, near.relax_per_s + far.relax_per_s, told_s
+    return near.flip_per_s + far.flip_per_s, near.relax_per_s + far.relax_per_s, told_s(hop)
 
 
 def _noise(hop: Hop) -> tuple[tuple[float, ...], float]:
@@ -126,15 +130,15 @@ def chain(hops: Sequence[Hop], shape: Shape) -> Chain:
         for hop, rounds, window in zip(hops, shape.rounds, shape.windows, strict=True)
     ]
     waits = [wait(one.span.mean_s, two.span.mean_s, shape.cutoff_s) for one, two in pairwise(legs)]
-    whole_s, told_s = _time(hops, legs, waits, shape).mean_s, _told_s(hops)
+    whole_s, tracked_s = _time(hops, legs, waits, shape).mean_s, _tracked_s(hops)
     first, last = hops[0].near, hops[-1].far
     mean = _swapped(hops, [one.mean for one in legs])
     for waiting, (flip, relax) in zip(waits, _resting(hops, legs, waits, shape), strict=True):
         mean = _waited(mean, waiting, flip, relax)
     return Chain(
         mean=mean,
-        first_s=whole_s + told_s,
-        rate_per_s=1.0 / (whole_s + told_s / min(shape.windows)),
+        first_s=whole_s + tracked_s,
+        rate_per_s=1.0 / (whole_s + tracked_s / min(shape.windows)),
         flip_per_s=first.flip_per_s + last.flip_per_s,
         relax_per_s=first.relax_per_s + last.relax_per_s,
     )
@@ -196,7 +200,7 @@ def _resting(
     ]
 
 
-def _told_s(hops: Sequence[Hop]) -> float:
+def _tracked_s(hops: Sequence[Hop]) -> float:
     """From the last herald until both ends know: TRACK runs along the chain, each site does its swap."""
     if len(hops) == 1:
         return 0.0
@@ -209,10 +213,10 @@ def _swapped(hops: Sequence[Hop], pairs: Sequence[Correlations]) -> Correlations
     for (left, right), one in zip(pairwise(hops), pairs[1:], strict=True):
         noise = Correlations(*map(min, left.far.swap, right.near.swap))
         pair = bell.swap(bell.swap(pair, one), noise)
-    first, last, told_s = hops[0].near, hops[-1].far, _told_s(hops)
+    first, last, tracked_s = hops[0].near, hops[-1].far, _tracked_s(hops)
     keep = min(first.correct_gain, last.correct_gain)
     flip, relax = first.flip_per_s + last.flip_per_s, first.relax_per_s + last.relax_per_s
-    return bell.swap(rested(pair, flip * told_s, relax * told_s), Correlations(keep, keep, keep))
+    return bell.swap(rested(pair, flip * tracked_s, relax * tracked_s), Correlations(keep, keep, keep))
 
 
 def _time(hops: Sequence[Hop], legs: Sequence[Leg], waits: Sequence[Wait], shape: Shape) -> Span:

@@ -40,7 +40,8 @@ class Hop(NamedTuple):
     """A link, seen in the direction of a path.
 
     Args:
-        mean_s: until one memory at each end has a pair; delay_s: one way.
+        mean_s: until one memory at each end has a pair; attempt_s: of one attempt, age of a pair when both
+            ends know of it; delay_s: one way.
         fresh: the pair when both ends know of it.
     """
 
@@ -48,6 +49,7 @@ class Hop(NamedTuple):
     near: Place
     far: Place
     mean_s: float
+    attempt_s: float
     delay_s: float
     fresh: Correlations
 
@@ -61,11 +63,13 @@ def reverse(hop: Hop) -> Hop:
 def hop_of(sheet: LinkSheet) -> Hop:
     """A link in the order of its sites."""
     near, far = (_place(sheet, end) for end in (0, 1))
+    attempt_s = max(1, sheet.attempt_ns) / NS_PER_S
     return Hop(
         link=sheet.link,
         near=near,
         far=far,
-        mean_s=max(1, sheet.attempt_ns) / NS_PER_S / sheet.success_probability,
+        mean_s=attempt_s / sheet.success_probability,
+        attempt_s=attempt_s,
         delay_s=sheet.delay_ns / NS_PER_S,
         fresh=bell.from_weights(sheet.weights),
     )

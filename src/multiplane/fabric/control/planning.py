@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final, NamedTuple
 
 import msgspec
 
 from multiplane.api.fabric_units import UnitOrder
-from multiplane.fabric.control.chains import Shape
+from multiplane.fabric.control.chains import Shape, told_s
 from multiplane.fabric.control.hops import Hop, rested
 from multiplane.fabric.control.layouts import Layout, layouts
 from multiplane.fabric.control.policies import Policies, half_of_free, on_demand, soon_and_nested
@@ -170,11 +169,13 @@ class Search:
             windows = tuple(max(1, half_of_free(free(hop), 0) // among) for hop in hops)
             if best is not None and best.gives.rate_per_s >= bound_per_s(hops, windows):
                 continue
-            sought = shaped(hops, _shapes(hops, windows), floor)
-            best_fidelity = max(best_fidelity, sought.best_fidelity)
-            found = sought.found
-            if found is not None and (best is None or found.gives.rate_per_s > best.gives.rate_per_s):
-                best = found
+            for levels in soon_and_nested(hops):
+                shapes = (Shape(rounds, windows, PATIENCE, levels) for rounds in on_demand(hops, windows))
+                sought = shaped(hops, shapes, floor)
+                best_fidelity = max(best_fidelity, sought.best_fidelity)
+                found = sought.found
+                if found is not None and (best is None or found.gives.rate_per_s > best.gives.rate_per_s):
+                    best = found
         self.reached |= best_fidelity > 0.0
         self.full |= not best_fidelity and ends[0] in self.ground.table(seconds_cost, ends[1]).left
         return best, best_fidelity
@@ -257,12 +258,6 @@ def _floors(kind: str, legs: int, floor_fidelity: float) -> tuple[float, ...]:
     return tuple(high + (1.0 - high) * step / 5.0 for step in range(5))
 
 
-def _shapes(hops: tuple[Hop, ...], windows: tuple[int, ...]) -> Iterator[Shape]:
-    for levels in soon_and_nested(hops):
-        for rounds in on_demand(hops, windows):
-            yield Shape(rounds, windows, PATIENCE, levels)
-
-
 def _too_slow(order: UnitOrder, found: Plan, now_ns: int) -> Unattainable | None:
     """Whether a plan comes too late or too seldom for the order."""
     code = reason = ""
@@ -319,7 +314,6 @@ def _job(order: UnitOrder, woven: Woven, binding: int) -> Job:
 
 
 def _circuit(order: UnitOrder, name: str, one: Shaped, binding: int) -> Circuit:
-    cutoff_ns = _ns(one.shape.cutoff_s)
     return Circuit(
         circuit=name,
         order_id=order.order_id,
@@ -328,7 +322,10 @@ def _circuit(order: UnitOrder, name: str, one: Shaped, binding: int) -> Circuit:
         levels=one.shape.levels,
         rounds=one.shape.rounds,
         window=one.shape.windows,
-        cutoff_ns=(cutoff_ns,) * len(one.hops),
+        cutoff_ns=tuple(
+            _ns(one.shape.cutoff_s + hop.attempt_s + rounds * told_s(hop))
+            for hop, rounds in zip(one.hops, one.shape.rounds, strict=True)
+        ),
         fidelity=one.gives.fidelity,
         protocol=one.shape.protocol,
         pairs=order.size,

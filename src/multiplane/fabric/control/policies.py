@@ -8,6 +8,7 @@ from typing import Final
 
 from multiplane.fabric.control.chains import nested_levels
 from multiplane.fabric.control.hops import Hop
+from multiplane.fabric.control.shaping import MOST_ROUNDS
 from multiplane.fabric.control.views import PairView
 from multiplane.fabric.control.ways import (
     SMALL_SITES,
@@ -24,7 +25,6 @@ from multiplane.fabric.control.ways import (
 
 ROUTES: Final = 16
 KEPT_GROUNDS: Final = 4
-MOST_ROUNDS: Final = 2
 EACH_LINK: Final = 7
 """On longer chains links are purified by halves of the chain, not one by one."""
 
@@ -64,17 +64,23 @@ def half_of_free(free: int, wanted: int) -> int:
 
 
 def on_demand(hops: tuple[Hop, ...], windows: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    """None, then one round on the worst links, on more and more of them, then two."""
-    worst = sorted(range(len(hops)), key=lambda at: sum(hops[at].fresh))
+    """None; then rounds on the worst links, first one on each or first two on one; then on the quickest."""
+    yield (0,) * len(hops)
+    places = range(len(hops))
+    worst = sorted(places, key=lambda at: sum(hops[at].fresh))
+    quickest = sorted(places, key=lambda at: hops[at].mean_s / windows[at])
+    many = range(1, MOST_ROUNDS + 1)
     steps = range(1, len(hops) + 1) if len(hops) <= EACH_LINK else (len(hops) // 2, len(hops))
-    rounds = [0] * len(hops)
-    yield tuple(rounds)
-    for more in range(1, MOST_ROUNDS + 1):
-        for some in steps:
-            before = tuple(rounds)
-            for at in worst[:some]:
-                rounds[at] = more if windows[at] > more else rounds[at]
-            if tuple(rounds) != before:
+    orders = [(first, [(some, more) for more in many for some in steps]) for first in (worst, quickest)]
+    orders.insert(1, (worst, [(some, more) for some in steps for more in many]))
+    seen = {(0,) * len(hops)}
+    for first, stages in orders:
+        rounds = [0] * len(hops)
+        for some, more in stages:
+            for at in first[:some]:
+                rounds[at] = max(rounds[at], min(more, windows[at] - 1))
+            if tuple(rounds) not in seen:
+                seen.add(tuple(rounds))
                 yield tuple(rounds)
 
 
