@@ -11,7 +11,7 @@ import pytest
 from multiplane.fabric.control.chains import Shape, nested_levels
 from multiplane.fabric.control.hops import Hop
 from multiplane.fabric.control.planning import Plan, plan
-from multiplane.fabric.control.policies import half_of_free
+from multiplane.fabric.control.policies import HalfFree
 from multiplane.fabric.control.shaping import Floor, bound_per_s, shaped
 from multiplane.fabric.control.views import PairView
 from multiplane.fabric.control.ways import Ground
@@ -55,7 +55,7 @@ def simple_paths(ground: Ground, a: str, b: str, *way: Hop) -> Iterator[tuple[Ho
         yield way
         return
     passed = {a, *(hop.near.site for hop in way)}
-    for to, hop in ground.near[a]:
+    for to, hop in ground.hops[a].items():
         if to not in passed:
             yield from simple_paths(ground, to, b, *way, hop)
 
@@ -64,7 +64,9 @@ def best_rate_per_s(shown: PairView, a: str, b: str, floor: Floor) -> float:
     """Of all paths, levels and rounds; what cannot beat the best so far is not worked out."""
     best_per_s = 0.0
     for hops in simple_paths(Ground(shown), a, b):
-        windows = tuple(half_of_free(min(shown.links[hop.link].free), 0) for hop in hops)
+        windows = tuple(
+            HalfFree().window(order(a, b), hop.seen, min(shown.links[hop.link].free)) for hop in hops
+        )
         inner = len(hops) - 1
         for levels in {(0,) * inner, nested_levels(inner), tuple(range(1, inner + 1))}:
             for rounds in product(*(range(min(3, window)) for window in windows)):
@@ -80,7 +82,7 @@ def check(seed: int) -> float | None:
     """Planned rate over the best; None where nothing reaches the floor."""
     chance = random.Random(seed)
     shown = drawn(chance)
-    a, b = chance.sample(sorted(Ground(shown).near), 2)
+    a, b = chance.sample(Ground(shown).sites(), 2)
     floor = Floor(chance.choice((0.0, 0.7, 0.8, 0.9, 0.95)))
     best_per_s = best_rate_per_s(shown, a, b, floor)
     found = plan(order(a, b, min_fidelity=floor.fidelity), shown)

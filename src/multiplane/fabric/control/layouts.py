@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from multiplane.api.fabric_units import UnitOrder
-from multiplane.fabric.control.ways import SMALL_SITES, Ground, Table, seconds_cost
+from multiplane.fabric.control.ways import Ground, Table, seconds_cost
 from multiplane.physics import bell
 from multiplane.physics.bell import Correlations
 from multiplane.physics.multipartite import ghz_from_star, ghz_with_centre, graph_state_floor
@@ -92,8 +92,8 @@ def centres(order: UnitOrder, ground: Ground) -> list[str]:
     In small networks all are looked at, in large ones those on the quickest ways between two parties.
     """
     tables = [ground.table(seconds_cost, site) for site in order.sites]
-    near: Iterable[str] = ground.near
-    large = len(ground.near) > SMALL_SITES
+    near: Iterable[str] = ground.sites()
+    large = not ground.small
     if large:
         near = {at for table in tables for site in order.sites for at in _on_the_way(table, site)}
     far_s = [(max(table.left.get(site, math.inf) for table in tables), site) for site in near]
@@ -106,8 +106,8 @@ def centres(order: UnitOrder, ground: Ground) -> list[str]:
 def _on_the_way(table: Table, site: str) -> Iterator[str]:
     """The sites from `site` to the target of a table."""
     yield site
-    while (step := table.first.get(site)) is not None:
-        site = step.site
+    while (hop := table.first.get(site)) is not None:
+        site = hop.far.site
         yield site
 
 
