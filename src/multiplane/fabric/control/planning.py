@@ -15,7 +15,7 @@ import msgspec
 
 from multiplane.api.fabric_units import UnitOrder
 from multiplane.api.policy import PairLink, Promise, RouteAsk
-from multiplane.fabric.control.chains import Shape, told_s
+from multiplane.fabric.control.chains import QUEUE_EXPONENT, Shape, told_s
 from multiplane.fabric.control.hops import rested
 from multiplane.fabric.control.layouts import Layout, layouts
 from multiplane.fabric.control.policies import Policies
@@ -176,7 +176,8 @@ class Search:
                 continue
             for levels in chosen.swapping.levels(path):
                 rounds = chosen.purification.rounds(path, windows)
-                shapes = (Shape(each, windows, PATIENCE, levels) for each in rounds)
+                wanted = self.order.size
+                shapes = (Shape(each, windows, PATIENCE, levels, wanted=wanted) for each in rounds)
                 sought = shaped(hops, shapes, floor)
                 best_fidelity = max(best_fidelity, sought.best_fidelity)
                 found = sought.found
@@ -197,7 +198,8 @@ class Search:
             told_s = max(sum(hop.delay_s for hop in one.hops) for one in chains)
         pairs = []
         for one in chains:
-            rest_s = (whole_s - one.gives.first_s + told_s) if len(chains) > 1 else 0.0
+            longer = min(one.shape.windows[-1], self.order.size or one.shape.windows[-1]) ** QUEUE_EXPONENT
+            rest_s = (whole_s - one.gives.first_s) * longer + told_s if len(chains) > 1 else 0.0
             gives = one.gives
             pairs.append(rested(gives.mean, gives.flip_per_s * rest_s, gives.relax_per_s * rest_s))
         pairs = layout.joined(pairs, chains)

@@ -60,7 +60,7 @@ def shaped(hops: tuple[Hop, ...], shapes: Iterable[Shape], floor: Floor) -> Soug
         tried, reached = _tried(hops, shape, floor, best)
         best_fidelity = max(best_fidelity, reached)
         best = tried or best
-        if tried is not None and tried.shape.cutoff_s >= _longest_s(hops, _slowest_s(hops, shape)):
+        if tried is not None and tried.shape.cutoff_s >= _longest_s(hops, _slowest_s(hops, shape), shape):
             return Sought(tried, best_fidelity)  # more purification would only be slower
     return Sought(best and _improved(best, floor), best_fidelity)
 
@@ -72,7 +72,7 @@ def _tried(
     slowest_s = _slowest_s(hops, shape)
     if best is not None and best.gives.rate_per_s * slowest_s >= 1.0:
         return None, 0.0
-    longest_s = _longest_s(hops, slowest_s)
+    longest_s = _longest_s(hops, slowest_s, shape)
     shortest_s = min(longest_s, LEAST_PATIENCE * slowest_s)
     reached = _least_fidelity(hops, shape, shortest_s, floor.hold_s)
     if reached < floor.fidelity:
@@ -108,10 +108,10 @@ def _slowest_s(hops: Sequence[Hop], shape: Shape) -> float:
     )
 
 
-def _longest_s(hops: Sequence[Hop], slowest_s: float) -> float:
+def _longest_s(hops: Sequence[Hop], slowest_s: float, shape: Shape) -> float:
     """The longest cut-off that is worth trying, and that the devices themselves allow."""
-    longest_s = PATIENCE * slowest_s
     inner = len(hops) - 1
+    longest_s = PATIENCE * slowest_s * max((shape.queue_factor(at) for at in range(inner)), default=1.0)
     for left, right in pairwise(hops):
         longest_s = min(longest_s, left.far.cutoff_s, right.near.cutoff_s)
     outer_s = min(hops[0].near.cutoff_s, hops[-1].far.cutoff_s)
