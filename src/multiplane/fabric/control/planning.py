@@ -24,6 +24,7 @@ from multiplane.fabric.control.shaping import PATIENCE, Floor, Shaped, bound_per
 from multiplane.fabric.control.views import PairView
 from multiplane.fabric.control.ways import seconds_cost
 from multiplane.fabric.planes import Circuit, Job, Junction
+from multiplane.kernel.errors import Faulty
 from multiplane.kernel.nouns import Noun
 from multiplane.kernel.quantity import NS_PER_S
 from multiplane.physics.bell import Correlations, werner
@@ -54,7 +55,7 @@ class Unattainable(Noun, frozen=True, kw_only=True):
     """Why an order cannot be carried, and the best that could be had instead.
 
     Args: code: `fabric.no_route`, `fabric.no_memory` (later perhaps), `fabric.fidelity`, `fabric.rate`,
-        `fabric.deadline`, `fabric.not_admitted`.
+        `fabric.deadline`, `fabric.not_admitted`, `plugin.failed`.
     """
 
     code: str
@@ -90,7 +91,16 @@ def plan(
         now_ns: against the deadline, Unix nanoseconds; binding: of the job.
     Raises: ValueError for an order of another kind, or with fewer sites, than the door allows.
     """
-    search = Search(order, view, policies or Policies())
+    try:
+        return _planned(order, view, policies or Policies(), now_ns, binding)
+    except Faulty as error:  # a policy of one's own
+        return Unattainable(code=error.code, reason=error.reason)
+
+
+def _planned(
+    order: UnitOrder, view: PairView, policies: Policies, now_ns: int, binding: int
+) -> Plan | Unattainable:
+    search = Search(order, view, policies)
     best = search.best()
     if best is None:
         return search.why_not()
@@ -169,6 +179,8 @@ class Search:
         ask = RouteAsk(*ends, free, frozenset(self.order.avoid))
         for hops in map(self.ground.path, chosen.routing.routes(self.ground, ask)):
             path = tuple(hop.seen for hop in hops)
+            if not path or min(map(free, path)) < 1:
+                continue
             windows = tuple(
                 max(1, chosen.scheduling.window(self.order, link, free(link)) // among) for link in path
             )
