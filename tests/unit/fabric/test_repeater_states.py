@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.repeaters import Lab, circuit, job, run_lab
+from tests.support.quantum import chain
+from tests.support.repeaters import CONTROLLER, Lab, circuit, job, run_lab
 
+from multiplane.api.fabric_units import HeldState
 from multiplane.fabric.planes import Job, Junction
 from multiplane.kernel.names import link_id
-from multiplane.physics.bell import werner
+from multiplane.physics.bell import fidelity, werner
 from multiplane.physics.multipartite import ghz_from_star, ghz_with_centre
-from multiplane.twin.quantum.devices import Entangled, Entanglement
+from multiplane.twin.quantum.devices import Entangled, Entanglement, MemoryKind
 
 ROOT = 0.5**0.5
 Edges = tuple[tuple[int, int], ...]
@@ -122,3 +124,114 @@ def test_graph_states_have_just_their_edges(party: bool, leaves: str, edges: Edg
 
     for seed in (1, 2, 3):
         run_lab(star(leaves), work, seed=seed)
+
+
+def errors(lab: Lab, site: str) -> list[tuple[int, int]]:
+    return list(lab.controller.job_of(site).errors)
+
+
+@pytest.mark.parametrize(("party", "kind"), [(True, "ghz"), (False, "ghz"), (True, "graph")])
+def test_sacrificed_states_of_many_parties_show_no_errors_without_noise(party: bool, kind: str) -> None:
+    edges = ((0, 1), (1, 2), (2, 3)) if kind == "graph" else ()
+
+    async def work(lab: Lab) -> None:
+        given = star_job("abc", party=party, kind=kind, edges=edges, size=4, sacrifice_share=0.8)
+        await lab.take_on(given)
+        await lab.until(lambda: all(len(lab.ears[leaf].held) == 4 for leaf in "abc"))
+        await lab.sleep_s(0.01)
+        checked, wrong = (sum(column) for column in zip(*errors(lab, "m"), strict=True))
+        assert checked >= 8
+        assert wrong == 0
+
+    run_lab(star("abc", memories=8), work)
+
+
+def test_sacrificed_states_show_the_errors_of_their_fidelity() -> None:
+    """A third of the states is measured in each basis; each shows 2 (1 - F) / 3 errors of a Werner pair."""
+
+    async def work(lab: Lab) -> None:
+        one = circuit("am", sacrifice_share=0.999, window=(4,))
+        await lab.take_on(job(one, size=0))
+        await lab.sleep_s(0.15)
+        for checked, wrong in errors(lab, "a"):
+            expected = 2 * (1 - 0.85) / 3
+            assert checked > 80
+            assert abs(wrong - expected * checked) < 4 * (checked * expected * (1 - expected)) ** 0.5
+        names = {held.state for held in lab.ears["a"].held}
+        assert names == {held.state for held in lab.ears["m"].held}, "both ends sacrifice the same"
+
+    run_lab(star("a", fidelity=0.85, memories=4), work)
+
+
+@pytest.mark.parametrize("protocol", ["dejmps", "bbpssw"])
+@pytest.mark.parametrize(("rounds", "end_rounds"), [(1, 0), (2, 0), (0, 1), (1, 1)])
+def test_purified_pairs_have_the_fidelity_that_is_promised(
+    protocol: str, rounds: int, end_rounds: int
+) -> None:
+    async def work(lab: Lab) -> None:
+        one = circuit("abc", rounds=(rounds,) * 2, end_rounds=end_rounds, protocol=protocol, window=(4,) * 2)
+        await lab.take_on(job(one, size=2))
+        await lab.until(lambda: all(len(lab.ears[site].held) == 2 for site in "ac"))
+        for near, far in zip(*(sorted(lab.ears[site].held, key=state) for site in "ac"), strict=True):
+            assert near.state == far.state
+            handle = int(near.address.split("/")[1])
+            assert lab.oracle.partner("a", handle) == ("c", int(far.address.split("/")[1]))
+            true = fidelity(lab.oracle.pair("a", handle))
+            assert near.fidelity == pytest.approx(true, abs=2e-3 if protocol == "bbpssw" else 1e-9)
+            assert near.fidelity > 0.9**2
+
+    def state(held: HeldState) -> str:
+        return held.state
+
+    run_lab(chain("abc", numbers={"fidelity": 0.9, "success_probability": 0.5}, memories=8), work)
+
+
+def test_halves_measured_as_they_come_give_the_bits_of_phi_plus() -> None:
+    async def work(lab: Lab) -> None:
+        for basis in "xyz":
+            one = circuit("abcd", name=basis, order_id=basis, measure=basis, window=(1,) * 3)
+            await lab.take_on(job(one, size=20))
+        await lab.until(lambda: all(len(lab.ears[site].held) == 60 for site in "ad"))
+        far = {(held.order_id, held.state): held.bits for held in lab.ears["d"].held}
+        for held in lab.ears["a"].held:
+            assert held.address == ""
+            assert (held.bits == far[held.order_id, held.state]) == (held.order_id != "y")
+        await lab.sleep_s(0.05)
+        assert lab.held() == 0
+
+    run_lab(chain("abcd", numbers={"fidelity": 1.0}), work)
+
+
+@pytest.mark.parametrize(
+    ("path", "levels"), [("abcde", (0, 1, 0)), ("abcde", (0, 1, 2)), ("abcdefghi", (0, 1, 0, 2, 0, 1, 0))]
+)
+def test_swaps_wait_for_those_of_lower_level(path: str, levels: tuple[int, ...]) -> None:
+    async def work(lab: Lab) -> None:
+        hops = len(path) - 1
+        await lab.take_on(job(circuit(path, levels=levels, window=(2,) * hops), size=3))
+        await lab.until(lambda: all(len(lab.ears[site].held) == 3 for site in (path[0], path[-1])))
+        for held in lab.ears[path[-1]].held:
+            rows = await lab.agents[path[-1]].trace(CONTROLLER, "o", held.state)
+            swaps = {row.site: row for row in rows if row.what == "swap"}
+            assert len(swaps) == hops - 1
+            for site, level in zip(path[1:-1], levels, strict=True):
+                for other, lower in zip(path[1:-1], levels, strict=True):
+                    if lower < level and abs(path.index(other) - path.index(site)) == 1:
+                        assert swaps[other].at_ns < swaps[site].at_ns
+            handle = int(held.address.split("/")[1])
+            assert fidelity(lab.oracle.pair(path[-1], handle)) == pytest.approx(held.fidelity)
+
+    run_lab(chain(path), work)
+
+
+def test_swaps_that_fail_are_made_up_for() -> None:
+    kind = MemoryKind(name="optics", swap_success_probability=0.5)
+
+    async def work(lab: Lab) -> None:
+        await lab.take_on(job(circuit("abcd"), size=3))
+        await lab.until(lambda: all(len(lab.ears[site].held) == 3 for site in "ad"))
+        await lab.sleep_s(0.05)
+        assert lab.held() == 6
+        assert lab.channels.sent["expire"] > 0
+
+    run_lab(chain("abcd", memory=kind), work)
