@@ -11,6 +11,7 @@ import contextlib
 from collections import OrderedDict, deque
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Final
 
 import msgspec
@@ -26,7 +27,7 @@ from multiplane.api.instructions import (
 from multiplane.api.states import Operated, Step, TraceRow
 from multiplane.fabric.planes import Job, JobListener, JobState, PairReport
 from multiplane.fabric.repeater.neighbours import Events, Neighbours
-from multiplane.fabric.resource.job_part import ZEROES, JobPart, check_job, windows
+from multiplane.fabric.resource.job_part import ZEROES, Errors, JobPart, added, check_job, windows
 from multiplane.fabric.resource.memories import Cell, Memories, instruction_of
 from multiplane.fabric.resource.pair_words import (
     Action,
@@ -64,7 +65,7 @@ class _Figures:
     pairs: int = 0
     told_pairs: int = 0
     told_ns: int = 0
-    reason: str = ""
+    errors: Errors = ZEROES
 
 
 class RepeaterAgent:
@@ -195,12 +196,10 @@ class RepeaterAgent:
             self._end(part, reason)
 
     async def jobs(self, caller: Caller) -> tuple[JobState, ...]:
-        """See `planes.RepeaterControl`."""
         self._check_controller(caller)
         return tuple(part.state for part in self._parts.values())
 
     async def trace(self, caller: Caller, order_id: str, state: str) -> tuple[TraceRow, ...]:
-        """See `planes.RepeaterControl`."""
         self._check_controller(caller)
         return self._traces.get((order_id, state), ())
 
@@ -213,6 +212,8 @@ class RepeaterAgent:
         order_id = part.job.order_id
         del self._parts[order_id]
         listener = self._listeners.pop(order_id, None)
+        for link in windows(part.job, self._site):
+            self._figures[link].errors = added(self._figures[link].errors, part.link_errors(link))
         self._perform(part, part.close(reason, self._timeline.now_ns()))
         if listener is not None:
             listener.job_changed(part.state)
@@ -257,7 +258,6 @@ class RepeaterAgent:
         raise Busy("fabric.no_memory", f"do: no free memory at {self._site}, expected one to prepare in")
 
     async def discard(self, caller: Caller, addresses: tuple[str, ...]) -> None:
-        """See `api.fabric_units.FabricStates`."""
         self._check_own_site(caller)
         for address in addresses:
             self._throw_away(address)
@@ -469,7 +469,7 @@ class RepeaterAgent:
             free=max(0, self.free(link)),
             pairs=figures.pairs,
             rate_per_s=made * NS_PER_S / span_ns if span_ns else 0.0,
-            errors=ZEROES,
+            errors=reduce(added, (part.link_errors(link) for part in self._parts.values()), figures.errors),
             at_ns=now_ns,
             reason=reason,
         )

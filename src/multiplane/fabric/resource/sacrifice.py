@@ -34,13 +34,14 @@ def differ(basis: str, bits: tuple[int, int]) -> bool:
     return (bits[0] == bits[1]) == (basis == "y")
 
 
-def basis_at(junction: Junction, state: str, basis: str, place: int) -> str:
-    """In which the qubit at `place` (0: the junction's site) of a sacrificed state is measured.
+def basis_at(junction: Junction, state: str, basis: str, circuit: str = "") -> str:
+    """In which the qubit at the far end of `circuit` (empty: at the junction) of a state is measured.
 
     Of a graph state one stabiliser is checked: x at one vertex, which follows from the name, z at the others.
     """
     if junction.kind == "ghz":
         return "z" if basis == "z" else "x"
+    place = junction.circuits.index(circuit) + 1 if circuit else 0
     return "x" if _vertex(junction, state) == place else "z"
 
 
