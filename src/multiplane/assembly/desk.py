@@ -116,6 +116,7 @@ class OperatorDesk:
             outlooks=self._centre.service.outlooks(self._clock.now_ns()),
             relay_count=sum(not place.saes for place in world.sites),
             pair_links=self._pair_links.reports(self._clock.now_ns()),
+            quis=self._centre.edc.figures(),
         )
 
     async def moment(self, caller: Caller) -> NetworkMoment:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from multiplane.api.device import QkdDevice
+from multiplane.api.fabric_units import FabricStates
 from multiplane.api.instructions import QuantumDevice
+from multiplane.api.north import North
 from multiplane.api.operations import ListenerFigures
 from multiplane.api.service_fabric import FabricNode
 from multiplane.api.units import Units
@@ -17,8 +19,10 @@ from multiplane.assembly.feeds.ends import FeedPorts
 from multiplane.assembly.feeds.settings import FeedEnd
 from multiplane.assembly.peers import Peers
 from multiplane.assembly.tasks import Tasks
+from multiplane.assembly.unit_agents import UnitChannels, kinds
 from multiplane.fabric.greeting import ReservePorts
 from multiplane.fabric.node import FabricAgent
+from multiplane.fabric.repeater import RepeaterAgent
 from multiplane.fabric.resource.pools import ROOM_BYTE
 from multiplane.kernel.errors import Refused
 from multiplane.kernel.names import element_urn
@@ -33,10 +37,12 @@ from multiplane.runtime.trust import Trust
 from multiplane.security.identity import peer_of
 from multiplane.security.policy import PairingPolicy
 from multiplane.security.sealing import Vault
+from multiplane.service.agent import AgentPorts, ServiceAgent
 from multiplane.service.control import Directory
 from multiplane.service.kme import Kme
 from multiplane.service.kme.ports import KmePorts
 from multiplane.service.planes import Application, KeyRules, KmeEntry, Register, ServiceControl
+from multiplane.service.planes.units import UnitBroker, UnitRules
 from multiplane.service.telemetry import Counters
 from multiplane.standards import etsi014, openapi
 from multiplane.standards import units as units_table
@@ -52,6 +58,8 @@ class SiteParts:
         applications: those it serves; without any it is a relay, which has a fabric agent and nothing else.
         boot: incarnation of the site.
         device, quantum: the doors of its QKD modules, and of its memories and links of pairs.
+        memories: whether it has such links.
+        broker: of units in its domain.
         feeds: its ends of links that another network feeds.
         pool_room_byte: key that each of its links holds at most.
     """
@@ -70,6 +78,7 @@ class SiteParts:
     device: QkdDevice
     quantum: QuantumDevice
     control: ServiceControl
+    broker: UnitBroker
     rules: KeyRules
     policy: PairingPolicy
     face: etsi014.FaceProfile = field(default_factory=etsi014.FaceProfile)
@@ -78,6 +87,7 @@ class SiteParts:
     access_log: bool = False
     feeds: tuple[FeedEnd, ...] = ()
     pool_room_byte: int = ROOM_BYTE
+    memories: bool = False
 
 
 class Site:
@@ -103,8 +113,9 @@ class Site:
             pool_room_byte=parts.pool_room_byte,
             reserve=ReservePorts(store=parts.store, vault=parts.vault, entropy=parts.entropy),
         )
+        self.repeater = self._repeater() if parts.memories else None
         self.key_manager = self._key_manager() if parts.applications else None
-        self.units: Units | None = None
+        self.units = self._unit_agent() if self.key_manager is not None else None
         self._http: HttpServer | None = None
 
     def _devices(self) -> QkdDevice:
@@ -113,6 +124,40 @@ class Site:
         if not links:
             return self.parts.device
         return Devices(self.parts.device, strict(QkdDevice, self._fed, self.parts.tap), links)
+
+    def _repeater(self) -> RepeaterAgent:
+        parts = self.parts
+        return RepeaterAgent(
+            self.caller, parts.site, parts.timeline, parts.quantum, parts.channels, bus=parts.bus
+        )
+
+    def _unit_agent(self) -> ServiceAgent:
+        """The agent for units, wherever there are applications."""
+        parts, key_manager = self.parts, self.kme
+        channels = UnitChannels(self.caller, parts.channels, parts.tap)
+        agent = ServiceAgent(
+            AgentPorts(
+                caller=self.caller,
+                site=parts.site,
+                boot=parts.boot,
+                rules=UnitRules(),
+                policy=parts.policy,
+                kinds=kinds(),
+                timeline=parts.timeline,
+                store=parts.store,
+                entropy=parts.entropy,
+                broker=parts.broker,
+                links=channels,
+                states=strict(FabricStates, self.repeater, parts.tap) if self.repeater is not None else None,
+                keys=strict(North, key_manager, parts.tap),
+                directory=lambda: key_manager.ports.directory,
+                counters=key_manager.ports.counters,
+                faults=parts.faults,
+                spawn=self.tasks.spawn,
+            )
+        )
+        channels.serve(agent)
+        return agent
 
     @property
     def kme(self) -> Kme:
@@ -151,8 +196,12 @@ class Site:
         """Begin to relay, and to manage keys where there are applications."""
         self._fed.listen()
         await self.agent.start()
+        if self.repeater is not None:
+            await self.repeater.start()
         if self.key_manager is not None:
             await self.key_manager.start()
+        if self.units is not None:
+            await self.units.start()
 
     async def serve(
         self, trust: Trust, port: int, wall_ns: Callable[[], int], rate: Callable[[], float], limits: Limits
@@ -220,8 +269,12 @@ class Site:
 
     async def close(self) -> None:
         """Leave exact accounts, end. Requests must have been drained."""
+        if self.units is not None:
+            await self.units.close()
         if self.key_manager is not None:
             await self.key_manager.close()
+        if self.repeater is not None:
+            await self.repeater.close()
         await self._fed.close()
         await self.agent.close()
         await self.tasks.close()

@@ -27,7 +27,7 @@ from multiplane.api.operations import (
     TopicFigures,
     TrafficFigures,
 )
-from multiplane.api.operator import KmeReport, LinkReport, PairLinkReport, PoolLedger
+from multiplane.api.operator import KmeReport, LinkReport, PairLinkReport, PoolLedger, QuiFigures
 
 MEDIA: Final = "text/plain; version=0.0.4; charset=utf-8"
 POOLS_SHOWN: Final = 1_000
@@ -57,6 +57,7 @@ class _Figures(Collector):
         yield from _stocks(self._figures)
         yield from _links(report.links)
         yield from _pair_links(report.pair_links)
+        yield from _quis(report.quis)
         yield from _topics(self._figures.topics)
         yield from _traffic(self._figures.traffic)
         yield from _stores(processes)
@@ -304,6 +305,17 @@ def _pair_links(links: tuple[PairLinkReport, ...]) -> Iterator[Metric]:
             for site, held in ((one.a, one.held_a), (one.b, one.held_b))
         ],
     )
+
+
+def _quis(quis: QuiFigures) -> Iterator[Metric]:
+    phases = [((phase,), float(count)) for phase, count in quis.phases.items()]
+    yield _gauge("quis", "Orders of shared states that are not over, by phase.", ("phase",), phases)
+    ended = [((phase,), float(count)) for phase, count in quis.ended.items()]
+    yield _counter("quis_ended", "Orders of shared states that are over, by how.", ("phase",), ended)
+    yield _gauge("quis_waiting", "Orders that wait for memories or a way.", (), [((), quis.waiting)])
+    yield _counter("quis_rebound", "How often an order was carried anew.", (), [((), quis.rebinds)])
+    memories = [(("reserved",), float(quis.memories_reserved)), (("in_use",), float(quis.memories_in_use))]
+    yield _gauge("job_memories", "Memories reserved for jobs, and held for them.", ("state",), memories)
 
 
 def _topics(topics: TopicFigures) -> Iterator[Metric]:

@@ -31,6 +31,7 @@ from multiplane.api.operator import (
     NetworkReport,
     PairLinkReport,
     PoolLedger,
+    QuiFigures,
     StockOutlook,
     UnitRecord,
 )
@@ -118,6 +119,7 @@ def network(
     return NetworkReport(
         domain="lab", scenario="pair", at_ns=2 * 10**18, rate=10.0, secret=True, table_version=3, kmes=kmes,
         links=links, outlooks=outlooks, pair_links=pair_links,
+        quis=QuiFigures(phases={"bound": 2}, ended={"released": 5}, waiting=1, rebinds=4),
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ class LinksNow:
         self.windows = Windows()
         self._now: dict[str, LinkFact] = {}
         self._whole: dict[str, LinkFact] = {}
+        self._held: dict[str, tuple[int, int]] = {}
         self._asides = 0
         self._renew(0)
 
@@ -36,6 +37,15 @@ class LinksNow:
         self._free(sheet.link)
         self._renew(self.now.revision + 1)
         return True
+
+    def held(self, link: str, end: int, memories: int) -> bool:
+        """Memories at one end that are in use though nothing reserves them; whether that is news."""
+        known = self._held.get(link, (0, 0))
+        told = (memories, known[1]) if end == 0 else (known[0], memories)
+        self._held[link] = told
+        if told != known:
+            self._free(link)
+        return told != known
 
     def up(self, link: str) -> bool:
         """Whether it makes pairs."""
@@ -72,5 +82,8 @@ class LinksNow:
         whole = self._whole.get(link)
         if whole is not None:
             taken = self.windows.taken(link)
-            near, far = whole.free
-            self._now[link] = msgspec.structs.replace(whole, free=(max(0, near - taken), max(0, far - taken)))
+            near, far = (
+                max(0, free - taken - held)
+                for free, held in zip(whole.free, self._held.get(link, (0, 0)), strict=True)
+            )
+            self._now[link] = msgspec.structs.replace(whole, free=(near, far))

@@ -16,11 +16,14 @@ from multiplane.fabric.control import estimation
 from multiplane.fabric.control.estimation import Estimate, Window
 from multiplane.fabric.control.planning import Plan, Unattainable
 from multiplane.fabric.planes import Job, JobState
+from multiplane.kernel.names import link_id
 from multiplane.kernel.quantity import NS_PER_S
 
 STALL_NS: Final = 2 * NS_PER_S
 STALLED_MEANS: Final = 30
 """A job that brings nothing for this many mean waits, and `STALL_NS`, is stuck: chance is 1e-13."""
+UNBOUND_NS: Final = 10 * NS_PER_S
+"""A site that has not taken its part on by then is gone around."""
 ENDED: Final = frozenset({QuiPhase.RELEASED, QuiPhase.FAILED})
 
 
@@ -66,6 +69,7 @@ class Carried:
         self.seen: set[str] = set()
         self.states: dict[str, JobState] = {}
         self.window = Window()
+        self._counted = estimation.NONE
         self.flips: tuple[float, ...] = ()
         self.expected_ns = self.lifetime_ns = 0
         self.moved_ns = now_ns
@@ -100,7 +104,7 @@ class Carried:
         self.job, self.flips = job, tuple(flips)
         self.taken_on.clear()
         self.seen |= sites_of(job)
-        self.window = Window()
+        self.window, self._counted = Window(), estimation.NONE
         self.expected_ns, self.lifetime_ns = found.expected_ns, found.lifetime_ns
         self.moved_ns = now_ns
         self._promised = (found.fidelity, found.rate_per_s)
@@ -140,10 +144,21 @@ class Carried:
         self.states[state.site] = state
         if before is None or before.binding != state.binding or before.held != state.held:
             self.moved_ns = now_ns
-        if not self.window.note(self._errors()):
+        errors, before_errors = self._errors(), self._counted
+        self._counted = errors
+        if not self.window.add(estimation.since(before_errors, errors)):
             return False
         self.moved_ns = now_ns
         return self._judge(self.estimate())
+
+    def link_errors(self) -> tuple[str, estimation.Counts] | None:
+        """What this order measured of a link, if it is carried by one link alone, without purification."""
+        if self.job is None or len(self.job.circuits) != 1:
+            return None
+        (circuit,) = self.job.circuits
+        if len(circuit.path) != 2 or circuit.rounds[0] or circuit.end_rounds:
+            return None
+        return link_id(*circuit.path), self._counted
 
     def estimate(self) -> Estimate:
         """Fidelity of the newest sacrificed states."""
@@ -183,9 +198,12 @@ class Carried:
         )
 
     def stalled(self, now_ns: int) -> bool:
-        """Whether nothing has come for longer than chance explains."""
-        bound = self.job is not None and self.qui.binding == self.binding
-        return bound and now_ns - self.moved_ns > max(STALL_NS, STALLED_MEANS * self.expected_ns)
+        """Whether nothing has come for longer than chance explains, or a site does not take its part on."""
+        if self.job is None:
+            return False
+        if self.qui.binding != self.binding:
+            return now_ns - self.moved_ns > UNBOUND_NS
+        return now_ns - self.moved_ns > max(STALL_NS, STALLED_MEANS * self.expected_ns)
 
     def failing(self) -> str:
         """Why a site gives up its part, as it says itself; empty when none does."""
@@ -204,12 +222,9 @@ class Carried:
 
     def _errors(self) -> estimation.Counts:
         """Of all sites that count, together."""
-        counts = [state.errors for state in self.states.values() if state.binding == self.binding]
-        x, y, z = (
-            (sum(count[basis][0] for count in counts), sum(count[basis][1] for count in counts))
-            for basis in range(3)
+        return estimation.together(
+            state.errors for state in self.states.values() if state.binding == self.binding
         )
-        return x, y, z
 
     def _expires_ns(self, now_ns: int) -> int:
         """Until when what is made can live: never beyond the memories, never beyond the deadline."""

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, NamedTuple
 
-from multiplane.fabric.planes import Job, JobListener, JobState, RepeaterControl
+from multiplane.fabric.planes import Job, JobState, RepeaterControl
 from multiplane.kernel.errors import MultiplaneError, Refused
 from multiplane.kernel.nouns import Caller
 
@@ -21,7 +21,8 @@ class Heard(NamedTuple):
     """What comes of errands.
 
     Args:
-        state: the answer of a site that took a job on. refused: it will not, however often it is asked.
+        state: how far a site is with a job: its answer, and what it tells whenever that changes.
+        refused: it will not, however often it is asked.
     """
 
     state: Callable[[str, JobState], None]
@@ -35,10 +36,10 @@ class Errands:
         self,
         caller: Caller,
         repeaters: Callable[[str], RepeaterControl | None],
-        ear: Callable[[str], JobListener],
         heard: Heard,
     ) -> None:
-        self._caller, self._repeaters, self._ear, self._heard = caller, repeaters, ear, heard
+        self._caller, self._repeaters, self._heard = caller, repeaters, heard
+        self._ears: dict[str, _Ear] = {}
         self._todo: dict[str, dict[str, Job | str]] = {}
         self._running: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -127,7 +128,8 @@ class Errands:
             if isinstance(what, str):
                 await repeater.drop(self._caller, order_id, what)
             else:
-                state = await repeater.take_on(self._caller, what, self._ear(site))
+                ear = self._ears.setdefault(site, _Ear(site, self._heard.state))
+                state = await repeater.take_on(self._caller, what, ear)
         except Refused as error:
             refused = error
         except MultiplaneError:
@@ -138,3 +140,13 @@ class Errands:
             self._heard.state(site, state)
         if refused is not None and not isinstance(what, str):
             self._heard.refused(site, what, refused)
+
+
+class _Ear:
+    """Hears one site; implements `fabric.planes.JobListener`."""
+
+    def __init__(self, site: str, heard: Callable[[str, JobState], None]) -> None:
+        self._site, self._heard = site, heard
+
+    def job_changed(self, state: JobState) -> None:
+        self._heard(self._site, state)
