@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import OrderedDict, deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Coroutine, Iterator
-from dataclasses import dataclass
-from functools import reduce
 from typing import Any, Final
 
 import msgspec
@@ -26,8 +24,9 @@ from multiplane.api.instructions import (
 )
 from multiplane.api.states import Operated, Step, TraceRow
 from multiplane.fabric.planes import Job, JobListener, JobState, PairReport
+from multiplane.fabric.repeater.figures import Figures
 from multiplane.fabric.repeater.neighbours import Events, Neighbours
-from multiplane.fabric.resource.job_part import ZEROES, Errors, JobPart, added, check_job, windows
+from multiplane.fabric.resource.job_part import JobPart, check_job, windows
 from multiplane.fabric.resource.memories import Cell, Memories, instruction_of
 from multiplane.fabric.resource.pair_words import (
     Action,
@@ -58,16 +57,6 @@ _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(PairMessage).decode
 
 
-@dataclass(slots=True, eq=False)
-class _Figures:
-    """What is told of a link."""
-
-    pairs: int = 0
-    told_pairs: int = 0
-    told_ns: int = 0
-    errors: Errors = ZEROES
-
-
 class RepeaterAgent:
     """Implements `planes.RepeaterControl`, `api.fabric_units.FabricStates` and
     `api.instructions.ReportListener`.
@@ -96,6 +85,7 @@ class RepeaterAgent:
         self._parts: dict[str, JobPart] = {}
         self._listeners: dict[str, JobListener] = {}
         self._states: StateListener | None = None
+        self._on_link: defaultdict[str, dict[str, JobPart]] = defaultdict(dict)
         self._memories = Memories()
         self._numbers = _numbered(timeline.now_ns())
         self._submissions: deque[CoreInstruction] = deque()
@@ -129,7 +119,7 @@ class RepeaterAgent:
     async def _describe(self) -> None:
         for sheet in await self._device.describe(self._caller):
             self._sheets[sheet.link] = sheet
-            self._figures.setdefault(sheet.link, _Figures(told_ns=self._timeline.now_ns()))
+            self._figures.setdefault(sheet.link, Figures(self._timeline.now_ns()))
             peer = sheet.sites[1 - sheet.sites.index(self._site)]
             self._neighbours.add(peer, sheet.delay_ns)
 
@@ -156,6 +146,8 @@ class RepeaterAgent:
         self._reserve(job)
         part = self._parts[job.order_id] = JobPart(job, self._site, self._sheets, self._numbers, self._full)
         self._listeners[job.order_id] = listener
+        for link in part.windows:
+            self._on_link[link][job.order_id] = part
         if job.until_ns:
             self._timeline.at_ns(job.until_ns, self._deadline, part)
         for peer in part.peers():
@@ -176,17 +168,17 @@ class RepeaterAgent:
 
     def free(self, link: str) -> int:
         """Memories of a link at this site that no job has reserved and nobody holds."""
-        sheet = self._sheets[link]
-        taken = sum(windows(part.job, self._site).get(link, 0) for part in self._parts.values())
-        taken += sum(cell.link == link for cell in self._memories.cells())
-        return sheet.memories[sheet.sites.index(self._site)] - taken
+        reserved = sum(part.windows[link] for part in self._on_link[link].values())
+        return self._room(link) - reserved - self._memories.on(link)
 
     def _full(self, link: str) -> bool:
         """Whether all memories of a link hold something."""
+        used = sum(half.link == link for part in self._on_link[link].values() for half in part.halves())
+        return used + self._memories.on(link) >= self._room(link)
+
+    def _room(self, link: str) -> int:
         sheet = self._sheets[link]
-        used = sum(cell.link == link for cell in self._memories.cells())
-        used += sum(half.link == link for part in self._parts.values() for half in part.halves())
-        return used >= sheet.memories[sheet.sites.index(self._site)]
+        return sheet.memories[sheet.sites.index(self._site)]
 
     async def drop(self, caller: Caller, order_id: str, reason: str) -> None:
         """See `planes.RepeaterControl`."""
@@ -212,12 +204,13 @@ class RepeaterAgent:
         order_id = part.job.order_id
         del self._parts[order_id]
         listener = self._listeners.pop(order_id, None)
-        for link in windows(part.job, self._site):
-            self._figures[link].errors = added(self._figures[link].errors, part.link_errors(link))
+        for link in part.windows:
+            self._on_link[link].pop(order_id, None)
+            self._figures[link].keep(part)
         self._perform(part, part.close(reason, self._timeline.now_ns()))
         if listener is not None:
             listener.job_changed(part.state)
-        self._note(*windows(part.job, self._site))
+        self._note(*part.windows)
 
     # FabricStates
 
@@ -393,7 +386,7 @@ class RepeaterAgent:
         listener = self._listeners.get(part.job.order_id)
         if changed and listener is not None and not part.closed:
             listener.job_changed(part.state)
-            self._note(*windows(part.job, self._site))
+            self._note(*part.windows)
 
     def _woken(self, part: JobPart, then: Any) -> None:
         if not part.closed and not self._closed:
@@ -457,21 +450,12 @@ class RepeaterAgent:
                 self._bus.publish(subject, self._report_of(link))
 
     def _report_of(self, link: str) -> PairReport:
-        figures, now_ns = self._figures[link], self._timeline.now_ns()
-        made, span_ns = figures.pairs - figures.told_pairs, now_ns - figures.told_ns
-        figures.told_pairs, figures.told_ns = figures.pairs, now_ns
-        reasons = [part.trouble(link) for part in self._parts.values()]
-        reason = next((reason for reason in reasons if reason), "")
-        return PairReport(
-            sheet=self._sheets[link],
-            site=self._site,
-            up=not reason,
+        return self._figures[link].report(
+            self._sheets[link],
+            self._site,
+            parts=list(self._on_link[link].values()),
             free=max(0, self.free(link)),
-            pairs=figures.pairs,
-            rate_per_s=made * NS_PER_S / span_ns if span_ns else 0.0,
-            errors=reduce(added, (part.link_errors(link) for part in self._parts.values()), figures.errors),
-            at_ns=now_ns,
-            reason=reason,
+            now_ns=self._timeline.now_ns(),
         )
 
     # who may speak

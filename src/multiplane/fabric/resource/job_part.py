@@ -49,6 +49,7 @@ class JobPart:
         self._trouble: dict[str, str] = {}
         self.closed = False
         self.desk = Desk(job.order_id, job.binding, numbers, full)
+        self.windows = windows(job, site)
         self._tally = Tally(job.size)
         self._inner: dict[str, CircuitSite] = {}
         self._ends: dict[str, CircuitEnd] = {}
