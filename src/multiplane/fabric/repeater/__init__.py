@@ -92,7 +92,7 @@ class RepeaterAgent:
         self._submitting = False
         self._answers: dict[str, asyncio.Future[Report]] = {}
         self._traces: OrderedDict[tuple[str, str], tuple[TraceRow, ...]] = OrderedDict()
-        self._figures: dict[str, _Figures] = {}
+        self._figures: dict[str, Figures] = {}
         self._moved: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticking = False
@@ -206,7 +206,7 @@ class RepeaterAgent:
         listener = self._listeners.pop(order_id, None)
         for link in part.windows:
             self._on_link[link].pop(order_id, None)
-            self._figures[link].keep(part)
+            self._figures[link].keep(part, link)
         self._perform(part, part.close(reason, self._timeline.now_ns()))
         if listener is not None:
             listener.job_changed(part.state)

@@ -18,10 +18,9 @@ class Figures:
         self._errors = ZEROES
         self._told_pairs, self._told_ns = 0, now_ns
 
-    def keep(self, part: JobPart) -> None:
-        """A part is over, what its sacrificed pairs have shown of a link stays."""
-        for link in part.windows:
-            self._errors = added(self._errors, part.link_errors(link))
+    def keep(self, part: JobPart, link: str) -> None:
+        """A part is over, what its sacrificed pairs have shown of this link stays."""
+        self._errors = added(self._errors, part.link_errors(link))
 
     def report(
         self, sheet: LinkSheet, site: str, *, parts: Sequence[JobPart], free: int, now_ns: int
