@@ -60,7 +60,7 @@ def sample(path: str, count: int, *, cutoff_ns: int = 0, **memory: object) -> tu
             await lab.take_on(job(circuit(path, order_id=order, cutoff_ns=cutoffs), size=1))
             before = len(ends[0].held), len(ends[1].held)
             while [len(ear.held) for ear in ends] != [one + 1 for one in before]:
-                await lab.sleep_s(STEP_NS / 1e9 / 2)
+                await lab.sleep_s(5 * STEP_NS / 1e9)
             rows = await lab.agents[path[-1]].trace(CONTROLLER, order, ends[1].held[-1].state)
             swapped_ns = max(row.at_ns for row in rows if row.what == "swap")
             steps.append((swapped_ns - begun_ns - DELAY_NS) / STEP_NS)  # CREATE crosses a link first
@@ -84,16 +84,17 @@ def test_first_pairs_take_the_steps_of_the_slowest_link() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("path", "count"), [("abc", 10_000), ("abcde", 3_000), ("abcdefghi", 1_500)])
+@pytest.mark.parametrize(("path", "count"), [("abcde", 3_000), ("abcdefghi", 1_500)])
 def test_waiting_times_of_chains(path: str, count: int) -> None:
     steps, _ = sample(path, count)
     agrees(steps, mean_all_links(len(path) - 1, P))
 
 
 @pytest.mark.slow
-def test_fidelity_of_a_chain_whose_pairs_wait_for_one_another() -> None:
+def test_waiting_time_and_fidelity_of_two_links_whose_pairs_wait_for_one_another() -> None:
     """F = (1 + w^2 (1 + 2 E[exp(-2 |N1 - N2| / T2)])) / 4."""
-    _, fidelities = sample("abc", 10_000, model="t1-t2", numbers=T2)
+    steps, fidelities = sample("abc", 10_000, model="t1-t2", numbers=T2)
+    agrees(steps, mean_all_links(2, P))
     level = werner(0.95).x ** 2
     expected = (1 + level * (1 + 2 * mean_decay(P, 2 / 50))) / 4
     assert expected == pytest.approx(0.7837, abs=1e-4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import product
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from tests.support.quantum import chain
@@ -235,3 +236,37 @@ def test_swaps_that_fail_are_made_up_for() -> None:
         assert lab.channels.sent["expire"] > 0
 
     run_lab(chain("abcd", memory=kind), work)
+
+
+@pytest.mark.parametrize("party", [True, False])
+def test_a_junction_takes_the_messages_and_the_time_that_the_page_derives(party: bool) -> None:
+    legs = ("am", "bm", "xcm")
+    sites = (*"m" * party, "a", "b", "x")
+    links = star("abc")
+    far = msgspec.structs.replace(links.links[0], id=link_id("c", "x"), sites=("c", "x"))
+    sure = tuple(
+        msgspec.structs.replace(link, numbers=(("fidelity", 1.0), ("success_probability", 1.0)))
+        for link in (*links.links, far)
+    )
+
+    def given(order: str) -> Job:
+        circuits = [circuit(path, name=path, order_id=order) for path in legs]
+        junction = Junction(
+            junction="j", order_id=order, binding=1, site="m", circuits=legs, kind="ghz", party=party
+        )
+        return job(*circuits, junctions=(junction,), kind="ghz", sites=sites, size=1)
+
+    async def work(lab: Lab) -> None:
+        for round_ in (1, 2):  # in the first one channels are opened too
+            lab.channels.sent.clear()
+            begun_ns = lab.timeline.now_ns()
+            await lab.take_on(given(f"o{round_}"))
+            await lab.until(lambda: all(len(lab.ears[site].held) == round_ for site in sites))  # noqa: B023
+            await lab.sleep_s(0.05)
+            await lab.drop(f"o{round_}")
+        hops, longest, delay_ns = 4, 2, 100_000
+        assert lab.ears["x"].at_ns[1] - begun_ns == delay_ns + 100_000 + 2 * longest * delay_ns
+        sent = {"create": 2 * hops, "track": hops, "joined": hops, "want": hops}
+        assert dict(lab.channels.sent) == sent
+
+    run_lab(msgspec.structs.replace(links, links=sure), work)
