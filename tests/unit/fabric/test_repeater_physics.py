@@ -84,7 +84,7 @@ def test_first_pairs_take_the_steps_of_the_slowest_link() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("path", "count"), [("abcde", 3_000), ("abcdefghi", 1_500)])
+@pytest.mark.parametrize(("path", "count"), [("abcde", 2_000), ("abcdefghi", 600)])
 def test_waiting_times_of_chains(path: str, count: int) -> None:
     steps, _ = sample(path, count)
     agrees(steps, mean_all_links(len(path) - 1, P))
@@ -103,5 +103,5 @@ def test_waiting_time_and_fidelity_of_two_links_whose_pairs_wait_for_one_another
 
 @pytest.mark.slow
 def test_waiting_time_with_a_cut_off() -> None:
-    steps, _ = sample("abc", 10_000, cutoff_ns=5 * STEP_NS + 5 * DELAY_NS)
+    steps, _ = sample("abc", 5_000, cutoff_ns=5 * STEP_NS + 5 * DELAY_NS)
     agrees(steps, mean_with_cutoff(P, 5), slack=0.1)

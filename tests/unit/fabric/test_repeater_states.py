@@ -9,10 +9,12 @@ import msgspec
 import numpy as np
 import pytest
 from tests.support.quantum import chain
-from tests.support.repeaters import CONTROLLER, Lab, circuit, job, run_lab
+from tests.support.repeaters import CONTROLLER, Lab, circuit, element, job, run_lab
 
 from multiplane.api.fabric_units import HeldState
+from multiplane.api.states import Step
 from multiplane.fabric.planes import Job, Junction
+from multiplane.kernel.errors import Refused
 from multiplane.kernel.names import link_id
 from multiplane.physics.bell import fidelity, werner
 from multiplane.physics.multipartite import ghz_from_star, ghz_with_centre
@@ -270,3 +272,58 @@ def test_a_junction_takes_the_messages_and_the_time_that_the_page_derives(party:
         assert dict(lab.channels.sent) == sent
 
     run_lab(msgspec.structs.replace(links, links=sure), work)
+
+
+def test_pairs_of_a_junction_may_be_purified_before() -> None:
+    async def work(lab: Lab) -> None:
+        legs = [
+            circuit("xcm", name="c", rounds=(1, 1), end_rounds=1, window=(4, 4)),
+            circuit("am", name="a", rounds=(1,), window=(4,)),
+        ]
+        junction = Junction(
+            junction="j", order_id="o", binding=1, site="m", circuits=("c", "a"), kind="ghz", party=True
+        )
+        await lab.take_on(job(*legs, junctions=(junction,), kind="ghz", sites=("m", "x", "a"), size=1))
+        await lab.until(lambda: all(lab.ears[site].held for site in "mxa"))
+        found = overlap(lab, qubits(lab, "mxa"), ghz(3))
+        assert found == pytest.approx(lab.ears["m"].held[0].fidelity, abs=1e-9)
+        assert found > 0.9**3
+
+    links = star("ac", fidelity=0.9, memories=8)
+    far = msgspec.structs.replace(links.links[0], id=link_id("c", "x"), sites=("c", "x"))
+    run_lab(msgspec.structs.replace(links, links=(*links.links, far)), work)
+
+
+def test_the_service_works_on_what_it_holds() -> None:
+    """Teleportation by steps on addresses: a qubit prepared at one end shows at the other."""
+
+    async def work(lab: Lab) -> None:
+        await lab.take_on(job(circuit("abc"), size=2))
+        await lab.until(lambda: all(len(lab.ears[site].held) == 2 for site in "ac"))
+        here, there = lab.agents["a"], lab.agents["c"]
+        near, far = lab.ears["a"].held[0], lab.ears["c"].held[0]
+        steps = (
+            Step(do="prepare", on=("mine",), state="-"),
+            Step(do="gate", on=("mine", near.address), gate="cx"),
+            Step(do="gate", on=("mine",), gate="h"),
+            Step(do="measure", on=("mine",)),
+            Step(do="measure", on=(near.address,)),
+        )
+        phase, parity = (await here.operate(element("a"), steps)).bits
+        turns = tuple(
+            Step(do="gate", on=(far.address,), gate=gate)
+            for gate, bit in (("x", parity), ("z", phase))
+            if bit
+        )
+        read = Step(do="measure", on=(far.address,), basis="x")
+        assert (await there.operate(element("c"), (*turns, read))).bits == (1,)
+        with pytest.raises(Refused, match=r"fabric\.address"):
+            await there.operate(element("c"), (read,))
+        with pytest.raises(Refused, match=r"fabric\.address"):
+            await here.operate(element("a"), (Step(do="prepare", on=("a/7",)),))
+        with pytest.raises(Refused, match=r"fabric\.step"):
+            await here.operate(element("a"), (Step(do="sing", on=(lab.ears["a"].held[1].address,)),))
+        with pytest.raises(Refused, match=r"repeater\.not_allowed"):
+            await here.operate(element("c"), (read,))
+
+    run_lab(chain("abc", numbers={"fidelity": 1.0}), work)

@@ -111,6 +111,9 @@ class RepeaterAgent:
         """Let go of channels and tasks."""
         self._closed = True
         await self._neighbours.close()
+        for request, waiting in self._answers.items():
+            if not waiting.done():
+                waiting.set_result(self._refusal(request, "fabric.step", "the agent of this site has ended"))
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -229,6 +232,8 @@ class RepeaterAgent:
         return Operated(bits=tuple(bits), at_ns=self._timeline.now_ns())
 
     async def _step(self, step: Step) -> tuple[int, ...]:
+        if step.do == "prepare":
+            self._memories.check_name(step.on, self._site)
         link = self._free_link() if step.do == "prepare" else ""
         cells = [] if step.do == "prepare" else [self._memories.at(address) for address in step.on]
         request = request_id(next(self._numbers), HERE)
@@ -354,16 +359,12 @@ class RepeaterAgent:
             try:
                 await self._device.submit(self._caller, instruction)
             except MultiplaneError as error:
-                refused = Report(
-                    request=instruction.request,
-                    node=self._site,
-                    due_ns=self._timeline.now_ns(),
-                    ok=False,
-                    code=error.code,
-                    reason=error.reason,
-                )
-                self.report(refused)
+                self.report(self._refusal(instruction.request, error.code, error.reason))
         self._submitting = False
+
+    def _refusal(self, request: str, code: str, reason: str) -> Report:
+        now_ns = self._timeline.now_ns()
+        return Report(request=request, node=self._site, due_ns=now_ns, ok=False, code=code, reason=reason)
 
     # what parts decide
 

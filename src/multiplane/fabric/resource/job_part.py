@@ -235,6 +235,8 @@ class JobPart:
         )
 
     def _changed(self) -> None:
+        for end in self._ends.values():
+            end.enough()
         self.desk.put(Changed())
 
     def _failed(self, link: str, reason: str) -> None:

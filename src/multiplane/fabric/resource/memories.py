@@ -46,6 +46,17 @@ class Memories:
         self._by_handle[cell.handle] = address
         self._on[cell.link] += 1
 
+    def check_name(self, on: tuple[str, ...], site: str) -> None:
+        """Refuse a name for a new qubit that is taken, or looks like an address of a state.
+
+        Raises: Refused(`fabric.address`).
+        """
+        if not all(name and name not in self._cells and not name.startswith(f"{site}/") for name in on):
+            reason = (
+                f"on: got {on}, expected a name that is free and does not begin with {site!r} and a slash"
+            )
+            raise Refused("fabric.address", reason)
+
     def at(self, address: str) -> Cell:
         """Raises: Refused(`fabric.address`)."""
         cell = self._cells.get(address)
