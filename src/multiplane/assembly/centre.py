@@ -12,6 +12,7 @@ from multiplane.api.instructions import QuantumDevice
 from multiplane.api.service_connectivity import ServiceConnectivity
 from multiplane.api.service_fabric import FabricControl
 from multiplane.assembly.topics import Topics
+from multiplane.assembly.unit_agents import kinds
 from multiplane.connectivity.controller import ConnectivityController
 from multiplane.fabric.controller import FabricController
 from multiplane.fabric.edc import EntanglementController
@@ -20,8 +21,10 @@ from multiplane.kernel.names import controller_urn
 from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Bus, Timeline
 from multiplane.runtime.doors import DoorEvent, MessageRing, strict
+from multiplane.service.broker import Broker
 from multiplane.service.controller import ServiceController
 from multiplane.service.planes import ServiceControl
+from multiplane.service.planes.units import UnitBroker, UnitRules
 from multiplane.twin.engine import Twin
 from multiplane.twin.quantum.policies import POLICIES, Policies
 from multiplane.twin.scenario import World
@@ -71,6 +74,16 @@ class Centre:
             strict(ServiceConnectivity, self.connectivity.for_service, self.tap),
             bus,
         )
+        broker = Broker(
+            self.caller,
+            timeline,
+            self.units,
+            control=strict(ServiceControl, self.service, self.tap),
+            connectivity=strict(ServiceConnectivity, self.connectivity.for_service, self.tap),
+            rules=UnitRules(),
+            kinds=kinds(),
+        )
+        self._broker, self.broker = broker, strict(UnitBroker, broker, self.tap)
         self.device = strict(QkdDevice, self.twin.qkd, self.tap, direct)
         self.quantum = strict(QuantumDevice, self.topics, self.tap)
         self.control = strict(ServiceControl, self.service, self.tap)
@@ -96,6 +109,7 @@ class Centre:
         await self.fabric.start()
         await self.edc.start()
         await self.service.start()
+        await self._broker.start()
         self.twin.start()
 
     async def close(self) -> None:

@@ -118,6 +118,7 @@ class Embedded:
                 device=self.centre.device,
                 quantum=self.centre.quantum,
                 control=self.centre.control,
+                broker=self.centre.broker,
                 rules=rules_of(settings),
                 policy=settings.pairing,
                 face=settings.etsi014,

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from multiplane.api.device import QkdDevice
+from multiplane.api.fabric_units import FabricStates
 from multiplane.api.instructions import QuantumDevice
+from multiplane.api.north import North
 from multiplane.api.operations import ListenerFigures
 from multiplane.api.service_fabric import FabricNode
 from multiplane.api.units import Units
@@ -17,6 +19,7 @@ from multiplane.assembly.feeds.ends import FeedPorts
 from multiplane.assembly.feeds.settings import FeedEnd
 from multiplane.assembly.peers import Peers
 from multiplane.assembly.tasks import Tasks
+from multiplane.assembly.unit_agents import UnitChannels, kinds
 from multiplane.fabric.greeting import ReservePorts
 from multiplane.fabric.node import FabricAgent
 from multiplane.fabric.repeater import RepeaterAgent
@@ -34,10 +37,12 @@ from multiplane.runtime.trust import Trust
 from multiplane.security.identity import peer_of
 from multiplane.security.policy import PairingPolicy
 from multiplane.security.sealing import Vault
+from multiplane.service.agent import AgentPorts, ServiceAgent
 from multiplane.service.control import Directory
 from multiplane.service.kme import Kme
 from multiplane.service.kme.ports import KmePorts
 from multiplane.service.planes import Application, KeyRules, KmeEntry, Register, ServiceControl
+from multiplane.service.planes.units import UnitBroker, UnitRules
 from multiplane.service.telemetry import Counters
 from multiplane.standards import etsi014, openapi
 from multiplane.standards import units as units_table
@@ -54,6 +59,7 @@ class SiteParts:
         boot: incarnation of the site.
         device, quantum: the doors of its QKD modules, and of its memories and links of pairs.
         memories: whether it has such links.
+        broker: of units in its domain.
         feeds: its ends of links that another network feeds.
         pool_room_byte: key that each of its links holds at most.
     """
@@ -72,6 +78,7 @@ class SiteParts:
     device: QkdDevice
     quantum: QuantumDevice
     control: ServiceControl
+    broker: UnitBroker
     rules: KeyRules
     policy: PairingPolicy
     face: etsi014.FaceProfile = field(default_factory=etsi014.FaceProfile)
@@ -108,7 +115,7 @@ class Site:
         )
         self.repeater = self._repeater() if parts.memories else None
         self.key_manager = self._key_manager() if parts.applications else None
-        self.units: Units | None = None
+        self.units = self._unit_agent() if self.key_manager is not None else None
         self._http: HttpServer | None = None
 
     def _devices(self) -> QkdDevice:
@@ -123,6 +130,34 @@ class Site:
         return RepeaterAgent(
             self.caller, parts.site, parts.timeline, parts.quantum, parts.channels, bus=parts.bus
         )
+
+    def _unit_agent(self) -> ServiceAgent:
+        """The agent for units, wherever there are applications."""
+        parts, key_manager = self.parts, self.kme
+        channels = UnitChannels(self.caller, parts.channels, parts.tap)
+        agent = ServiceAgent(
+            AgentPorts(
+                caller=self.caller,
+                site=parts.site,
+                boot=parts.boot,
+                rules=UnitRules(),
+                policy=parts.policy,
+                kinds=kinds(),
+                timeline=parts.timeline,
+                store=parts.store,
+                entropy=parts.entropy,
+                broker=parts.broker,
+                links=channels,
+                states=strict(FabricStates, self.repeater, parts.tap) if self.repeater is not None else None,
+                keys=strict(North, key_manager, parts.tap),
+                directory=lambda: key_manager.ports.directory,
+                counters=key_manager.ports.counters,
+                faults=parts.faults,
+                spawn=self.tasks.spawn,
+            )
+        )
+        channels.serve(agent)
+        return agent
 
     @property
     def kme(self) -> Kme:
@@ -165,6 +200,8 @@ class Site:
             await self.repeater.start()
         if self.key_manager is not None:
             await self.key_manager.start()
+        if self.units is not None:
+            await self.units.start()
 
     async def serve(
         self, trust: Trust, port: int, wall_ns: Callable[[], int], rate: Callable[[], float], limits: Limits
@@ -232,6 +269,8 @@ class Site:
 
     async def close(self) -> None:
         """Leave exact accounts, end. Requests must have been drained."""
+        if self.units is not None:
+            await self.units.close()
         if self.key_manager is not None:
             await self.key_manager.close()
         if self.repeater is not None:

@@ -49,6 +49,7 @@ from multiplane.runtime.store_sqlite import SqliteStore
 from multiplane.runtime.trust import Trust, keep_looking
 from multiplane.security.sealing import Vault, derive
 from multiplane.service.planes import KmeControl, ServiceControl
+from multiplane.service.planes.units import UnitBroker
 
 LOST: Final = 3
 
@@ -183,6 +184,7 @@ def _site(
             device=remote(QkdDevice, session, "device"),
             quantum=remote(QuantumDevice, session, "quantum"),
             control=remote(ServiceControl, session, "service"),
+            broker=remote(UnitBroker, session, "broker"),
             rules=orders.rules,
             policy=orders.policy,
             face=orders.face,

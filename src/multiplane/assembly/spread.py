@@ -51,6 +51,7 @@ from multiplane.runtime.session import Session
 from multiplane.runtime.store_sqlite import SqliteStore
 from multiplane.runtime.trust import Trust
 from multiplane.service.planes import KmeControl, ServiceControl
+from multiplane.service.planes.units import UnitBroker
 from multiplane.twin.scenario import World
 
 MOST_SITES: Final = 50
@@ -278,6 +279,7 @@ class Spread:
         serve(session, "device", QkdDevice, self.centre.device)
         serve(session, "quantum", QuantumDevice, self.centre.quantum)
         serve(session, "service", ServiceControl, self.centre.control)
+        serve(session, "broker", UnitBroker, self.centre.broker)
         serve(session, "uplink", Uplink, self)
         site.session = session
         site.node = remote(NodeControl, session, "node")

@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 
 from multiplane.api.north import North
 from multiplane.api.scenario import Scenario
+from multiplane.api.units import Units
 from multiplane.assembly.centre import Centre
 from multiplane.assembly.layout import (
     TWIN_OWNER,
@@ -119,6 +120,7 @@ class Study:
                 device=self.centre.device,
                 quantum=self.centre.quantum,
                 control=self.centre.control,
+                broker=self.centre.broker,
                 rules=self._rules,
                 policy=PairingPolicy(),
                 tap=self.centre.tap,
@@ -142,6 +144,12 @@ class Study:
     def north(self, site: str) -> North:
         """The door of the key manager at a site."""
         return strict(North, self.sites[site].kme)
+
+    def units(self, site: str) -> Units:
+        """The desk for units at a site."""
+        agent = self.sites[site].units
+        assert agent is not None, f"{site} has no applications"
+        return strict(Units, agent)
 
     def caller(self, alias: str) -> Caller:
         """An application, as the server would have authenticated it. Raises StopIteration for a stranger."""

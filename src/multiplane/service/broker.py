@@ -87,6 +87,9 @@ class Broker:
                 answer=Admitted.NO, offer=Offer(), delays_ns=delays_ns, code="unit.route", reason=cut
             )
         now_ns = self._timeline.now_ns()
+        if case.stocked is not None:
+            self._take(case, now_ns)
+            return Admission(answer=Admitted.YES, offer=case.stocked, delays_ns=delays_ns)
         held_ns = admission.holding_ns(self._rules, case, delays_ns, now_ns)
         found = [await self._found(caller, case, part, held_ns) for part in range(len(case.parts))]
         answer = admission.judge(case, found, delays_ns, self._kept(case))
@@ -115,13 +118,13 @@ class Broker:
                 raise Busy("unit.no_memory", error.reason, retry_after_ns=error.retry_after_ns) from error
             raise Refused("unit.unattainable", error.reason) from error
 
-    async def close(self, caller: Caller, unit: str) -> None:
-        """Withdraw what a unit has on order."""
-        if self._owners.get(unit) != caller.principal:
-            return
-        orders = self._orders.pop(unit, {})
-        del self._owners[unit]
-        for name in orders:
+    async def close(self, caller: Caller, unit: str, orders: tuple[str, ...]) -> None:
+        """Withdraw what a unit has on order. Its digest holds nonces: who knows it is one of its ends."""
+        if self._owners.get(unit, caller.principal) != caller.principal:
+            raise Refused("unit.site", f"unit {unit[:80]!r}: expected one that was opened from there")
+        self._owners.pop(unit, None)
+        mine = {name for name in orders if name.startswith(f"{unit}.")} | set(self._orders.pop(unit, {}))
+        for name in sorted(mine):
             with suppress(MultiplaneError):
                 await self._fabric.withdraw(self._caller, name)
 
@@ -149,7 +152,7 @@ class Broker:
     def _kept(self, case: UnitCase) -> bool:
         """Whether states lie in memories for as long as the unit lives."""
         made = [self._kinds.making(part, len(case.parties), case.consumption) for part in case.parts]
-        return not case.rate_per_s and any(
+        return not (case.rate_per_s or case.stock) and any(
             one.carrier is Carrier.MEMORIES and not one.measure for one in made
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from functools import partial
 
 import msgspec
 import pytest
@@ -365,8 +366,8 @@ def test_the_tolerant_class_gives_bits_and_no_addresses() -> None:
 def test_the_deterministic_class_is_there_at_its_time_or_not_at_all() -> None:
     async def run(net: Net) -> None:
         at_ns = net.now_ns + S
-        more = {"consumption": "deterministic", "at_ns": at_ns}
-        answer = await ask(net, wish("bob-1", kind="bell", **more))
+        at_a_time = partial(wish, "bob-1", kind="bell", consumption="deterministic")
+        answer = await ask(net, at_a_time(at_ns=at_ns))
         (ear,) = await ears(net, answer, "ann-1")
         (event,) = await ear.until("delivered")
         step = Step(do="measure", on=event.addresses)
@@ -375,12 +376,12 @@ def test_the_deterministic_class_is_there_at_its_time_or_not_at_all() -> None:
         await asyncio.sleep((at_ns - net.now_ns) / 1e9)
         await net.units("ann").operate(net.caller("ann-1"), answer.unit, (step,))
         net.fabric.spoil = lambda order, number, site: site == "bob"
-        more = {"consumption": "deterministic", "at_ns": net.now_ns + S}
-        answer = await ask(net, wish("bob-1", kind="bell", request="r2", **more))
+        at_ns = net.now_ns + S
+        answer = await ask(net, at_a_time(at_ns=at_ns, request="r2"))
         heard = await ears(net, answer, "ann-1", "bob-1")
         for ear in heard:
             (late,) = await ear.until("expired")
-            assert late.at_ns <= more["at_ns"] + 2 * DELAY_NS["bob"]
+            assert late.at_ns <= at_ns + 2 * DELAY_NS["bob"]
             assert not ear.of("delivered")
 
     play(run)
@@ -440,3 +441,47 @@ def test_a_fabric_that_takes_its_word_back_leaves_no_unit_behind() -> None:
             assert await net.units(alias[:-2]).units(net.caller(alias)) == ()
 
     play(run)
+
+
+def test_a_warm_stock_answers_with_the_name_a_cold_one_in_the_time_of_making() -> None:
+    async def run(net: Net) -> None:
+        times = []
+        for name in ("cold", "warm", "again"):
+            await asyncio.sleep(0.1)
+            begun_ns = net.now_ns
+            asked = wish("bob-1", kind="bell", min_fidelity=0.9, options={"stock": "2"}, request=name)
+            answer = await ask(net, asked)
+            assert (answer.verdict, answer.from_stock) == ("accepted", name != "cold")
+            heard = await ears(net, answer, "ann-1", "bob-1")
+            for ear in heard:
+                (event,) = await ear.until("delivered")
+                step = Step(do="measure", on=event.addresses)
+            times.append([ear.of("delivered")[0].at_ns - begun_ns for ear in heard])
+            await net.units("bob").operate(net.caller("bob-1"), answer.unit, (step,))
+        name_ns = 4 * DELAY_NS["bob"]
+        assert times[0] == [name_ns + STEP_NS + DELAY_NS["bob"], name_ns + STEP_NS + 2 * DELAY_NS["bob"]]
+        assert times[1] == times[2] == [name_ns, name_ns - DELAY_NS["bob"]]
+
+    play(run)
+
+
+def test_a_stock_is_renewed_before_it_falls_below_its_floor_and_let_go_of_when_idle() -> None:
+    async def run(net: Net) -> None:
+        net.fabric.lifetime_ns = 2 * S
+        asked = wish("bob-1", kind="bell", options={"stock": "2"})
+        await ask(net, asked)
+        await asyncio.sleep(1)
+        levels = set()
+        for _ in range(100):
+            await asyncio.sleep(0.37)
+            levels.add(tuple(len(net.places[site].memories.held) for site in ("ann", "bob")))
+        assert {min(level) >= 2 for level in levels} == {True}, levels
+        assert max(max(level) for level in levels) <= 5, levels
+        warm = await ask(net, msgspec.structs.replace(asked, request="warm"))
+        assert warm.from_stock
+        await asyncio.sleep(net.rules.stock_idle_s + 5)
+        net.assert_no_memory_is_held()
+        cold = await ask(net, msgspec.structs.replace(asked, request="cold"))
+        assert not cold.from_stock
+
+    play(run, rules=UnitRules(stock_idle_s=60.0))

@@ -27,7 +27,7 @@ from multiplane.api.states import Operated, Step, TraceRow
 from multiplane.api.units import Part, UnitEvent, Units, Wish
 from multiplane.assembly.study import EPOCH_NS
 from multiplane.assembly.tasks import Tasks
-from multiplane.assembly.unit_links import UnitChannels
+from multiplane.assembly.unit_agents import SERVICE, UnitChannels
 from multiplane.kernel.errors import Busy, Refused
 from multiplane.kernel.names import controller_urn, element_urn
 from multiplane.kernel.nouns import Caller, Ends
@@ -347,6 +347,8 @@ class Net:
         place = self.places[name]
         place.memories.listener = None
         await place.agent.close()
+        urn = element_urn(DOMAIN, name)
+        self.channels.accept(urn, SERVICE, lambda channel: channel.close("nobody is there"))
         place.links.close("process died")
         await place.tasks.close()
 

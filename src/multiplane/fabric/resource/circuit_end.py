@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from multiplane.api.fabric_units import HeldState, StateLost
 from multiplane.api.instructions import Gate, LinkSheet, Measure, Report
 from multiplane.api.states import TraceRow
-from multiplane.fabric.planes import Circuit, Job
-from multiplane.fabric.resource.end_pool import Confirmed, EndPool
+from multiplane.fabric.planes import Circuit, Job, Junction
+from multiplane.fabric.resource.end_pool import Confirmed, EndEvents, EndPool, enough_pairs
 from multiplane.fabric.resource.network_layer import CircuitEvents, CircuitSite
 from multiplane.fabric.resource.pair_words import (
     FRAME_GATES,
@@ -32,6 +32,7 @@ from multiplane.fabric.resource.pair_words import (
 )
 from multiplane.fabric.resource.quality import (
     FOREVER_NS,
+    Leg,
     at,
     expires_ns,
     leg_of,
@@ -40,38 +41,18 @@ from multiplane.fabric.resource.quality import (
     state_fidelity,
     turned,
 )
-from multiplane.fabric.resource.sacrifice import Tally, differ, flips, sacrifice_of
+from multiplane.fabric.resource.sacrifice import Outcomes, Tally, basis_at, differ, flips, sacrifice_of
 from multiplane.physics.bell import Correlations
 
 MOST_BITS: Final = 1024
-
-
-class EndEvents(NamedTuple):
-    """What the job hears of an end.
-
-    Args: confirmed, joined, broken: for circuits of a junction; changed: held, errors, or done.
-    """
-
-    changed: Callable[[], None]
-    failed: Callable[[str, str], None]
-    confirmed: Callable[[Confirmed], None] | None = None
-    joined: Callable[[Joined], None] | None = None
-    broken: Callable[[int], None] | None = None
-    outcome: Callable[[Outcome], None] | None = None
-
-
-def enough_pairs(job: Job, circuit: Circuit) -> int:
-    """How many pairs each link of a circuit has to make, 0 when some are made to be used up."""
-    used_up = circuit.end_rounds or any(circuit.rounds) or circuit.sacrifice_share
-    return 0 if used_up else job.size
 
 
 class CircuitEnd:
     """One end.
 
     Args:
-        joins: at this end the pair is joined to others; given: at the other end it is. Neither: it is handed
-            over as it is.
+        junction: that the circuit belongs to, if any.
+            Its pairs are joined to others at this end (`joins`) or at the other (`given`).
     """
 
     def __init__(
@@ -84,12 +65,13 @@ class CircuitEnd:
         sheet: LinkSheet,
         tally: Tally,
         events: EndEvents,
-        joins: bool = False,
-        given: bool = False,
+        junction: Junction | None = None,
     ) -> None:
         self.desk, self.job, self.circuit, self.site, self.sheet = desk, job, circuit, site, sheet
-        self.joins, self.given = joins, given
-        self.plain = not joins and not given
+        self.junction = junction
+        self.joins = junction is not None and junction.site == site
+        self.given = junction is not None and not self.joins
+        self.plain = junction is None
         self.head = circuit.path[0] == site
         self._tally, self._events = tally, events
         hears = CircuitEvents(self._came, self._tracked, self._broken, self._passed, events.failed)
@@ -105,7 +87,7 @@ class CircuitEnd:
         self._measured: dict[int, Confirmed] = {}
         self._given: dict[int, Half] = {}
         self._states: dict[int, tuple[str, str]] = {}
-        self._sacrificed: dict[str, dict[int, int]] = {}
+        self._sacrificed = Outcomes()
         self._want_seq = 0
         self._stopped = False
 
@@ -216,6 +198,9 @@ class CircuitEnd:
         if self.head or not known.frame:
             then(known)
             return
+        self._gate(known, then)
+
+    def _gate(self, known: Confirmed, then: Callable[[Confirmed], None]) -> None:
         gate = FRAME_GATES[known.frame]
         asked = Gate(request=self.desk.request(), gate=gate, handles=(known.half.handle,))
         self.desk.ask(asked, partial(self._turned, known, then))
@@ -256,12 +241,15 @@ class CircuitEnd:
 
     def _hold(self, known: Confirmed) -> None:
         """Hand a state over, unless it would not stay above the floor for long enough."""
+        self._offer(known, self.name(known.half.shared), "bell", (known.leg,))
+
+    def _offer(self, known: Confirmed, name: str, shape: str, legs: tuple[Leg, ...]) -> None:
         half, now_ns, job = known.half, self.desk.now_ns, self.job
-        until_ns = expires_ns("bell", (known.leg,), now_ns, job.min_fidelity)
+        until_ns = expires_ns(shape, legs, now_ns, job.min_fidelity)
         if until_ns < now_ns + max(job.hold_ns, 1):
             self.let_go(half)
             return
-        name, address = self.name(half.shared), f"{self.site}/{half.handle}"
+        address = f"{self.site}/{half.handle}"
         row = TraceRow(
             what="address", name=address, site=self.site, parts=(known.rows[-1].name,), at_ns=now_ns
         )
@@ -271,7 +259,7 @@ class CircuitEnd:
                 order_id=job.order_id,
                 state=name,
                 address=address,
-                fidelity=state_fidelity("bell", (known.leg,), now_ns),
+                fidelity=state_fidelity(shape, legs, now_ns),
                 made_ns=known.made_ns,
                 expires_ns=until_ns,
             ),
@@ -345,17 +333,14 @@ class CircuitEnd:
         if self.head:
             self._compare(state, basis, 0, bit)
         else:
-            self.circuit_site.send(Outcome(**self._about(), state=state, place=1, bit=bit, basis=basis))
+            self._tell_bit(state, 1, bit, basis)
 
     def _compare(self, state: str, basis: str, place: int, bit: int) -> None:
-        bits = self._sacrificed.setdefault(state, {})
-        bits[place] = bit
+        bits = self._sacrificed.add(state, place, bit)
         if len(bits) == 2:
-            del self._sacrificed[state]
+            self._sacrificed.drop(state)
             self._tally.check(basis, differ(basis, (bits[0], bits[1])))
             self._events.changed()
-        while len(self._sacrificed) > MOST_BITS:
-            del self._sacrificed[next(iter(self._sacrificed))]
 
     # what ends
 
@@ -425,8 +410,6 @@ class CircuitEnd:
 
     def close(self) -> None:
         """The job is over here; what was handed over stays."""
-        self._known.clear()
-        self._empty()
         self.circuit_site.close()
 
     def _passed(self, message: PairMessage) -> None:
@@ -439,8 +422,8 @@ class CircuitEnd:
                 self._compare(message.state, message.basis, message.place, message.bit)
             case Outcome() if self._events.outcome is not None:
                 self._events.outcome(message)
-            case Joined() if self._events.joined is not None:
-                self._events.joined(message)
+            case Joined() if self.given:
+                self._joined(message)
             case Distil() if not self.head:
                 self._pool.distiller.begun(message.kept, message.sacrificed, message.bit, message.at_ns)
             case Distilled() if self.head:
@@ -455,12 +438,46 @@ class CircuitEnd:
     # for a junction
 
     def _confirm(self, known: Confirmed) -> None:
+        self._known.pop(known.half.number, None)
         if self._events.confirmed is not None:
             self._events.confirmed(known)
 
-    def take_given(self, first: int) -> Confirmed | Half | None:
-        """The half that was given away as pair `first` of the link here, now a part of something larger."""
-        return self._given.pop(first, None)
+    def _joined(self, joined: Joined) -> None:
+        """The half that was given away is now a part of something larger."""
+        half = self._given.pop(joined.first, None)
+        if half is None:
+            return  # lost meanwhile: EXPIRE is on its way
+        known = Confirmed(half, joined.frame, joined.legs[0], joined.first, joined.made_ns, joined.rows)
+        self._known[half.number] = known
+        basis = sacrifice_of(joined.state, self.circuit.sacrifice_share)
+        if basis and self.junction is not None:
+            own = basis_at(self.junction, joined.state, basis, self._vertex)
+            asked = Measure(request=self.desk.request(), handle=half.handle, basis=own)
+            self.desk.ask(asked, partial(self._reveal_part, known, joined.state, own))
+        elif joined.frame:
+            self._gate(known, partial(self._take_part, joined))
+        else:
+            self._take_part(joined, known)
+
+    @property
+    def _vertex(self) -> int:
+        """This end's place in the state."""
+        return 0 if self.junction is None else self.junction.circuits.index(self.circuit.circuit) + 1
+
+    def _take_part(self, joined: Joined, known: Confirmed) -> None:
+        self._offer(known, joined.state, joined.shape, joined.legs)
+
+    def _reveal_part(self, known: Confirmed, state: str, basis: str, report: Report) -> None:
+        half = known.half
+        if half.gone:
+            return
+        self._known.pop(half.number, None)
+        self.circuit_site.freed(half.handle)
+        if report.ok:
+            self._tell_bit(state, self._vertex, report.bits[0] ^ flips(known.frame, basis), basis)
+
+    def _tell_bit(self, state: str, place: int, bit: int, basis: str) -> None:
+        self.circuit_site.send(Outcome(**self._about(), state=state, place=place, bit=bit, basis=basis))
 
     # purification between the ends
 

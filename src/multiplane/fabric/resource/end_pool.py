@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from multiplane.api.instructions import LinkSheet
 from multiplane.api.states import TraceRow
+from multiplane.fabric.planes import Circuit, Job
 from multiplane.fabric.resource.distilling import Distiller
 from multiplane.fabric.resource.network_layer import CircuitSite
-from multiplane.fabric.resource.pair_words import Desk, Distil, Distilled, Half
+from multiplane.fabric.resource.pair_words import Desk, Distil, Distilled, Half, Outcome
 from multiplane.fabric.resource.quality import Leg, at, leg_of
 from multiplane.physics.bell import Correlations
 from multiplane.physics.operations import depolarising16
@@ -28,6 +29,25 @@ class Confirmed(NamedTuple):
     first: int
     made_ns: int
     rows: tuple[TraceRow, ...]
+
+
+class EndEvents(NamedTuple):
+    """What the job hears of an end.
+
+    Args: confirmed, broken, outcome: for a junction here; changed: held, errors, or done.
+    """
+
+    changed: Callable[[], None]
+    failed: Callable[[str, str], None]
+    confirmed: Callable[[Confirmed], None] | None = None
+    broken: Callable[[int], None] | None = None
+    outcome: Callable[[Outcome], None] | None = None
+
+
+def enough_pairs(job: Job, circuit: Circuit) -> int:
+    """How many pairs each link of a circuit has to make, 0 when some are made to be used up."""
+    used_up = circuit.end_rounds or any(circuit.rounds) or circuit.sacrifice_share
+    return 0 if used_up else job.size
 
 
 class EndPool:

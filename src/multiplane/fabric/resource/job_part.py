@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 from multiplane.api.instructions import PROTOCOLS, LinkSheet, Report
 from multiplane.fabric.planes import Circuit, Job, JobState
-from multiplane.fabric.resource.circuit_end import CircuitEnd, EndEvents, enough_pairs
+from multiplane.fabric.resource.circuit_end import CircuitEnd
+from multiplane.fabric.resource.end_pool import Confirmed, EndEvents, enough_pairs
+from multiplane.fabric.resource.fusing import Fusing
 from multiplane.fabric.resource.network_layer import CircuitEvents, CircuitSite
-from multiplane.fabric.resource.pair_words import BASES, Action, Changed, Desk, Half, PairMessage, key_of
+from multiplane.fabric.resource.pair_words import (
+    BASES,
+    Action,
+    Changed,
+    Desk,
+    Half,
+    Outcome,
+    PairMessage,
+    key_of,
+)
 from multiplane.fabric.resource.sacrifice import Tally
 from multiplane.kernel.errors import Refused
 from multiplane.kernel.names import link_id
@@ -39,9 +51,16 @@ class JobPart:
         self._tally = Tally(job.size)
         self._inner: dict[str, CircuitSite] = {}
         self._ends: dict[str, CircuitEnd] = {}
+        self._fusing: dict[str, Fusing] = {}
         for circuit in job.circuits:
             if site in circuit.path:
                 self._add(circuit, sheets)
+        for junction in job.junctions:
+            if junction.site == site:
+                fusing = Fusing(
+                    self.desk, job, junction, ends=self._ends, tally=self._tally, changed=self._changed
+                )
+                self._fusing |= dict.fromkeys(junction.circuits, fusing)
 
     def _add(self, circuit: Circuit, sheets: Mapping[str, LinkSheet]) -> None:
         place = circuit.path.index(self.site)
@@ -59,7 +78,16 @@ class JobPart:
             return
         (sheet,) = near
         assert sheet is not None
+        junction = next((one for one in self.job.junctions if circuit.circuit in one.circuits), None)
         events = EndEvents(self._changed, self._failed)
+        if junction is not None and junction.site == self.site:
+            events = EndEvents(
+                self._changed,
+                self._failed,
+                partial(self._confirmed, circuit.circuit),
+                partial(self._broken, circuit.circuit),
+                self._outcome,
+            )
         self._ends[circuit.circuit] = CircuitEnd(
             self.desk,
             self.job,
@@ -68,6 +96,7 @@ class JobPart:
             sheet=sheet,
             tally=self._tally,
             events=events,
+            junction=junction,
         )
 
     def _circuits(self) -> list[CircuitSite]:
@@ -77,6 +106,15 @@ class JobPart:
         if circuit in self._ends:
             return self._ends[circuit].circuit_site
         return self._inner.get(circuit)
+
+    def _confirmed(self, circuit: str, known: Confirmed) -> None:
+        self._fusing[circuit].confirmed(circuit, known)
+
+    def _broken(self, circuit: str, number: int) -> None:
+        self._fusing[circuit].broken(circuit, number)
+
+    def _outcome(self, outcome: Outcome) -> None:
+        self._fusing[outcome.circuit].outcome(outcome)
 
     # what happens
 
@@ -238,6 +276,7 @@ def check_job(job: Job, site: str, sheets: Mapping[str, LinkSheet], now_ns: int)
         _refuse("circuits", len(job.circuits), f"one that passes {site}")
     for circuit in here:
         _check_circuit(circuit)
+        _check_junction(job, circuit)
         for at in _neighbours(circuit, circuit.path.index(site)):
             link = link_id(site, circuit.path[at])
             if link not in sheets:
@@ -263,6 +302,28 @@ def _check_circuit(circuit: Circuit) -> None:
         _refuse("protocol", circuit.protocol, " or ".join(PROTOCOLS))
     if circuit.measure not in ("", *BASES):
         _refuse("measure", circuit.measure, "x, y, z or nothing")
+
+
+def _check_junction(job: Job, circuit: Circuit) -> None:
+    """Whether what the pairs of a circuit are joined to can be made here."""
+    joined = [junction for junction in job.junctions if circuit.circuit in junction.circuits]
+    if len(joined) > 1:
+        _refuse("junctions", len(joined), f"at most one for circuit {circuit.circuit!r}")
+    known = {one.circuit for one in job.circuits}
+    for junction in joined:
+        if junction.site not in (circuit.path[0], circuit.path[-1]):
+            _refuse("site", junction.site, f"an end of circuit {circuit.circuit!r}")
+        if circuit.measure:
+            _refuse("measure", circuit.measure, "nothing for pairs that are joined")
+        if not set(junction.circuits) <= known or len(set(junction.circuits)) != len(junction.circuits):
+            _refuse("circuits", junction.circuits, "different circuits of the job")
+        if junction.kind not in ("ghz", "graph"):
+            _refuse("kind", junction.kind, "ghz or graph")
+        places = range(0 if junction.party else 1, len(junction.circuits) + 1)
+        if any(len(set(edge)) != 2 or not set(edge) <= set(places) for edge in junction.edges):
+            _refuse("edges", junction.edges, f"pairs of different places from {places[0]} to {places[-1]}")
+        if junction.kind == "graph" and junction.party and all(0 not in edge for edge in junction.edges):
+            _refuse("edges", junction.edges, "one at the junction's site, which is a party")
 
 
 def _refuse(field: str, value: object, expected: str) -> None:

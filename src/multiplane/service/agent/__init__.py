@@ -22,6 +22,7 @@ from multiplane.service.agent.deciding import Deciding
 from multiplane.service.agent.ending import Ending
 from multiplane.service.agent.live import ENDED, EXPIRED, MAKING, REFUSED, RELEASED, Live
 from multiplane.service.agent.ports import AgentPorts
+from multiplane.service.agent.stocking import Stocking
 from multiplane.service.planes.units import (
     Decision,
     Ready,
@@ -53,6 +54,8 @@ class ServiceAgent:
         self._deciding = Deciding(self.core, self._ending)
         self._ending.deciding = self._deciding
         self._asking = Asking(self.core, self._ending, self._deciding)
+        self._stocking = Stocking(self.core, self._deciding, self._asking)
+        self._ending.stocking = self._asking.stocking = self._stocking
         self._once = Once(REMEMBERED)
 
     async def start(self) -> None:
@@ -97,6 +100,8 @@ class ServiceAgent:
                 self._ending.deliver(live, decision, holding)
             if live.decider is not None and live.row.state:
                 live.decider.close(live.row.state, live.row.reason)
+            elif live.decider is not None and live.row.proposal.stock:
+                self._deciding.close(live, RELEASED, "the agent that kept the stock began again")
             self._ending.arm(live)
         for one in held:
             if (one.order_id, one.state) not in bound:

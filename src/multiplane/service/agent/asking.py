@@ -12,29 +12,36 @@ from multiplane.api.kinds import Carrier
 from multiplane.api.units import Answer, Offer, Verdict, Wish
 from multiplane.kernel.errors import Busy, Faulty, MultiplaneError, Refused
 from multiplane.kernel.nouns import Caller
+from multiplane.kernel.ports import Change
 from multiplane.kernel.quantity import NS_PER_S
 from multiplane.kernel.unit import lifecycle_urn
 from multiplane.service.agent.core import Core, name_of, remote_sites
 from multiplane.service.agent.deciding import Deciding
 from multiplane.service.agent.ending import Ending
 from multiplane.service.agent.live import REFUSED, Live
+from multiplane.service.agent.stocking import Drawn, Stocking
 from multiplane.service.control import admission
 from multiplane.service.planes.units import (
     Admission,
     Admitted,
+    Decision,
     UnitCase,
     UnitCommit,
     UnitDigest,
     UnitPeer,
     UnitProposal,
+    Verdicts,
 )
-from multiplane.service.resource.unit_rows import UnitRow, put_unit
+from multiplane.service.resource.addresses import Fate
+from multiplane.service.resource.unit_rows import UnitRow, drop_given, put_unit, put_verdict, verdict_row
 
 T = TypeVar("T")
 
 
 class Asking:
-    """Turns wishes of this site's applications into units."""
+    """Turns wishes of this site's applications into units; `stocking` is set before the first of them."""
+
+    stocking: Stocking
 
     def __init__(self, core: Core, ending: Ending, deciding: Deciding) -> None:
         self._core, self._ending, self._deciding, self._ports = core, ending, deciding, core.ports
@@ -46,6 +53,9 @@ class Asking:
         if self._core.count() >= self._ports.rules.max_units:
             reason = f"{self._ports.site}: expected at most {self._ports.rules.max_units} units"
             raise Busy("unit.full", reason, retry_after_ns=NS_PER_S)
+        drawn = self.stocking.draw(case)
+        if drawn is not None:
+            return await self._hand_over(case, wish, drawn)
         found = await self._ports.broker.admit(self._ports.caller, case)
         if found.answer is Admitted.LESS and wish.accept_offer:
             case = admission.less(case, found.offer)
@@ -64,6 +74,7 @@ class Asking:
             await self.begin(live)
         except Refused as error:
             return _refused(wish, found.offer, live, error)
+        self.stocking.keep(case, found.offer)
         return Answer(
             request=wish.request,
             verdict=Verdict.ACCEPTED.value,
@@ -72,10 +83,33 @@ class Asking:
             urns=live.row.urns,
         )
 
+    async def _hand_over(self, case: UnitCase, wish: Wish, drawn: Drawn) -> Answer:
+        """The states lie ready: they are delivered with the name."""
+        try:
+            case = msgspec.structs.replace(case, stocked=drawn.offer)
+            found = await self._ports.broker.admit(self._ports.caller, case)
+            live = await self.agree(case, found, given=drawn.decisions)
+        except MultiplaneError:
+            self.stocking.put_back(drawn)
+            raise
+        self.stocking.keep(case, drawn.offer)
+        return Answer(
+            request=wish.request,
+            verdict=Verdict.ACCEPTED.value,
+            offer=found.offer,
+            unit=live.digest,
+            urns=live.row.urns,
+            from_stock=True,
+        )
+
     # --- the name ------------------------------------------------------------------------------------------
 
-    async def agree(self, case: UnitCase, found: Admission, *, stock: bool = False) -> Live:
+    async def agree(
+        self, case: UnitCase, found: Admission, *, stock: bool = False, given: tuple[Decision, ...] = ()
+    ) -> Live:
         """Build the name with all ends; it is committed everywhere when this returns.
+
+        Args: given: states of a stock that are delivered with it.
 
         Raises: Busy(`unit.full`), Refused(`north.not_allowed`) of any end, Busy(`channel.unreachable`),
         Faulty(`unit.name`).
@@ -103,26 +137,34 @@ class Asking:
             hold_ns=admission.holding_ns(self._ports.rules, case, found.delays_ns, accepted_ns),
             delays_ns=found.delays_ns,
         )
-        await self._core.commit([put_unit(row)])
+        rows: list[Change] = [put_unit(row)]
+        for one in given:
+            holding = self._core.book.find(one.source, one.state.partition("/")[2])
+            rows += [drop_given(one), put_verdict(verdict_row(row.digest, one, holding, accepted_ns))]
+        await self._core.commit(rows)
         self._ports.faults.reach("unit.commit.before")
-        return await self._commit(row, peers)
+        return await self._commit(row, peers, given)
 
-    async def _commit(self, row: UnitRow, peers: Sequence[UnitPeer]) -> Live:
+    async def _commit(self, row: UnitRow, peers: Sequence[UnitPeer], given: tuple[Decision, ...]) -> Live:
         """Tell all ends the whole name; each works out the digest by itself."""
-        commit = UnitCommit(proposal=row.proposal.proposal, urns=row.urns)
+        commit = UnitCommit(proposal=row.proposal.proposal, urns=row.urns, given=given)
         try:
             digests = await _all(peer.commit(self._ports.caller, commit) for peer in peers)
             if digests != [UnitDigest(digest=row.digest)] * len(peers):
                 raise Faulty("unit.name", f"unit {row.digest}: the ends hold different digests")
         except MultiplaneError as error:
-            live = self._enter(row)
+            live = self._enter(row, given)
             self._deciding.close(live, REFUSED, error.reason)
+            self._core.end_all(live, Fate.RELEASED)
             raise
-        return self._enter(row)
+        return self._enter(row, given)
 
-    def _enter(self, row: UnitRow) -> Live:
+    def _enter(self, row: UnitRow, given: tuple[Decision, ...]) -> Live:
         times_ns = (*row.times_ns[:2], self._core.now_ns)
-        return self._ending.enter(msgspec.structs.replace(row, times_ns=times_ns))
+        live = self._ending.enter(msgspec.structs.replace(row, times_ns=times_ns), given)
+        self._ending.take_given(live, given)
+        self._ending.settled(live, given, Verdicts(unit=row.digest, boot=self._ports.boot))
+        return live
 
     def _proposal(self, case: UnitCase, found: Admission, *, stock: bool) -> UnitProposal:
         now_ns, ports = self._core.now_ns, self._ports

@@ -96,7 +96,7 @@ class Deciding:
 
         async def close() -> None:
             with suppress(MultiplaneError):
-                await self._ports.broker.close(self._ports.caller, live.digest)
+                await self._ports.broker.close(self._ports.caller, live.digest, tuple(live.news))
 
         self._ports.spawn(close())
 

@@ -11,6 +11,7 @@ from multiplane.api.fabric_units import HeldState, StateLost
 from multiplane.kernel.errors import Busy, Faulty, MultiplaneError, Refused
 from multiplane.kernel.names import site_of
 from multiplane.kernel.nouns import Caller
+from multiplane.kernel.ports import Change
 from multiplane.kernel.quantity import NS_PER_S
 from multiplane.kernel.unit import lifecycle_of
 from multiplane.kernel.urn import profile
@@ -32,10 +33,12 @@ from multiplane.service.resource.addresses import Fate, Holding
 from multiplane.service.resource.unit_rows import (
     UnitRow,
     VerdictRow,
+    drop_given,
     drop_unit,
     drop_verdict,
     put_unit,
     put_verdict,
+    verdict_row,
 )
 from multiplane.service.resource.verdicts import Decider, End
 
@@ -59,10 +62,19 @@ class DecidingSide(Protocol):
         ...
 
 
+class StockKeeper(Protocol):
+    """Who looks after the stocks of this site."""
+
+    def look(self, live: Live) -> None:
+        """Something in a stock has changed."""
+        ...
+
+
 class Ending:
-    """All units that this site is an end of; `deciding` is set before the first of them."""
+    """All units that this site is an end of; the two beside it are set before the first of them."""
 
     deciding: DecidingSide
+    stocking: StockKeeper
 
     def __init__(self, core: Core) -> None:
         self._core, self._ports = core, core.ports
@@ -178,7 +190,9 @@ class Ending:
         if live is None or not wanted or live.released.issuperset(live.mine):
             self._core.free((held.address,) if held.address else ())
             return
-        before = self._core.book.find(unit, name)
+        before = self._core.book.made(held.order_id, held.state)
+        if before is not None:
+            return
         holding = self._core.book.hold(
             Holding(
                 unit=unit,
@@ -191,8 +205,6 @@ class Ending:
                 order=held.order_id,
             )
         )
-        if before is not None:
-            return
         claim = Claim(part=part, state=name, expires_ns=holding.expires_ns)
         if live.end.held(claim):
             self._say_ready(live, claim)
@@ -223,19 +235,22 @@ class Ending:
 
     def lost(self, lost: StateLost) -> None:
         """A part that was handed over is gone."""
-        with suppress(ValueError):
-            unit, _ = unit_of(lost.order_id)
-            name = state_name(lost.order_id, lost.state)
-            live, holding = self._core.units.get(unit), self._core.book.find(unit, name)
-            if live is None or holding is None:
-                return
-            bound = holding.fate is Fate.BOUND
-            self._core.book.end(holding, Fate.LOST)
-            if bound:
-                decision = live.end.final[name]
-                live.tell(live.state_event("lost", self._core.now_ns, decision, holding, lost.reason))
-            elif any(claim.state == name for claim in live.end.doubts):
-                self._to_decider(live, (), (name,))
+        holding = self._core.book.made(lost.order_id, lost.state)
+        live = self._core.units.get(holding.unit) if holding is not None else None
+        if live is None or holding is None:
+            return
+        bound, name = holding.fate is Fate.BOUND, holding.state
+        self._core.book.end(holding, Fate.LOST)
+        if bound:
+            decision = live.end.final[name]
+            live.tell(live.state_event("lost", self._core.now_ns, decision, holding, lost.reason))
+            self._stock_changed(live)
+        elif any(claim.state == name for claim in live.end.doubts):
+            self._to_decider(live, (), (name,))
+
+    def _stock_changed(self, live: Live) -> None:
+        if live.row.proposal.stock and live.decider is not None:
+            self.stocking.look(live)
 
     # --- what the decider says -----------------------------------------------------------------------------
 
@@ -245,8 +260,9 @@ class Ending:
         news = live.end.heard(word)
         if again and live.end.doubts:
             self._to_decider(live, live.end.doubts, ())
-        self._take_given(live, news)
-        rows = [put_verdict(self.verdict_row(live, one)) for one in news]
+        rows: list[Change] = [drop_given(one) for one in news if one.source]
+        self.take_given(live, news)
+        rows += [put_verdict(self.verdict_row(live, one)) for one in news]
         if not rows:
             self.settled(live, (), word)
             return
@@ -258,27 +274,18 @@ class Ending:
 
         self._ports.spawn(durably())
 
-    def _take_given(self, live: Live, decisions: Sequence[Decision]) -> None:
+    def take_given(self, live: Live, decisions: Sequence[Decision]) -> None:
         """States from a stock of the two sites become states of this unit."""
         for one in decisions:
-            if one.source and self._core.book.move(one.source, one.state, live.digest) is None:
-                live.reason = f"the stock no longer holds {one.state}"
+            if one.source:
+                self._core.book.move(one.source, one.state.partition("/")[2], live.digest)
+                if (stock := self._core.units.get(one.source)) is not None:
+                    self._stock_changed(stock)
 
     def verdict_row(self, live: Live, decision: Decision) -> VerdictRow:
         """A verdict, with where the part of this end lies."""
         holding = self._core.book.find(live.digest, decision.state)
-        if holding is None:
-            return VerdictRow(live.digest, decision, at_ns=self._core.now_ns)
-        return VerdictRow(
-            live.digest,
-            decision,
-            holding.address,
-            holding.expires_ns,
-            holding.fidelity,
-            holding.bits,
-            self._core.now_ns,
-            holding.order,
-        )
+        return verdict_row(live.digest, decision, holding, self._core.now_ns)
 
     def settled(self, live: Live, decisions: Sequence[Decision], word: Verdicts) -> None:
         """Verdicts are durable here: bind or free, and tell."""
@@ -289,6 +296,8 @@ class Ending:
                     self._core.free(self._core.book.end(holding, Fate.RELEASED))
                 continue
             self.deliver(live, one, holding)
+        if decisions:
+            self._stock_changed(live)
         if live.state == MAKING and live.complete:
             live.state = DELIVERED
         if word.closed and live.state == MAKING:
@@ -315,7 +324,7 @@ class Ending:
         """No more states come: what is not delivered is free, the applications hear why."""
         live.state, live.reason = state, reason
         for holding in self._core.book.live(live.digest):
-            if holding.fate is Fate.HELD:
+            if holding.fate is Fate.HELD or live.row.proposal.stock:
                 self._core.free(self._core.book.end(holding, Fate.RELEASED))
         live.tell(live.unit_event(state, self._core.now_ns, reason))
         self._core.commit_soon([put_unit(live.ended_row())])

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from functools import reduce
 from typing import Final, NamedTuple
 
+UNBOUNDED: Final = 2**62
+"""A burst without limit."""
 MIXED: Final = "mixed"
 """Encoding of segments that do not encode alike: between them the state is decoded and encoded."""
 
@@ -28,7 +30,7 @@ class Qos(NamedTuple):
 
     fidelity: float = 1.0
     rate_per_s: float = math.inf
-    burst: float = math.inf
+    burst: int = UNBOUNDED
     valid_s: float = math.inf
     expected_s: float = 0.0
     logical_error_rate: float = 0.0
@@ -56,7 +58,7 @@ def beside(first: Qos, second: Qos) -> Qos:
     return Qos(
         fidelity=min(first.fidelity, second.fidelity),
         rate_per_s=first.rate_per_s + second.rate_per_s,
-        burst=first.burst + second.burst,
+        burst=min(first.burst + second.burst, UNBOUNDED),
         valid_s=min(first.valid_s, second.valid_s),
         expected_s=min(first.expected_s, second.expected_s),
         logical_error_rate=max(first.logical_error_rate, second.logical_error_rate),
@@ -74,7 +76,7 @@ def _whole(quality: Qos, size: int) -> Qos:
     wait_s = (size - 1) / quality.rate_per_s if size > 1 and quality.rate_per_s else 0.0
     return quality._replace(
         rate_per_s=quality.rate_per_s / size,
-        burst=quality.burst / size,
+        burst=quality.burst // size,
         valid_s=max(0.0, quality.valid_s - wait_s),
         expected_s=quality.expected_s + wait_s,
     )
@@ -127,12 +129,12 @@ def gaps(offer: Qos, wish: Qos, *, within_s: float = math.inf) -> list[Gap]:
     return found
 
 
-def _werner(first: float, second: float) -> float:
-    return (1.0 + 3.0 * ((4.0 * first - 1.0) / 3.0) * ((4.0 * second - 1.0) / 3.0)) / 4.0
+def _werner(first_fidelity: float, second_fidelity: float) -> float:
+    return (1.0 + (4.0 * first_fidelity - 1.0) * (4.0 * second_fidelity - 1.0) / 3.0) / 4.0
 
 
-def _either(first: float, second: float) -> float:
-    return first + second - first * second
+def _either(first_probability: float, second_probability: float) -> float:
+    return first_probability + second_probability - first_probability * second_probability
 
 
 def _encoding(first: Qos, second: Qos) -> str:

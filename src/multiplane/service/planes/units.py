@@ -219,7 +219,10 @@ class UnitLinks(Protocol):
 class UnitCase(Noun, frozen=True, kw_only=True):
     """A wish that was found well-formed, as it comes before the broker.
 
-    Args: see `api.units.Wish`; `valid_s` > 0 is how long it shall live, `fixed` whether the wish said so.
+    Args:
+        see `api.units.Wish`; `valid_s` > 0 is how long it shall live, `fixed` whether the wish said so.
+        stock: it is one, of the two agents.
+        stocked: its states lie ready, with this quality.
     """
 
     parties: tuple[str, ...]
@@ -232,6 +235,8 @@ class UnitCase(Noun, frozen=True, kw_only=True):
     at_ns: int = 0
     via: tuple[str, ...] = ()
     avoid: tuple[str, ...] = ()
+    stock: bool = False
+    stocked: Offer | None = None
 
 
 class Admitted(Enum):
@@ -321,8 +326,11 @@ class UnitBroker(Protocol):
         """Order it. Idempotent. Raises: Refused(`unit.unattainable`), Busy(`unit.no_memory`)."""
         ...
 
-    async def close(self, caller: Caller, unit: str) -> None:
-        """Withdraw all orders of a unit. Idempotent."""
+    async def close(self, caller: Caller, unit: str, orders: tuple[str, ...]) -> None:
+        """Withdraw the orders of a unit: those that the broker knows, and `orders`. Idempotent.
+
+        Raises: Refused(`unit.site`).
+        """
         ...
 
     async def trace(self, caller: Caller, order: str, state: str) -> tuple[TraceRow, ...]:
@@ -338,6 +346,11 @@ def order_id(unit: str, part: int, round_: int) -> str:
 def state_name(order: str, state: str) -> str:
     """Name of a state within its unit: the fabric's names are unique for one order only."""
     return f"{order.partition('.')[2]}:{state}"
+
+
+def stock_name(stock: str, state: str) -> str:
+    """Name that a state of a stock has in the unit that it is handed over to."""
+    return f"{stock[:16]}/{state}"
 
 
 def fabric_name(name: str) -> str:

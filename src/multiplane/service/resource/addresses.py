@@ -14,6 +14,7 @@ import msgspec
 
 from multiplane.api.states import Step
 from multiplane.kernel.errors import Refused
+from multiplane.service.planes.units import fabric_name, stock_name
 
 FREEING = frozenset({"measure", "discard"})
 STEPS = FREEING | {"gate", "prepare"}
@@ -58,6 +59,7 @@ class AddressBook:
         self._by_state: dict[tuple[str, str], Holding] = {}
         self._by_address: dict[tuple[str, str], Holding] = {}
         self._of_unit: dict[str, list[Holding]] = {}
+        self._by_order: dict[tuple[str, str], Holding] = {}
         self._prepared: dict[str, dict[str, str]] = {}
 
     def hold(self, holding: Holding) -> Holding:
@@ -66,6 +68,7 @@ class AddressBook:
         if found is not None:
             return found
         self._by_state[holding.unit, holding.state] = holding
+        self._by_order[holding.order, fabric_name(holding.state)] = holding
         self._of_unit.setdefault(holding.unit, []).append(holding)
         if holding.address:
             self._by_address[holding.unit, holding.address] = holding
@@ -74,6 +77,10 @@ class AddressBook:
     def find(self, unit: str, state: str) -> Holding | None:
         """The part of a state, whatever became of it."""
         return self._by_state.get((unit, state))
+
+    def made(self, order: str, state: str) -> Holding | None:
+        """The part of a state by the fabric's names, whichever unit has it now."""
+        return self._by_order.get((order, state))
 
     def of(self, unit: str) -> Sequence[Holding]:
         """All parts that a unit ever had here."""
@@ -91,7 +98,7 @@ class AddressBook:
         self._of_unit[unit].remove(found)
         del self._by_state[unit, state]
         self._by_address.pop((unit, found.address), None)
-        found.unit, found.index, found.fate = to, -1, Fate.HELD
+        found.unit, found.index, found.fate, found.state = to, -1, Fate.HELD, stock_name(unit, state)
         return self.hold(found)
 
     def end(self, holding: Holding, fate: Fate) -> tuple[str, ...]:
@@ -111,6 +118,7 @@ class AddressBook:
         """A unit is not remembered any more."""
         for one in self._of_unit.pop(unit, ()):
             self._by_state.pop((unit, one.state), None)
+            self._by_order.pop((one.order, fabric_name(one.state)), None)
             if self._by_address.get((unit, one.address)) is one:
                 del self._by_address[unit, one.address]
 

@@ -9,6 +9,7 @@ import msgspec
 
 from multiplane.kernel.ports import Delete, Put
 from multiplane.service.planes.units import Decision, UnitCase, UnitProposal
+from multiplane.service.resource.addresses import Holding
 
 UNIT_KIND: Final = "unit"
 VERDICT_KIND: Final = "unit-verdict"
@@ -58,9 +59,30 @@ def put_verdict(row: VerdictRow) -> Put:
     return Put(VERDICT_KIND, _key(row.unit, row.decision), msgspec.msgpack.encode(row))
 
 
+def verdict_row(unit: str, decision: Decision, holding: Holding | None, now_ns: int) -> VerdictRow:
+    """A verdict, with where the part of this end lies, if it has one."""
+    if holding is None:
+        return VerdictRow(unit, decision, at_ns=now_ns)
+    return VerdictRow(
+        unit,
+        decision,
+        address=holding.address,
+        expires_ns=holding.expires_ns,
+        fidelity=holding.fidelity,
+        bits=holding.bits,
+        at_ns=now_ns,
+        order=holding.order,
+    )
+
+
 def drop_verdict(unit: str, decision: Decision) -> Delete:
     """A verdict is not remembered any more."""
     return Delete(VERDICT_KIND, _key(unit, decision))
+
+
+def drop_given(decision: Decision) -> Delete:
+    """A state that came from a stock is no longer the stock's."""
+    return Delete(VERDICT_KIND, f"{decision.source}/0/{decision.state.partition('/')[2]}")
 
 
 def drop_unit(unit: str) -> Delete:

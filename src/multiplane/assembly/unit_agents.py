@@ -1,18 +1,45 @@
-"""How the agents for units reach one another: the door `UnitPeer`, both ways over one channel."""
+"""What agents for units are given: the kinds they know, and the way to one another.
+
+Two agents speak `UnitPeer` both ways over one channel, whoever opened it. A package offers kinds of its own
+under the entry point group `multiplane.unit_kinds`: classes as `api.kinds.UnitKind` describes.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from functools import cache
+from importlib.metadata import entry_points
 from typing import Final
 
+from multiplane.api.kinds import UnitKind
+from multiplane.kernel.errors import Refused
 from multiplane.kernel.names import element_urn, site_of
 from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Channel, Channels
 from multiplane.runtime.doors import Tap, remote, serve
 from multiplane.runtime.session import Session
+from multiplane.service.control.kinds import Kinds
 from multiplane.service.planes.units import UnitPeer
 
 SERVICE: Final = "unit"
+GROUP: Final = "multiplane.unit_kinds"
+
+
+@cache
+def kinds() -> Kinds:
+    """The kinds that are shipped, and those of installed packages. Raises: Refused(`input.plugin`)."""
+    more: list[UnitKind] = []
+    for point in entry_points(group=GROUP):
+        try:
+            kind = point.load()()
+            kind.check, kind.making  # noqa: B018  (a class that lacks one is no kind)
+            if kind.name != point.name or not isinstance(kind.options, frozenset):
+                raise ValueError(f"expected the name {point.name!r} and a frozenset of options")
+        except Exception as error:
+            reason = f"{point.value}: unit kind {point.name!r}: {type(error).__name__}: {error}"
+            raise Refused("input.plugin", reason) from error
+        more.append(kind)
+    return Kinds(more)
 
 
 class UnitChannels:
