@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from multiplane.api.fabric_units import HeldState, Qui, StateLost, UnitOrder
 from multiplane.assembly.study import Study, run_study
+from multiplane.twin.oracle import Oracle
 from multiplane.twin.scenario import World, parse
 
 HEAD = """
@@ -146,3 +147,20 @@ def in_study(place: World, seed: int, workload: Callable[[Study, Quis], Awaitabl
         await workload(study, quis)
 
     run_study(place, seed, run)
+
+
+def leaks(study: Study) -> list[str]:
+    """What is not free though nothing is ordered."""
+    figures = study.centre.edc.figures()
+    found = [f"reserved {figures.memories_reserved}"] if figures.memories_reserved else []
+    found += [f"{phase} {count}" for phase, count in figures.phases.items()]
+    for site in study.sites.values():
+        if site.repeater is not None:
+            sheets = site.repeater._sheets.values()
+            found += [
+                f"{site.parts.site}: {sheet.link} has {site.repeater.free(sheet.link)} free"
+                for sheet in sheets
+                if site.repeater.free(sheet.link) != sheet.memories[0]
+            ]
+    held = Oracle(study.centre.twin.quantum).held()
+    return [*found, f"{held} qubits held"] if held else found

@@ -6,7 +6,7 @@ import asyncio
 
 import msgspec
 import pytest
-from tests.support.shared import Ear, Quis, in_study, order, world
+from tests.support.shared import Ear, Quis, in_study, leaks, order, world
 
 from multiplane.assembly.study import EPOCH_NS, Study
 from multiplane.kernel.errors import Refused
@@ -16,23 +16,6 @@ from multiplane.twin.quantum.devices import Entanglement
 from multiplane.twin.scenario import load_shipped
 
 SQUARE = (("a", "b"), ("b", "d"), ("a", "c"), ("c", "d"))
-
-
-def leaks(study: Study) -> list[str]:
-    """What is not free though nothing is ordered."""
-    figures = study.centre.edc.figures()
-    found = [f"reserved {figures.memories_reserved}"] if figures.memories_reserved else []
-    found += [f"{phase} {count}" for phase, count in figures.phases.items()]
-    for site in study.sites.values():
-        if site.repeater is not None:
-            sheets = site.repeater._sheets.values()
-            found += [
-                f"{site.parts.site}: {sheet.link} has {site.repeater.free(sheet.link)} free"
-                for sheet in sheets
-                if site.repeater.free(sheet.link) != sheet.memories[0]
-            ]
-    held = Oracle(study.centre.twin.quantum).held()
-    return [*found, f"{held} qubits held"] if held else found
 
 
 def checked(study: Study) -> int:

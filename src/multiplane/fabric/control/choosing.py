@@ -40,19 +40,18 @@ class Choosing:
         found = self.now(order) if not avoid else self._plan(order, self._links.without(avoid), 0)
         return self.now(order) if avoid and isinstance(found, Unattainable) else found
 
-    def fitting(self, order: UnitOrder, ideal: Plan, now_ns: int) -> Plan | None:
-        """A plan that fits what is free, if nobody of the same rank waits for the same memories."""
-        needed = needs(ideal.job)
-        if any(
-            needed.keys() & (self._needs[other.order_id] or {}).keys()
+    def fitting(self, order: UnitOrder, now_ns: int) -> Plan | None:
+        """A plan with what is free, if nobody of the same rank waits for the same memories."""
+        found = self.now(order, now_ns)
+        if isinstance(found, Unattainable):
+            return None
+        needed = needs(found.job).keys() if len(self._line) else set()
+        waited_for = any(
+            needed & (self._needs[other.order_id] or {}).keys()
             for other in self._line.orders()
             if other.priority >= order.priority
-        ):
-            return None
-        if self._links.fits(needed):
-            return ideal
-        found = self.now(order, now_ns)
-        return None if isinstance(found, Unattainable) else found
+        )
+        return None if waited_for else found
 
     def wait(self, order: UnitOrder) -> str:
         """Stand in line; why there is no way, or empty when there is one that is taken."""

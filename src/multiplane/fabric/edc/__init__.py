@@ -263,10 +263,10 @@ class EntanglementController:
 
     def _begin(self, order: UnitOrder, owner: str, now_ns: int) -> None:
         """Raises: Refused(`fabric.unattainable`), Busy(`fabric.no_memory`)."""
-        ideal = self._choosing.ideal(order, now_ns)
+        found = self._choosing.fitting(order, now_ns)
+        ideal = self._choosing.ideal(order, now_ns) if found is None else found
         if isinstance(ideal, Unattainable):
             raise Refused("fabric.unattainable", ideal.reason)
-        found = self._choosing.fitting(order, ideal, now_ns)
         if found is None and order.deadline_ns and order.deadline_ns - now_ns <= 2 * ideal.expected_ns:
             raise Busy(
                 "fabric.no_memory",
@@ -466,6 +466,11 @@ class EntanglementController:
             ended=dict(sorted(self._ended.items())),
             rebinds=self._rebinds,
         )
+
+    @property
+    def open_errands(self) -> int:
+        """What sites are still to be told."""
+        return self._errands.open
 
     def quis(self) -> tuple[Qui, ...]:
         """The QUIs of all orders that are not over, in order of id."""
