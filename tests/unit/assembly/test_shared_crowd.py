@@ -39,7 +39,7 @@ def orders(rng: random.Random, wide: int, high: int, count: int, now_ns: int) ->
     Most are asked for in a corner of six by six sites, where they are in one another's way.
     """
     for number in range(count):
-        w, h = (wide, high) if number % 5 == 0 else (min(wide, 6), min(high, 6))
+        w, h = (wide, high) if number % 25 == 0 else (min(wide, 6), min(high, 6))
         parties = 3 if number % 4 == 3 else 2
         sites = set[str]()
         x, y = rng.randrange(w), rng.randrange(h)
@@ -101,6 +101,7 @@ def test_each_of_many_orders_ends_and_nothing_is_left() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("wide", "high"), [(10, 10), (40, 25)])
 def test_each_of_500_orders_ends_on_100_and_on_1000_sites(wide: int, high: int) -> None:
     found = crowd(wide, high, 500, 2)

@@ -37,6 +37,7 @@ class Judge(Ear):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_of_all_that_is_delivered_next_to_nothing_lies_below_the_floor() -> None:
     found: list[float] = []
 

@@ -8,9 +8,12 @@ import msgspec
 import pytest
 from tests.support.shared import Ear, Quis, in_study, leaks, order, world
 
+from multiplane.api.fabric_units import FabricUnits
 from multiplane.assembly.study import EPOCH_NS, Study
+from multiplane.fabric.edc import LEASE_NS, EntanglementController
 from multiplane.kernel.errors import Refused
 from multiplane.kernel.nouns import ends
+from multiplane.runtime.doors import strict
 from multiplane.twin.oracle import Oracle
 from multiplane.twin.quantum.devices import Entanglement
 from multiplane.twin.scenario import load_shipped
@@ -146,3 +149,37 @@ def test_links_of_pairs_cost_nothing_while_nothing_is_ordered() -> None:
     in_study(with_pairs, 5, workload)
     in_study(msgspec.structs.replace(with_pairs, entanglement=Entanglement()), 5, workload)
     assert handlers[0] == handlers[1] > 0
+
+
+def test_another_controller_takes_over_in_the_middle_of_an_order() -> None:
+    async def workload(study: Study, quis: Quis) -> None:
+        a, d = await Ear(study, "a", keeps_s=0.01).listen(), await Ear(study, "d", keeps_s=0.01).listen()
+        wanted = order("o", "a", "d", size=40)
+        forgotten = order("p", "b", "c", size=0)
+        for each in (wanted, forgotten):
+            await study.centre.units.place(study.centre.caller, each)
+        await asyncio.sleep(0.1)
+        before = len(a.held)
+        assert 0 < before < 40
+        centre = study.centre
+        await centre.edc.close()
+        centre.edc = EntanglementController(
+            centre.caller, study.timeline, centre.connectivity.for_fabric, study._repeater, study._bus
+        )
+        centre.units = strict(FabricUnits, centre.edc)
+        await centre.edc.start()
+        await centre.units.subscribe(centre.caller, quis)
+        for site in study.sites:
+            centre.edc.node_joined(site)
+        await asyncio.sleep(0.05)
+        await centre.units.place(centre.caller, wanted)
+        await quis.until("o", "released")
+        bindings = [binding for phase, binding in quis.phases("o") if phase == "bound"]
+        assert bindings[0] == 1 < bindings[1]
+        assert bindings == sorted(set(bindings))
+        assert a.states() == d.states()
+        assert 40 <= len(set(a.states())) == len(a.held)
+        await asyncio.sleep(LEASE_NS / 1e9 + 5)  # what nobody ordered again is gone, too
+        assert not leaks(study)
+
+    in_study(world(SQUARE, success_probability=0.01), 6, workload)
