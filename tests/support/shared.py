@@ -40,7 +40,7 @@ handshake = "grant"
 """
 
 
-def world(
+def scenario(
     edges: Iterable[tuple[str, str]],
     *,
     memories: int = 4,
@@ -50,13 +50,16 @@ def world(
     t1_s: float = 100.0,
     t2_s: float = 10.0,
     cutoff_s: float = 2.0,
-) -> World:
-    """Equal links of pairs between sites."""
+    saes: bool = False,
+) -> str:
+    """The file of equal links of pairs between sites. Args: saes: one application at each, `a-1` at a."""
     links = list(edges)
     sites = sorted({site for edge in links for site in edge})
     text = HEAD.format(t1_s=t1_s, t2_s=t2_s, cutoff_s=cutoff_s)
-    text += "".join(f'[[site]]\nname = "{site}"\n' for site in sites)
-    text += "".join(
+    for site in sites:
+        text += f'[[site]]\nname = "{site}"\n'
+        text += f'saes = ["{site}-1"]\n' if saes else "saes = []\n"
+    return text + "".join(
         LINK.format(
             a=a,
             b=b,
@@ -67,7 +70,11 @@ def world(
         )
         for a, b in links
     )
-    return parse(text, "shared.toml")
+
+
+def world(edges: Iterable[tuple[str, str]], **numbers: float) -> World:
+    """Equal links of pairs between sites that are relays; numbers as of `scenario`."""
+    return parse(scenario(edges, **numbers), "shared.toml")  # type: ignore[arg-type]
 
 
 class Ear:

@@ -131,6 +131,11 @@ def test_orders_beyond_what_there_is_are_refused_with_the_reason() -> None:
         answer = await units.attainable(caller, order("o", "a", "c", min_fidelity=0.999))
         assert not answer.possible
         assert 0.9 < answer.fidelity < 0.999
+        with pytest.raises(
+            Refused, match=r"fabric\.unattainable: hold_ns: 3000000000, expected at most 1\d{9}:"
+        ):
+            await units.place(caller, order("o", "a", "c", hold_ns=3 * 10**9))
+        assert 10**9 < (await units.attainable(caller, order("o", "a", "c"))).lifetime_ns < 2 * 10**9
         assert not quis.told
         assert not leaks(study)
 
