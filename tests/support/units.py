@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
+from collections.abc import Callable
 
 import msgspec
 
@@ -63,6 +64,8 @@ class MemoryUnits:
         self.asked: dict[tuple[str, str], Answer] = {}
         self.now_ns = EPOCH_S * 10**9
         self.warm = False
+        self.outcome: int | None = None
+        self.accepted: Callable[[Unit], None] = lambda unit: None
         self.fails_with: BaseException | None = None
 
     # --- the door ---------------------------------------------------------------------------------------
@@ -144,7 +147,7 @@ class MemoryUnits:
         """Hand over so many states at all ends."""
         found = self.made[unit]
         for index in range(found.delivered, found.delivered + count):
-            bit = os.urandom(1)[0] & 1
+            bit = os.urandom(1)[0] & 1 if self.outcome is None else self.outcome
             for party, end in found.ends.items():
                 address = f"{party.split(':')[3]}/{index}"
                 end.held[address] = bit
@@ -226,6 +229,7 @@ class MemoryUnits:
             self._tell(unit, what)
         if self.warm:
             self.deliver(unit.digest, wish.parts[0].size)
+        self.accepted(unit)
         return Answer(
             request=wish.request,
             verdict=Verdict.ACCEPTED.value,

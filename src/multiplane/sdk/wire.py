@@ -123,8 +123,11 @@ class Wire:
             if response.status != 200:
                 retry_after = response.headers.get("Retry-After", "")
                 raise error_of(response.status, retry_after, await response.read())
-            async for line in response.content:
-                yield line
+            try:
+                async for line in response.content:
+                    yield line
+            finally:
+                _abort(response)
 
     def _url(self, path: str) -> URL:
         return URL(f"{self._base}/{path}", encoded=True)
@@ -164,6 +167,12 @@ class Wire:
             return self._lost
         where = _where(self._base)
         return f"check that {where} is a key manager whose authority signed our certificate, valid now"
+
+
+def _abort(response: aiohttp.ClientResponse) -> None:
+    """Cut the connection of an answer that has no end yet: a goodbye would outlast the event loop."""
+    if response.connection is not None and response.connection.transport is not None:
+        response.connection.transport.abort()
 
 
 def tls_context(ca: Path, cert: Path, key: Path) -> ssl.SSLContext:

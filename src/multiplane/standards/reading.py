@@ -13,6 +13,9 @@ _INTEGER: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _WHERE: Final = re.compile(
     r"(?P<expected>.+?)(?:, got `(?P<got>[^`]+)`)?(?: - at `\$\.?(?P<field>.+)`)?", re.DOTALL
 )
+_STRANGE: Final = re.compile(
+    r"Object contains unknown field `(?P<name>.*?)`(?: - at `\$\.?(?P<at>.*)`)?", re.DOTALL
+)
 _SHOWN_CHARACTERS: Final = 64
 
 Body = TypeVar("Body", bound=msgspec.Struct)
@@ -56,6 +59,10 @@ def decoded(decoder: msgspec.json.Decoder[Body], body: bytes) -> Body:
 
 def _explained(body: bytes, complaint: str) -> BadRequest:
     """Say which member is wrong, what it holds, and what was expected."""
+    strange = _STRANGE.fullmatch(complaint)
+    if strange is not None:
+        field = f"{strange['at']}.{strange['name']}" if strange["at"] else strange["name"]
+        return bad_value(field, _member(body, field), "no member of this name")
     found = _WHERE.fullmatch(complaint)
     if found is None or found["field"] is None:
         return BadRequest(f"body: {complaint}", field="body", expected="a JSON object")
