@@ -126,6 +126,12 @@ def test_a_parity_code_equals_every_loss_and_every_wrong_readout(code: ParityCod
     assert tuple(found) == pytest.approx(voted(code, 0.7, 0.08, 0.13), abs=1e-12)
 
 
+def test_what_hardly_comes_is_decoded_and_what_never_comes_is_not() -> None:
+    found = codes.parity_decoded(ParityCode(3, 1), 0.2, 0.1, 0.1)
+    assert tuple(found) == pytest.approx(voted(ParityCode(3, 1), 0.2, 0.1, 0.1), abs=1e-12)
+    assert codes.parity_decoded(ParityCode(3, 2), 0.0, 0.1, 0.1) == (0.0, 0.5, 0.5)
+
+
 def spans(rows: list[int], wanted: int) -> bool:
     """Whether some of the rows, added up without carry, give the wanted word."""
     basis: list[int] = []
@@ -180,6 +186,7 @@ def test_larger_codes_help_above_half_and_only_there() -> None:
 @given(votes=st.integers(0, 60), p=st.floats(0.0, 1.0))
 def test_votes_are_fair(votes: int, p: float) -> None:
     assert codes.majority_error(votes, p) + codes.majority_error(votes, 1.0 - p) == pytest.approx(1.0)
+    assert codes.majority_error(6, 1.0) == 1.0
     assert codes.majority_error(3, p) == pytest.approx(3 * p * p - 2 * p**3, abs=1e-15)
 
 

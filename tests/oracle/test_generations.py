@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from multiplane.physics import bell, codes, generations, operations
+from multiplane.physics import bell, codes, generations, operations, purification
 from multiplane.physics.codes import BARE, STEANE, ParityCode
 from multiplane.physics.generations import Hop, Station
 
 HOP = Hop(length_km=20.0, survival_probability=0.9, success_probability=0.2, attempt_s=1e-4)
-STATION = Station(memories=16)
+STATION = Station(16, 0.0, 0.0, math.inf, math.inf, 1.0, 1e-6)
 HAMMING = np.array([[1, 0, 0, 1, 0, 1, 1], [0, 1, 0, 1, 1, 1, 0], [0, 0, 1, 0, 1, 1, 1]])
 
 
@@ -78,7 +78,7 @@ def chain_errors(hops: int, gate_error: float, readout_error: float, fidelity: f
     return float(np.mean(bits))
 
 
-@pytest.mark.parametrize(("hops", "basis"), [(1, "x"), (1, "z"), (3, "x"), (3, "z")])
+@pytest.mark.parametrize(("hops", "basis"), [(1, "x"), (1, "z"), (2, "x"), (3, "z")])
 def test_encoded_chains_equal_circuits_of_noisy_gates(hops: int, basis: str) -> None:
     gate_error, readout_error, fidelity = 0.02, 0.01, 0.97
     hop = HOP._replace(pair=bell.werner(fidelity))
@@ -143,6 +143,55 @@ def test_first_generation_loses_pairs_in_purification_as_by_chance() -> None:
     assert twice.logical_error < once.logical_error
 
 
+def test_first_generation_with_noisy_gates_is_swap_wait_and_purify_step_by_step() -> None:
+    uneven = bell.from_weights((0.9, 0.05, 0.03, 0.02))
+    noisy = STATION._replace(gate_error=0.04, readout_error=0.02, t2_s=0.05, memories=8)
+    noise = operations.depolarising16(0.96)
+    found = generations.swapped_and_purified([HOP._replace(pair=uneven)] * 2, noisy, 2e-4, 1)
+
+    def rested(pair: bell.Correlations, elapsed_s: float) -> bell.Correlations:
+        left = math.exp(-2.0 * elapsed_s / 0.05)
+        return bell.Correlations(pair.x * left, pair.y * left, pair.z)
+
+    one = rested(uneven, 2e-4)
+    pair = bell.swap(bell.swap(one, one), operations.swap_factors(noise, 0.02))
+    known = rested(pair, 2e-4)
+    pair, _ = purification.dejmps(known, known, noise, 0.02)
+    pair = rested(pair, 2e-4)
+    assert found.x_error == pytest.approx(operations.qber(pair, "x"))
+    assert found.z_error == pytest.approx(operations.qber(pair, "z"))
+    assert found.logical_error == pytest.approx(1.0 - bell.fidelity(pair))
+    assert found.latency_s == pytest.approx(2e-4 + 2 * 2e-4 + 2e-6)
+    assert found.memories == 16
+
+
+def test_errors_of_both_kinds_add_up_as_independent_ones() -> None:
+    uneven = HOP._replace(pair=bell.Correlations(0.96, 0.9, 0.92), survival_probability=1.0)
+    way = generations.one_way(
+        [uneven, uneven], STATION._replace(memories=3, gate_error=0.01), ParityCode(1, 3)
+    )
+    x_flip, z_flip = (1.0 - 0.96 * 0.99) / 2.0, (1.0 - 0.92 * 0.99) / 2.0
+    x_block, z_vote = (1.0 - (1.0 - 2.0 * x_flip) ** 3) / 2.0, 3.0 * z_flip**2 - 2.0 * z_flip**3
+    assert way.x_error == pytest.approx(2.0 * x_block * (1.0 - x_block))
+    assert way.z_error == pytest.approx(2.0 * z_vote * (1.0 - z_vote))
+    assert way.logical_error == pytest.approx(1.0 - (1.0 - way.x_error) * (1.0 - way.z_error))
+    assert way.memories == 6
+    coded = generations.encoded([uneven], STATION, 1e-3, STEANE)
+    assert coded.logical_error == pytest.approx(1.0 - (1.0 - coded.x_error) * (1.0 - coded.z_error))
+    assert coded.memories == 32
+
+
+def test_pairs_made_in_a_window_by_whole_attempts() -> None:
+    sure = HOP._replace(success_probability=1.0)
+    assert generations.made_probability(HOP, 0.79999e-3) == pytest.approx(1.0 - 0.8**7)
+    assert generations.made_probability(HOP._replace(attempt_s=0.1), 0.3) == pytest.approx(1.0 - 0.8**3)
+    assert generations.made_probability(sure, 1e-4) == 1.0
+    assert generations.made_probability(sure, 0.9e-4) == 0.0
+    one = generations.swapped_and_purified([sure], STATION._replace(memories=3), 1e-4, 0)
+    assert one.rate_per_s == pytest.approx(3.0 / (1e-4 + 1e-4 + 1e-6))
+    assert generations.swapped_and_purified([sure], STATION, 0.9e-4, 0).rate_per_s == 0.0
+
+
 def test_rest_in_memories_costs_fidelity_by_the_window_and_the_way() -> None:
     station = STATION._replace(t1_s=math.inf, t2_s=1e-2)
     one = generations.swapped_and_purified([HOP], station, 1e-3, 0)
@@ -155,7 +204,7 @@ def test_rest_in_memories_costs_fidelity_by_the_window_and_the_way() -> None:
 @given(hops=st.integers(1, 200), n=st.integers(1, 12), m=st.integers(1, 6), survival=st.floats(0.5, 1.0))
 def test_one_way_chains_follow_the_published_formula(hops: int, n: int, m: int, survival: float) -> None:
     hop = HOP._replace(survival_probability=survival, pair=bell.werner(0.99))
-    station = Station(memories=n * m, gate_error=0.002, readout_error=0.001)
+    station = STATION._replace(memories=n * m, gate_error=0.002, readout_error=0.001)
     figures = generations.one_way([hop] * hops, station, ParityCode(n, m))
     flip = (1.0 - (1.0 - 4.0 * 0.01 / 3.0) * 0.998 * 0.998) / 2.0
     block = codes.parity_decoded(ParityCode(n, m), survival, flip, flip)
@@ -173,11 +222,16 @@ def test_one_way_chains_follow_the_published_formula(hops: int, n: int, m: int, 
 def test_key_and_cost() -> None:
     figures = generations.one_way([HOP._replace(survival_probability=1.0)], STATION, ParityCode(2, 2))
     assert generations.secret_bit_per_s(figures) == pytest.approx(4e6)  # 16 memories hold 4 blocks
-    assert generations.cost_qubit_s_per_bit(figures, 2) == pytest.approx(2 * 8 / 1e6)
+    assert generations.cost_qubit_s_per_bit(figures, 2) == pytest.approx(2 * 32 / 4e6)
     noisy = figures._replace(x_error=0.11002786, z_error=0.11002786)  # published: no key beyond 11.0 %
     assert generations.secret_bit_per_s(noisy) == pytest.approx(0.0, abs=1.0)
     assert generations.secret_bit_per_s(figures._replace(x_error=0.11, z_error=0.11)) > 0.0
     assert generations.cost_qubit_s_per_bit(figures._replace(x_error=0.5), 2) == math.inf
+    swapped = figures._replace(x_error=1.0, z_error=0.0)  # always wrong is as good as always right
+    assert generations.secret_bit_per_s(swapped) == pytest.approx(4e6)
+    slow = figures._replace(rate_per_s=0.01, x_error=0.05, z_error=0.0)
+    share = 1.0 + 0.05 * math.log2(0.05) + 0.95 * math.log2(0.95)
+    assert generations.cost_qubit_s_per_bit(slow, 3) == pytest.approx(3 * 32 / (0.01 * share))
 
 
 @pytest.mark.parametrize(
@@ -203,9 +257,9 @@ def test_what_cannot_be_is_refused(hops: list[Hop], station: Station, match: str
 
 def test_blocks_need_memories_and_windows_need_time() -> None:
     with pytest.raises(ValueError, match="memories: 6, expected at least 7"):
-        generations.encoded([HOP], Station(memories=6), 1e-3, STEANE)
+        generations.encoded([HOP], STATION._replace(memories=6), 1e-3, STEANE)
     with pytest.raises(ValueError, match="memories: 5, expected at least 6"):
-        generations.one_way([HOP], Station(memories=5), ParityCode(2, 3))
+        generations.one_way([HOP], STATION._replace(memories=5), ParityCode(2, 3))
     with pytest.raises(ValueError, match="window_s"):
         generations.encoded([HOP], STATION, 0.0, BARE)
     assert generations.encoded([HOP], STATION, 1e-5, BARE).rate_per_s == 0.0

@@ -17,6 +17,7 @@ from tests.scenes.tools.foresight import DEMANDS_BIT_PER_S, Lived, Pair
 from tests.scenes.tools.network import FULL, Network, running
 
 from multiplane.assembly.fork import WhatIf, fork
+from multiplane.assembly.sim.summary import student_quantile
 
 pytestmark = [pytest.mark.scene, pytest.mark.timeout(1800 if FULL else 180)]
 
@@ -25,7 +26,8 @@ RATE = 3.0
 FOR_S = 66.0
 RANDOM_FOR_S = 105.0
 RUNS = 3 if FULL else 1
-SEEDS = range(1, 9)
+SEEDS = range(1, 17)
+THREE_SIGMA = 0.9973
 
 
 @pytest.fixture
@@ -61,7 +63,7 @@ def test_each_pair_runs_dry_when_it_was_foreseen(madqci: Network, record_propert
         record_property("saw", ", ".join(offs))
 
 
-@pytest.mark.skipif(not FULL, reason="runs under MULTIPLANE_FULL=1: eight copies of one run")
+@pytest.mark.skipif(not FULL, reason="runs under MULTIPLANE_FULL=1: sixteen copies of one run")
 def test_random_demands_run_dry_within_three_standard_errors(madqci: Network, record_property: Saw) -> None:
     lived = asyncio.run(foresight.lived(madqci, RATE, RANDOM_FOR_S, seed=5))
     copies = [foreseen(lived, seed, poisson=True) for seed in SEEDS]
@@ -69,10 +71,11 @@ def test_random_demands_run_dry_within_three_standard_errors(madqci: Network, re
         assert happened_s is not None, f"{pair} did not run dry\n{lived.shown}"
         dry_s = [copy[pair] or RANDOM_FOR_S for copy in copies]
         spread_s = statistics.stdev(dry_s) * math.sqrt(1.0 + 1.0 / len(dry_s))
-        assert statistics.mean(dry_s) == pytest.approx(happened_s, abs=3.0 * spread_s), (
+        three = student_quantile(len(dry_s) - 1, THREE_SIGMA)  # the spread comes from few copies
+        assert statistics.mean(dry_s) == pytest.approx(happened_s, abs=three * spread_s), (
             f"{pair}\n{lived.shown}"
         )
-        assert spread_s < 0.2 * happened_s
+        assert spread_s < 0.3 * happened_s
         record_property(
             "saw", f"{'--'.join(pair)} {happened_s:.1f} s, {statistics.mean(dry_s):.1f} ± {spread_s:.1f} s"
         )

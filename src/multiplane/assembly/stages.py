@@ -56,7 +56,7 @@ class StageReport(Noun, frozen=True, kw_only=True):
     stored_fidelity: float = 0.0
 
 
-class _Hop(NamedTuple):
+class Hop(NamedTuple):
     """A link that makes pairs, as a walk along a path meets it: its source, and memories at both sides."""
 
     words: Entangled
@@ -142,12 +142,24 @@ async def stage_now(state: Path, a: str, b: str, policies: Policies = POLICIES) 
 
     Raises: as `stage_between`; Refused(`control.not_running`).
     """
+    return stage_between(await world_now(state, policies), a, b, policies)
+
+
+async def world_now(state: Path, policies: Policies = POLICIES) -> World:
+    """The world under the network that runs on a state directory, as it is now.
+
+    Raises: Refused(`control.not_running`).
+    """
     async with control(state) as doors:
         said = await doors.operator.scenario(LOCAL_OPERATOR)
         seen = await doors.scenario.links(LOCAL_OPERATOR)
-    return stage_between(
-        as_it_is(parse(said, "the running network", policies=policies), seen), a, b, policies
-    )
+    return as_it_is(parse(said, "the running network", policies=policies), seen)
+
+
+def pair_route(world: World, a: str, b: str) -> tuple[str, ...]:
+    """The sites of the chain of fewest links that make pairs from `a` to `b`; empty when there is none."""
+    edges = [_edge(link.sites, link.loss_db) for link in world.entanglement.links]
+    return _route(edges, a, b, _each_once)
 
 
 def pair_facts(world: World, route: Sequence[str], policies: Policies = POLICIES) -> PairFacts:
@@ -156,7 +168,7 @@ def pair_facts(world: World, route: Sequence[str], policies: Policies = POLICIES
     Args: route: sites, two neighbours at least, each two joined by a link that makes pairs.
     Raises: ValueError `KEY: ...` for numbers that no device has.
     """
-    hops = _hops(world, route, policies)
+    hops = hops_of(world, route, policies)
     facts = [link_facts(hop.words, hop.source.success_probability) for hop in hops]
     attempt_ps = max(one.photon_ps + max(one.herald_ps) + one.reset_ps for one in facts)
     least = min(-math.expm1(one.memories * _log_failure(one.success_probability)) for one in facts)
@@ -183,7 +195,8 @@ def pair_facts(world: World, route: Sequence[str], policies: Policies = POLICIES
     )
 
 
-def _hops(world: World, route: Sequence[str], policies: Policies) -> list[_Hop]:
+def hops_of(world: World, route: Sequence[str], policies: Policies = POLICIES) -> list[Hop]:
+    """The links of a route. Args: as of `pair_facts`. Raises: as `pair_facts`."""
     said = world.entanglement
     noises = {kind.name: policies.noises[kind.model](dict(kind.numbers)) for kind in said.noises}
     kinds = {kind.name: make_memory(kind, noises, policies) for kind in said.memories}
@@ -195,11 +208,11 @@ def _hops(world: World, route: Sequence[str], policies: Policies) -> list[_Hop]:
         ends = [kinds[name] for name in words.memory]
         source = make_source(words, (ends[0].kind.efficiency, ends[1].kind.efficiency))
         near, far = ends if words.sites[0] == here else reversed(ends)
-        hops.append(_Hop(words, source, near, far))
+        hops.append(Hop(words, source, near, far))
     return hops
 
 
-def _rested(hop: _Hop, wait_ps: int) -> Correlations:
+def _rested(hop: Hop, wait_ps: int) -> Correlations:
     """The pair of a link after its wait, which a cut-off bounds: as it is, and then seen from phi+."""
     near, far = (side.decay(min(wait_ps, side.cutoff_ps or wait_ps)) for side in (hop.near, hop.far))
     seen = []

@@ -30,7 +30,6 @@ from multiplane.cli.up_options import (
     SpreadOption,
     StateModelOption,
     TrafficOption,
-    check_state_model,
 )
 
 INTERRUPTIONS: Final = (signal.SIGINT, signal.SIGTERM)
@@ -91,14 +90,13 @@ def up(
         raise typer.BadParameter(f"--spread: expected per-node, got {spread!r}")
     if late not in (None, "warn", "dilate", "fail"):
         raise typer.BadParameter(f"--late: expected warn, dilate or fail, got {late!r}")
-    check_state_model(state_model)
     given = {
         "scenario": scenario,
         "spread": True if spread else None,
         "rate": rate,
         "late": late,
         "traffic": traffic or None,
-        "state_model": state_model,
+        "state_model": None if state_model is None else state_model.value,
         "for_s": None if for_text is None else duration_s(for_text),
         "port_base": port_base,
         "seed": seed,

@@ -26,6 +26,23 @@ RELAY: Final = "relay"
 BACKOFF_LAST_NS: Final = 5 * NS_PER_S
 
 
+class _Ear:
+    """With it an agent listens to one channel: small, for there are two to a link."""
+
+    __slots__ = ("_agent", "_channel", "_link")
+
+    def __init__(self, agent: FabricAgent, link: AgentLink, channel: Channel) -> None:
+        self._agent, self._link, self._channel = agent, link, channel
+
+    def message(self, message: bytes) -> None:
+        """See `kernel.ports.Channel`."""
+        self._agent.heard(self._link, self._channel, message)
+
+    def lost(self, reason: str) -> None:
+        """See `kernel.ports.Channel`."""
+        self._agent.lost(self._link, self._channel, reason)
+
+
 class FabricAgent:
     """KMA and relay of a site. Implements `api.service_fabric.FabricNode`, `planes.NodeControl` and
     `api.device.DeviceListener`.
@@ -195,9 +212,9 @@ class FabricAgent:
             if reserve is not None and self._reserves is not None:
                 kept = self._reserves.of(link.link, self._site, link.peer)
                 self._reserves.filled(link.link, kept, block.epoch, reserve)
-        elif not self._relay.holds:
+        elif link.peer not in self._relay.holding:
             return
-        if self._relay.holds:
+        if link.peer in self._relay.holding:
             self._perform(self._relay.key_came(link.peer, self._timeline.now_ns()))
         self._grant(link)
 
@@ -281,13 +298,15 @@ class FabricAgent:
                 done=partial(self._greeted, link, channel),
                 refused=partial(self._refused, link, channel),
             )
-        channel.listen(partial(self._message, link, channel), partial(self._lost, link, channel))
+        ear = _Ear(self, link, channel)
+        channel.listen(ear.message, ear.lost)
         if link.channel is channel and self._reserves is None:  # what came before may have been its end
             self._perform(self._relay.opened(link.peer, link.opened_ns))
 
     def _greeted(self, link: AgentLink, channel: Channel, proven: bool) -> None:
         """Both ends have greeted: relay from now on."""
         if link.channel is channel:
+            link.greeting = None
             self._relay.count(link.peer, "greeted" if proven else "greeted_unproven")
             self._perform(self._relay.opened(link.peer, self._timeline.now_ns()))
 
@@ -296,9 +315,9 @@ class FabricAgent:
         if link.channel is channel:
             self._relay.count(link.peer, "greeting_refused")
             channel.close(reason)
-            self._lost(link, channel, reason)
+            self.lost(link, channel, reason)
 
-    def _lost(self, link: AgentLink, channel: Channel, reason: str) -> None:
+    def lost(self, link: AgentLink, channel: Channel, reason: str) -> None:
         """The channel broke: keep the pool, try again while the link is ordered."""
         if link.channel is not channel:
             return
@@ -318,7 +337,8 @@ class FabricAgent:
 
     # relay
 
-    def _message(self, link: AgentLink, channel: Channel, message: bytes) -> None:
+    def heard(self, link: AgentLink, channel: Channel, message: bytes) -> None:
+        """A message came over a channel of a link."""
         if link.channel is not channel or (link.greeting is not None and link.greeting.heard(message)):
             return
         self._perform(self._relay.receive(link.peer, message, self._timeline.now_ns()))
@@ -335,10 +355,11 @@ class FabricAgent:
                 self._deliver(action)
             else:
                 self._reporting.alarm(action.peer)
-        due_ns = None if self._expiring else self._relay.next_expiry_ns()
-        if due_ns is not None:
-            self._expiring = True
-            self._timeline.at_ns(due_ns, self._expire)
+        if self._relay.holding and not self._expiring:
+            due_ns = self._relay.next_expiry_ns()
+            if due_ns is not None:
+                self._expiring = True
+                self._timeline.at_ns(due_ns, self._expire)
 
     def _expire(self) -> None:
         self._expiring = False

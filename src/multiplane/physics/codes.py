@@ -110,7 +110,10 @@ def parity_success(code: ParityCode, survival_probability: float) -> float:
         code stands more than half of its qubits lost.
     Source: Munro et al., Nat. Photonics 6, 777 (2012), eq. 1.
     """
-    return parity_decoded(code, survival_probability, 0.0, 0.0).success_probability
+    _check(code)
+    ranges.probability("survival_probability", survival_probability)
+    whole, some = _whole_and_some(_came(code, survival_probability))
+    return (whole + some) ** code.blocks - some**code.blocks
 
 
 @lru_cache(maxsize=4096)
@@ -133,11 +136,8 @@ def parity_decoded(code: ParityCode, survival_probability: float, x_error: float
     ):
         ranges.probability(name, value)
     n, m = code
-    came = [
-        math.comb(m, k) * survival_probability**k * (1.0 - survival_probability) ** (m - k)
-        for k in range(1, m + 1)
-    ]
-    whole, some = came[-1], math.fsum(came[:-1])
+    came = _came(code, survival_probability)
+    whole, some = _whole_and_some(came)
     success = (whole + some) ** n - some**n
     if success <= 0.0:
         return Decoded(0.0, 0.5, 0.5)
@@ -150,6 +150,22 @@ def parity_decoded(code: ParityCode, survival_probability: float, x_error: float
         for k in range(1, n + 1)
     )
     return Decoded(success, (1.0 - x_mean / success) / 2.0, (1.0 - z_mean / success) / 2.0)
+
+
+def _came(code: ParityCode, survival_probability: float) -> list[float]:
+    """Probabilities that 1, 2, ... all qubits of a block came."""
+    lost_probability = 1.0 - survival_probability
+    return [
+        math.comb(code.block_qubits, k)
+        * survival_probability**k
+        * lost_probability ** (code.block_qubits - k)
+        for k in range(1, code.block_qubits + 1)
+    ]
+
+
+def _whole_and_some(came: list[float]) -> tuple[float, float]:
+    """Probabilities that a block came whole, and that only some of it did."""
+    return came[-1], math.fsum(came[:-1])
 
 
 def _check(code: ParityCode) -> None:

@@ -17,9 +17,9 @@ from typing import Final, NamedTuple
 from multiplane.physics import codes, memory, operations, purification, ranges
 from multiplane.physics.bell import PHI_PLUS, Correlations, fidelity, swap, weights
 from multiplane.physics.codes import ParityCode, PerfectCode
-from multiplane.physics.fibre import PS_PER_KM
+from multiplane.physics.fibre import delay_ps
 
-_PS_PER_S: Final = 1e12
+_S_PER_PS: Final = 1e-12
 
 
 class Hop(NamedTuple):
@@ -53,12 +53,12 @@ class Station(NamedTuple):
     """
 
     memories: int
-    gate_error: float = 0.0
-    readout_error: float = 0.0
-    t1_s: float = math.inf
-    t2_s: float = math.inf
-    swap_success_probability: float = 1.0
-    operation_s: float = 1e-6
+    gate_error: float
+    readout_error: float
+    t1_s: float
+    t2_s: float
+    swap_success_probability: float
+    operation_s: float
 
 
 class Figures(NamedTuple):
@@ -143,8 +143,8 @@ def encoded(hops: Sequence[Hop], station: Station, window_s: float, code: Perfec
     noise = operations.swap_factors(operations.depolarising16(1.0 - station.gate_error), 0.0)
     counts = [_binomial(station.memories, made_probability(hop, window_s)) for hop in hops]
     mean = math.fsum(
-        math.prod(math.fsum(count[blocks * code.qubits :]) for count in counts)
-        for blocks in range(1, station.memories // code.qubits + 1)
+        math.prod(math.fsum(count[needed:]) for count in counts)
+        for needed in range(code.qubits, len(counts[0]), code.qubits)
     )
     pairs = [_aged(hop.pair, station, window_s) for hop in hops]
     x_error = _logical_error(code, [pair.x for pair in pairs], noise.x, station)
@@ -262,7 +262,7 @@ def cost_qubit_s_per_bit(figures: Figures, stations: int) -> float:
 
 
 def _delay_s(hop: Hop) -> float:
-    return hop.length_km * PS_PER_KM / _PS_PER_S
+    return delay_ps(hop.length_km) * _S_PER_PS
 
 
 def _aged(pair: Correlations, station: Station, elapsed_s: float) -> Correlations:
@@ -301,7 +301,8 @@ def _entropy_bit(p: float) -> float:
 def _binomial(trials: int, p: float) -> list[float]:
     """Probabilities of 0 to `trials` successes."""
     if p in (0.0, 1.0):
-        return [float(number == trials * p) for number in range(trials + 1)]
+        sure, others = [1.0], [0.0] * trials
+        return others + sure if p else sure + others
     start = math.lgamma(trials + 1)
     return [
         math.exp(
@@ -317,7 +318,7 @@ def _binomial(trials: int, p: float) -> list[float]:
 
 def _purified(counts: Sequence[float], success_probability: float) -> list[float]:
     """How many pairs are left when all are paired up and each two give one or none."""
-    left = [0.0] * ((len(counts) - 1) // 2 + 1)
+    left = [0.0] * len(counts)
     for number, chance in enumerate(counts):
         for kept, odds in enumerate(_binomial(number // 2, success_probability)):
             left[kept] += chance * odds

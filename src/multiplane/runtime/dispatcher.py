@@ -21,6 +21,8 @@ LONGEST_TURN_NS: Final = 3_000_000
 EPISODE_NS: Final = 1_000_000_000
 """An episode of lateness lasts until nothing was late for so long."""
 _PS_PER_US: Final = 1_000_000
+LOOK_NS: Final = 50_000
+"""The clock is read anew after so much work: lateness is told too low by that and a handler at most."""
 LONG_HANDLER_NS: Final = 1_000_000
 _SPAN_BITS: Final = 30
 """What is not due soon waits by spans of 2**30 ps, about a millisecond."""
@@ -85,6 +87,8 @@ class Dispatcher:
         entry = (due_ps, next(self._sequence), handler, args)
         if due_ps < self._near_ps:
             heapq.heappush(self._heap, entry)
+        elif (later := self._later.get(due_ps >> _SPAN_BITS)) is not None:
+            later.append(entry)
         else:
             self._put_off(entry)
         if self._woken is not None and due_ps < self._nap_due_ps:
@@ -169,12 +173,10 @@ class Dispatcher:
             self._woken = None
 
     def _put_off(self, entry: _Entry) -> None:
+        """The first of its span."""
         span = entry[0] >> _SPAN_BITS
-        if span in self._later:
-            self._later[span].append(entry)
-        else:
-            self._later[span] = [entry]
-            heapq.heappush(self._spans, span)
+        self._later[span] = [entry]
+        heapq.heappush(self._spans, span)
 
     def _go_on(self) -> bool:
         """The heap is empty: fill it with the next span that has anything; False if none has."""
@@ -210,19 +212,18 @@ class Dispatcher:
 
     def _turn_paced(self, clock: PacedClock) -> None:
         """Run what is due, for at most 3 ms."""
-        heap, now, late, pop, ticks_ns = self._heap, clock.now_ps, self._late.add, heapq.heappop, _ticks_ns
+        heap, now, pop, ticks_ns = self._heap, clock.now_ps, heapq.heappop, _ticks_ns
         self._limit_ps = limit_ps = clock.of_wall_ps(self._limit_ns)
         at_ps, last_ns = now(), ticks_ns()
-        end_ns = last_ns + LONGEST_TURN_NS
-        kept_ps = clock.of_wall_ps(self._own.kept_ns())
+        end_ns, look_ns = last_ns + LONGEST_TURN_NS, last_ns + LOOK_NS
+        kept_ps, lates_ps = clock.of_wall_ps(self._own.kept_ns()), list[int]()
         try:
-            while (heap or self._go_on()) and heap[0][0] <= at_ps:
+            while heap or self._go_on():
+                if heap[0][0] > at_ps and heap[0][0] > (at_ps := now()):
+                    return
                 due_ps, _, handler, args = pop(heap)
                 late_ps = at_ps - due_ps
-                if kept_ps:
-                    self._note_kept(late_ps, kept_ps)
-                else:
-                    late(late_ps // _PS_PER_US)
+                lates_ps.append(late_ps)
                 if late_ps >= limit_ps:
                     self._too_late(late_ps / (PS_PER_S * clock.rate))
                 self._base_ps = due_ps
@@ -230,21 +231,31 @@ class Dispatcher:
                     handler(*args)
                 except Exception as error:
                     self._failed(error)
+                now_ns = ticks_ns()
+                if now_ns < look_ns:
+                    continue
                 if self._dilates:
                     self._hold(clock)
-                now_ns = ticks_ns()
                 if now_ns > end_ns:
                     return
                 if now_ns - last_ns > LONG_HANDLER_NS:  # the machine may have kept us waiting
+                    self._note(lates_ps, kept_ps)
                     kept_ps = clock.of_wall_ps(self._own.kept_ns())
-                at_ps, last_ns = now(), now_ns
+                at_ps, last_ns, look_ns = now(), now_ns, now_ns + LOOK_NS
         finally:
             self._base_ps = None
+            self._note(lates_ps, kept_ps)
+            if self._dilates:
+                self._hold(clock)
 
-    def _note_kept(self, late_ps: int, kept_ps: int) -> None:
-        """A handler that runs while the process is behind through no work of its own."""
-        self._late_kept.add(late_ps // _PS_PER_US)
-        self._late_kept_own.add(max(0, late_ps - kept_ps) // _PS_PER_US)
+    def _note(self, lates_ps: list[int], kept_ps: int) -> None:
+        """Count how late handlers were; `kept_ps` of it the process is behind through no work of its own."""
+        if kept_ps:
+            self._late_kept.add_all(lates_ps)
+            self._late_kept_own.add_all([max(0, late_ps - kept_ps) for late_ps in lates_ps])
+        else:
+            self._late.add_all(lates_ps)
+        lates_ps.clear()
 
     def _hold(self, clock: PacedClock) -> None:
         """Let time not pass what the earliest handler bears."""

@@ -13,6 +13,7 @@ LATE_LIMIT_MS: Final = 500.0
 WAKE_NS: Final = 80_000
 """What a wake takes on an idle machine."""
 _NS_PER_MS: Final = 1_000_000
+_PS_PER_US: Final = 1_000_000
 
 
 class LatePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -69,6 +70,19 @@ class Histogram:
             shift = late_us.bit_length() - 4
             self._counts[shift * 8 + (late_us >> shift)] += times
         self.max_us = max(self.max_us, late_us)
+
+    def add_all(self, late_ps: list[int]) -> None:
+        """Count all of these, in picoseconds."""
+        counts, most_us = self._counts, self.max_us
+        for each_ps in late_ps:
+            late_us = each_ps // _PS_PER_US
+            if late_us >= 16:
+                shift = late_us.bit_length() - 4
+                counts[shift * 8 + (late_us >> shift)] += 1
+                most_us = max(most_us, late_us)
+            else:
+                self.add(late_us)
+        self.max_us = max(self.max_us, most_us)
 
     def __add__(self, other: Histogram) -> Histogram:
         both = Histogram()

@@ -33,9 +33,8 @@ def lock(pad: bytes, header: bytes, payload: bytes) -> bytes:
 
     Raises: ValueError when the pad has another length.
     """
-    tag_key, stream = _split(pad, len(payload))
-    hidden = _xor(stream, payload)
-    return hidden + Poly1305.generate_tag(tag_key, _tagged(header, payload))
+    hidden = _xor(pad, payload)
+    return hidden + Poly1305.generate_tag(pad[:PAD_OVERHEAD_BYTE], _tagged(header, payload))
 
 
 def unlock(pad: bytes, header: bytes, locked: bytes) -> bytes | None:
@@ -47,20 +46,12 @@ def unlock(pad: bytes, header: bytes, locked: bytes) -> bytes | None:
     """
     if len(locked) < TAG_BYTE:
         return None
-    hidden, tag = locked[:-TAG_BYTE], locked[-TAG_BYTE:]
-    tag_key, stream = _split(pad, len(hidden))
-    payload = _xor(stream, hidden)
+    payload = _xor(pad, locked[:-TAG_BYTE])
     try:
-        Poly1305.verify_tag(tag_key, _tagged(header, payload), tag)
+        Poly1305.verify_tag(pad[:PAD_OVERHEAD_BYTE], _tagged(header, payload), locked[-TAG_BYTE:])
     except InvalidSignature:
         return None
     return payload
-
-
-def _split(pad: bytes, size_byte: int) -> tuple[bytes, bytes]:
-    if len(pad) != size_byte + PAD_OVERHEAD_BYTE:
-        raise ValueError(f"pad: expected {size_byte + PAD_OVERHEAD_BYTE} bytes, got {len(pad)}")
-    return pad[:PAD_OVERHEAD_BYTE], pad[PAD_OVERHEAD_BYTE:]
 
 
 def _tagged(header: bytes, payload: bytes) -> bytes:
@@ -68,6 +59,10 @@ def _tagged(header: bytes, payload: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + payload
 
 
-def _xor(a: bytes, b: bytes) -> bytes:
-    """XOR as whole numbers: a few microseconds for 2 kB."""
-    return (int.from_bytes(a, "little") ^ int.from_bytes(b, "little")).to_bytes(len(a), "little")
+def _xor(pad: bytes, text: bytes) -> bytes:
+    """XOR with the pad behind the key of the tag, as whole numbers: a few microseconds for 2 kB."""
+    size_byte = len(text)
+    if len(pad) != size_byte + PAD_OVERHEAD_BYTE:
+        raise ValueError(f"pad: expected {size_byte + PAD_OVERHEAD_BYTE} bytes, got {len(pad)}")
+    stream = int.from_bytes(pad[PAD_OVERHEAD_BYTE:], "little")
+    return (stream ^ int.from_bytes(text, "little")).to_bytes(size_byte, "little")

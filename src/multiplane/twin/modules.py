@@ -56,6 +56,7 @@ class _Link:
         "epoch",
         "head_start_bit",
         "life",
+        "link",
         "listeners",
         "makes",
         "phase_ps",
@@ -65,12 +66,15 @@ class _Link:
         "starved",
         "stream",
         "told_ps",
+        "up",
     )
 
     def __init__(self, span: Span, profile: Profile, epoch: int, stream: Stream, phase_share: float) -> None:
         self.span = span
+        self.link = span.id
         self.profile = profile
         self.life = Life()
+        self.up = False
         self.makes = _NOTHING
         self.listeners: list[DeviceListener | None] = [None, None]
         self.epoch = epoch
@@ -262,7 +266,8 @@ class Modules:
     def _apply(self, held: _Link, event: Event, now_ps: int, tell_after_ps: int = 0) -> None:
         """Step the life of a link and perform what follows."""
         held.life, actions = step(held.life, event)
-        if held.life.state is not LinkState.UP:
+        held.up = held.life.state is LinkState.UP
+        if not held.up:
             held.due_ps = None
             if held.life.state is not LinkState.DRAINING:
                 held.production.end(now_ps)
@@ -296,7 +301,7 @@ class Modules:
 
     def _schedule(self, held: _Link, now_ps: int) -> None:
         """Make sure that the next block will come, if any can."""
-        if held.due_ps is not None or held.life.state is not LinkState.UP:
+        if held.due_ps is not None or not held.up:
             return
         due_ps = held.production.next_block_ps(now_ps)
         if due_ps is not None:
@@ -318,7 +323,7 @@ class Modules:
         if not size_byte:
             return
         block = KeyBlock(
-            link=held.span.id,
+            link=held.link,
             epoch=held.epoch,
             offset_byte=offset_byte,
             key=held.stream.read(offset_byte, size_byte),

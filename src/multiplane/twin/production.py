@@ -17,14 +17,13 @@ class Production:
     """Grants, position and losses of one epoch; runs while the link is up."""
 
     __slots__ = (
-        "_accounted_bit",
         "_block_bit",
         "_block_rest",
         "_discarded_bit",
         "_grants_byte",
         "_interval_ps",
         "_limit_byte",
-        "_made_bit",
+        "_owed_bit",
         "_phase_ps",
         "_rate_ubit_per_s",
         "_rest",
@@ -42,13 +41,12 @@ class Production:
         self._limit_byte = 0  # the lower one
         self._discarded_bit = 0
         self._start_ps = 0
-        # Made until `_since_ps`: whole bits, and the rest in `_UBIT_PS`ths of a bit; beside it what a whole
-        # interval adds to both, for one block after the other is the common case.
-        self._since_ps = self._made_bit = self._rest = 0
+        # Made until `_since_ps` and neither sent nor discarded: bits, and the rest in `_UBIT_PS`ths of a bit;
+        # beside it what a whole interval adds to both, for one block after the other is the common case.
+        self._since_ps = self._owed_bit = self._rest = 0
         self._block_bit = self._block_rest = 0
         self._taken_ps = -1  # the grid point of the last block
         self._rate_ubit_per_s = 0
-        self._accounted_bit = 0
 
     @property
     def running(self) -> bool:
@@ -67,9 +65,8 @@ class Production:
         Args: rate_bit_per_s > 0 and at most 1e12; head_start_bit: key that comes on top with the first block.
         """
         self._start_ps = self._since_ps = now_ps
-        self._made_bit = self._rest = 0
+        self._owed_bit, self._rest = head_start_bit, 0
         self._taken_ps = -1
-        self._accounted_bit = -head_start_bit
         self._run(rate_bit_per_s)
 
     def change(self, now_ps: int, rate_bit_per_s: float) -> None:
@@ -79,7 +76,7 @@ class Production:
         """
         self._settle(now_ps)
         if self.running:
-            self._made_bit, self._rest = self._made(now_ps)
+            self._owed_bit, self._rest = self._made(now_ps)
             self._since_ps, self._taken_ps = now_ps, -1
             self._run(rate_bit_per_s)
 
@@ -92,7 +89,7 @@ class Production:
         if self.running:
             grid_ps = self._grid_ps(now_ps)
             if grid_ps >= self._since_ps:  # else all whole blocks are accounted for
-                self._discarded_bit += max(0, self._made(grid_ps)[0] - self._accounted_bit)
+                self._discarded_bit += self._made(grid_ps)[0]
             self._rate_ubit_per_s = 0
 
     def grant(self, now_ps: int, end: int, limit_byte: int) -> None:
@@ -111,11 +108,10 @@ class Production:
         if due_ps < self._since_ps:  # before the last change of rate: whole blocks of then are accounted for
             return 0
         made_bit, self._rest = self._made(due_ps)
-        self._since_ps, self._made_bit, self._taken_ps = due_ps, made_bit, due_ps
-        size_byte = (made_bit - self._accounted_bit) // 8
-        if size_byte <= 0:
+        self._since_ps = self._taken_ps = due_ps
+        size_byte, self._owed_bit = divmod(made_bit, 8)
+        if not size_byte:
             return 0
-        self._accounted_bit += 8 * size_byte
         room_byte = self._limit_byte - self.sent_byte
         if room_byte < size_byte:
             room_byte = max(0, room_byte)
@@ -131,10 +127,9 @@ class Production:
         if now_ps == self._taken_ps and self._block_bit >= 8:
             return now_ps + self._interval_ps
         due_ps = self.next_grid_ps(now_ps)
-        wanted_bit = self._accounted_bit + 8
-        if due_ps >= self._since_ps and self._made(due_ps)[0] >= wanted_bit:
+        if due_ps >= self._since_ps and self._made(due_ps)[0] >= 8:
             return due_ps
-        lacking = (wanted_bit - self._made_bit) * _UBIT_PS - self._rest
+        lacking = (8 - self._owed_bit) * _UBIT_PS - self._rest
         elapsed_ps = -(-lacking // self._rate_ubit_per_s)
         return self.next_grid_ps(self._since_ps + elapsed_ps - 1)
 
@@ -155,7 +150,7 @@ class Production:
             self._taken_ps = -1  # before the first block that is no point of the grid
 
     def _made(self, at_ps: int) -> tuple[int, int]:
-        """Whole bits made until `at_ps`, not before `_since_ps`, and the rest."""
+        """Whole bits made until `at_ps`, not before `_since_ps`, of which nothing became, and the rest."""
         elapsed_ps = at_ps - self._since_ps
         if elapsed_ps == self._interval_ps:
             whole_bit, rest = self._block_bit, self._rest + self._block_rest
@@ -163,7 +158,7 @@ class Production:
                 whole_bit, rest = whole_bit + 1, rest - _UBIT_PS
         else:
             whole_bit, rest = divmod(self._rest + elapsed_ps * self._rate_ubit_per_s, _UBIT_PS)
-        return self._made_bit + whole_bit, rest
+        return self._owed_bit + whole_bit, rest
 
     def _grid_ps(self, now_ps: int) -> int:
         """Last point of the grid that is not after now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from itertools import product
 
+import msgspec
 import pytest
 from tests.unit.fabric.edc_kit import sheet
 
@@ -73,42 +74,47 @@ def test_ghz_fidelity_is_half_populations_half_coherence() -> None:
     assert estimation.ghz(((0, 0), (0, 0), (9, 1)), 3) == estimation.UNKNOWN
 
 
-def test_a_window_keeps_the_newest_and_forgets_at_a_new_calibration() -> None:
+def test_a_window_keeps_the_newest() -> None:
     window = Window(30)
-    for count in range(10, 200, 10):
-        assert window.note(((count, 0), (count, 0), (count, count // 10)))
-    assert sum(checked for checked, _ in window.counts) == 30
-    assert not window.note(((190, 0), (190, 0), (190, 19)))
-    assert window.note(((1, 1), (0, 0), (0, 0)))
-    assert window.restarts == 1
-    assert window.counts == ((1, 1), (0, 0), (0, 0))
+    for count in range(20):
+        assert window.add(((10, 0), (0, 0), (10, count)))
+    assert window.counts == ((20, 0), (0, 0), (20, 18 + 19))
+    assert not window.add(estimation.NONE)
 
 
-def test_a_drifted_link_is_followed_within_one_window_and_until_it_is_calibrated() -> None:
+def test_counters_that_fall_have_begun_anew() -> None:
+    assert estimation.since(((5, 1), (5, 0), (5, 2)), ((7, 1), (5, 0), (9, 3))) == ((2, 0), (0, 0), (4, 1))
+    assert estimation.since(((5, 1), (5, 0), (5, 2)), ((7, 1), (5, 0), (4, 2))) == ((7, 1), (5, 0), (4, 2))
+
+
+def test_a_drifted_link_is_followed_within_one_window_and_until_it_is_as_good_again() -> None:
     rng = random.Random(11)
     good = sheet("a", "b")
     drift = Drift()
-    total: Counts = ((0, 0), (0, 0), (0, 0))
+    drift.calibrated(good)
+    total = estimation.NONE
 
-    def more(weights: tuple[float, float, float, float]) -> Counts:
-        step = measured(rng, weights, 10)
-        x, y, z = ((a[0] + b[0], a[1] + b[1]) for a, b in zip(total, step, strict=True))
-        return x, y, z
+    def measure(weights: tuple[float, float, float, float], rounds: int) -> int:
+        nonlocal total
+        alarms = 0
+        for _ in range(rounds):
+            total = estimation.together((total, measured(rng, weights, 10)))
+            drift.note("some order", good.link, total)
+            alarms += bool(drift.followed())
+        return alarms
 
-    alarms = 0
-    for _ in range(500):
-        total = more(good.weights)
-        drift.note("a", good, total)
-        alarms += drift.followed(good.link)
-    assert alarms <= 15
+    assert measure(good.weights, 500) <= 15
     assert drift.sheet(good) == good
-    for _ in range(estimation.WINDOW // 30):
-        total = more((0.80, 0.05, 0.10, 0.05))
-        drift.note("a", good, total)
-    assert drift.followed(good.link)
+    measure((0.80, 0.05, 0.10, 0.05), estimation.WINDOW // 30)
+    assert drift.followed() == (good.link,)
     assert drift.sheet(good).weights[0] == pytest.approx(0.80, abs=0.06)
-    drift.note("a", good, ((3, 0), (3, 0), (3, 0)))
+    measure(good.weights, 2 * estimation.WINDOW // 30)
     assert drift.sheet(good) == good
+    measure((0.80, 0.05, 0.10, 0.05), estimation.WINDOW // 30)
+    again = msgspec.structs.replace(good, weights=(0.81, 0.05, 0.09, 0.05))
+    drift.calibrated(again)
+    assert drift.sheet(again) == again
+    assert drift.estimate(good.link) == estimation.UNKNOWN
 
 
 def test_an_interval_never_leaves_what_a_fidelity_can_be() -> None:

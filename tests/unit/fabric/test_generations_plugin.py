@@ -87,7 +87,7 @@ def test_the_fastest_good_way_is_chosen_or_else_the_best() -> None:
     every = [
         one_way(
             [Hop(2.0, hops[0].survival_probability, 0.1, 1e-5, werner(0.999))] * 6,
-            Station(30, gate_error=1e-3),
+            Station(30, 1e-3, 0.0, math.inf, math.inf, 1.0, 1e-6),
             ParityCode(n, m),
         )
         for m in range(1, 13)

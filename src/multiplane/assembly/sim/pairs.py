@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
 
 from multiplane.api.instructions import BASES, Generate, Report
+from multiplane.assembly.sim.paths import Path
 from multiplane.kernel.errors import Busy, Refused
 from multiplane.kernel.ports import Timeline
 from multiplane.kernel.quantity import NS_PER_S, PS_PER_NS
@@ -23,7 +25,7 @@ _SIGN: Final = {"x": (1, -1, 1, -1), "y": (-1, 1, 1, -1), "z": (1, 1, -1, -1)}
 
 
 class PairFlow:
-    """Requests of one table of the scenario on one link.
+    """Requests of one table of the scenario on one link, or along one path.
 
     `measured` counts pairs in each of `BASES`; `agreed` is the sum, over these, of +1 where the two outcomes
     are as the Bell state named by the herald has them, and of -1 elsewhere: its mean estimates a correlation.
@@ -45,6 +47,14 @@ class PairFlow:
         self.link, self.times_ns, self.bases = link, times_ns, bases
         self.requested = self.refused = self.heard = self.waited_ns = 0
         self.measured, self.agreed = [0, 0, 0], [0, 0, 0]
+
+    def count(self, basis: str, bell: int, same: bool, waited_ns: int) -> None:
+        """A pair that is the Bell state `bell` (phase + 2 parity) was heard of and measured at both ends."""
+        index = BASES.index(basis)
+        self.heard += 1
+        self.waited_ns += waited_ns
+        self.measured[index] += 1
+        self.agreed[index] += _SIGN[basis][bell] * (1 if same else -1)
 
 
 class _Asked:
@@ -70,20 +80,27 @@ class PairUsers:
         self._asked = 0
         self.flows: dict[tuple[int, str], PairFlow] = {}
         self._numbers: dict[tuple[int, str], int] = {}
+        self._paths: dict[PairFlow, Path] = {}
+        self._path_of: dict[str, Path] = {}
         for number, traffic in enumerate(world.traffic, start=1):
-            for link in traffic.links:
+            for link in traffic.links or filter(None, [" > ".join(traffic.path)]):
                 name = f"traffic {number}: {link}"
                 times_ns = arrivals(traffic, Chance(seed, name, 1))
                 bases = Chance(seed, f"bases of {name}", 1)
-                self.flows[number, link] = PairFlow(link, times_ns, bases)
+                flow = self.flows[number, link] = PairFlow(link, times_ns, bases)
                 self._numbers[number, link] = traffic.number
-        self._sites = sorted({site for flow in self.flows.values() for site in flow.link.split("--")})
+                if traffic.path:
+                    name = f"sim-path-{number}"
+                    self._paths[flow] = Path(quantum, timeline, name, traffic.path, flow.count)
+        self._sites = sorted({site for flow in self.flows.values() for site in re.split("--| > ", flow.link)})
         self._closed = False
         for site in self._sites:
             quantum.watch(site, self)
 
     def start(self) -> None:
         """Ask from now on."""
+        for path in self._paths.values():
+            self._path_of |= dict.fromkeys(path.start(), path)
         for key, flow in self.flows.items():
             self._next(flow, self._numbers[key])
 
@@ -105,6 +122,10 @@ class PairUsers:
         self._next(flow, pairs)
         flow.requested += pairs
         drawn = [int(flow.bases.uniform() * len(BASES)) for _ in range(pairs)]
+        if path := self._paths.get(flow):
+            for index in drawn:
+                path.wait(BASES[index])
+            return
         for index, basis in enumerate(BASES):
             if wanted := drawn.count(index):
                 self._generate(flow, basis, wanted)
@@ -122,6 +143,9 @@ class PairUsers:
 
     def report(self, report: Report) -> None:
         """Told by both ends; a pair counts when the second one has told its bit."""
+        if path := self._path_of.get(report.request):
+            path.report(report)
+            return
         asked = self._under_way.get(report.request)
         if asked is None or not report.ok:
             return
@@ -130,11 +154,7 @@ class PairUsers:
         if other is None:
             asked.bits[report.number] = bit
             return
-        flow, index = asked.flow, BASES.index(asked.basis)
-        flow.heard += 1
-        flow.waited_ns += report.due_ns - asked.asked_ns
-        flow.measured[index] += 1
-        flow.agreed[index] += _SIGN[asked.basis][phase + 2 * parity] * (1 if bit == other else -1)
+        asked.flow.count(asked.basis, phase + 2 * parity, bit == other, report.due_ns - asked.asked_ns)
         asked.left -= 1
         if not asked.left:
             del self._under_way[report.request]

@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from multiplane.fabric.control.hops import Hop, rested
-from multiplane.fabric.control.segments import Span, Wait, joined, wait
+from multiplane.fabric.control.segments import Span, Wait, joined, mean_latest, wait
 from multiplane.physics import bell
 from multiplane.physics.bell import Correlations
 from multiplane.physics.purification import bbpssw, dejmps
@@ -23,6 +23,7 @@ SEQUENTIAL_SHARE: Final = 0.21
 """How far swaps as soon as possible lie between nested and sequential ones when they may fail, on a scale of
 logarithms: fitted to samples of 2 to 8 links."""
 _NEVER: Final = 1e-12
+_SURE: Final = 0.99
 PROTOCOLS: Final = {"dejmps": dejmps, "bbpssw": bbpssw}
 
 
@@ -46,13 +47,12 @@ class Chain(NamedTuple):
     """What a chain gives.
 
     Args:
-        mean: of the delivered pairs, at the later of both ends; least: bound of each single one.
+        mean: of the delivered pairs, at the later of both ends.
         first_s: mean time until the first; rate_per_s: in the long run, a bound from below.
         flip_per_s, relax_per_s: what both ends together lose from then on.
     """
 
     mean: Correlations
-    least: Correlations
     first_s: float
     rate_per_s: float
     flip_per_s: float
@@ -62,11 +62,6 @@ class Chain(NamedTuple):
     def fidelity(self) -> float:
         """Of a delivered pair in the mean."""
         return bell.fidelity(self.mean)
-
-    @property
-    def least_fidelity(self) -> float:
-        """No delivered pair is worse."""
-        return bell.fidelity(self.least)
 
 
 class Leg(NamedTuple):
@@ -138,7 +133,6 @@ def chain(hops: Sequence[Hop], shape: Shape) -> Chain:
         mean = _waited(mean, waiting, flip, relax)
     return Chain(
         mean=mean,
-        least=least_pair(hops, shape),
         first_s=whole_s + told_s,
         rate_per_s=1.0 / (whole_s + told_s / min(shape.windows)),
         flip_per_s=first.flip_per_s + last.flip_per_s,
@@ -146,20 +140,33 @@ def chain(hops: Sequence[Hop], shape: Shape) -> Chain:
     )
 
 
-def least_pair(hops: Sequence[Hop], shape: Shape) -> Correlations:
-    """A bound of each single delivered pair.
+class Least(NamedTuple):
+    """A bound of each single delivered pair, by the cut-off: a pair, and what each second of it costs."""
+
+    pair: Correlations
+    flip_per_s: float
+    relax_per_s: float
+
+    def fidelity(self, cutoff_s: float) -> float:
+        """No pair is worse."""
+        x, y, z = self.pair
+        flip, relax = math.exp(-self.flip_per_s * cutoff_s), math.exp(-self.relax_per_s * cutoff_s)
+        return (1.0 + (x + y) * flip + z * relax) / 4.0
+
+
+def least(hops: Sequence[Hop], shape: Shape) -> Least:
+    """A bound of each single delivered pair of a chain that is run in this shape.
 
     As soon as possible: of two halves at an inner site one waits, up to the cut-off, and what both ends wait
-    together is no more than what all inner sites wait. Otherwise every half may wait so long.
+    together is no more than what all inner sites wait. Otherwise every half may wait so long. The pair itself
+    depends on the cut-off of the shape where links are purified.
     """
     cutoff_s, protocol = shape.cutoff_s, shape.protocol
     pairs = [
         _least_of_link(hop, rounds, cutoff_s, protocol) if rounds else hop.fresh
         for hop, rounds in zip(hops, shape.rounds, strict=True)
     ]
-    least = _swapped(hops, pairs)
-    if len(hops) == 1:
-        return least
+    pair = _swapped(hops, pairs)
     first, last = hops[0].near, hops[-1].far
     flip, relax = (first.flip_per_s, last.flip_per_s), (first.relax_per_s, last.relax_per_s)
     inner = len(hops) - 1
@@ -169,7 +176,7 @@ def least_pair(hops: Sequence[Hop], shape: Shape) -> Correlations:
     else:
         flips = inner * max(flip) + sum(hop.far.flip_per_s for hop in hops[:-1])
         relaxes = inner * max(relax) + sum(hop.far.relax_per_s for hop in hops[:-1])
-    return rested(least, flips * cutoff_s, relaxes * cutoff_s)
+    return Least(pair, flips, relaxes)
 
 
 def _resting(
@@ -179,7 +186,7 @@ def _resting(
     if not waits:
         return []
     first, last = hops[0].near, hops[-1].far
-    all_s, total_s = _all_s(legs), sum(waiting.mean_s for waiting in waits)
+    all_s, total_s = mean_latest([one.span for one in legs]), sum(waiting.mean_s for waiting in waits)
     near, far = (max(0.0, all_s - at.span.mean_s) / total_s for at in (legs[0], legs[-1]))
     halves = 2.0 if any(shape.levels) else 1.0
     flips = near * first.flip_per_s + far * last.flip_per_s
@@ -208,23 +215,15 @@ def _swapped(hops: Sequence[Hop], pairs: Sequence[Correlations]) -> Correlations
     return bell.swap(rested(pair, flip * told_s, relax * told_s), Correlations(keep, keep, keep))
 
 
-def _all_s(legs: Sequence[Leg]) -> float:
-    """Mean time until all links have a pair, none of which is lost."""
-    span = legs[0].span
-    for one in legs[1:]:
-        span = joined(span, one.span, 1.0)
-    return span.mean_s
-
-
 def _time(hops: Sequence[Hop], legs: Sequence[Leg], waits: Sequence[Wait], shape: Shape) -> Span:
     """Time until the chain is whole, swaps and cut-offs that fail included."""
     works = [min(left.far.swap_probability, right.near.swap_probability) for left, right in pairwise(hops)]
     spans = [one.span for one in legs]
     if len(spans) <= 2 or any(shape.levels):
         return _by_levels(spans, waits, works, shape.levels)
+    if min(works) >= 1.0 and min(waiting.success_probability for waiting in waits) > _SURE:
+        return Span(mean_latest(spans) / math.prod(waiting.success_probability for waiting in waits))
     nested = _by_levels(spans, waits, works, nested_levels(len(works)))
-    if min(works) >= 1.0 and min(waiting.success_probability for waiting in waits) > 0.999:
-        return nested
     sequential = _by_levels(spans, waits, works, tuple(range(1, len(works) + 1)))
     share = SEQUENTIAL_SHARE
     return Span(nested.mean_s ** (1.0 - share) * sequential.mean_s**share, nested.breadth_ratio)

@@ -8,7 +8,7 @@ import msgspec
 
 from multiplane.api.instructions import LinkSheet
 from multiplane.fabric.control import estimation
-from multiplane.fabric.control.estimation import Counts, Estimate, Window
+from multiplane.fabric.control.estimation import NONE, Counts, Estimate, Window
 from multiplane.physics.bell import Weights
 
 STEP: Final = 0.01
@@ -16,64 +16,59 @@ STEP: Final = 0.01
 
 
 class Drift:
-    """Estimation windows of links.
+    """Estimation windows of links, whoever counted.
 
-    A link is followed from when its upper bound falls below its sheet, until it measures as well again or its
-    counters begin anew: it was calibrated.
+    A link is followed from when its upper bound falls below its sheet, until it measures as well again or has
+    another sheet: it was calibrated.
     """
 
     def __init__(self) -> None:
-        self._windows: dict[tuple[str, str], Window] = {}
-        self._followed: set[str] = set()
-        self._told: dict[str, Weights] = {}
+        self._windows: dict[str, Window] = {}
+        self._last: dict[tuple[str, str], Counts] = {}
+        self._sheets: dict[str, LinkSheet] = {}
+        self._followed: dict[str, Weights] = {}
 
-    def note(self, source: str, sheet: LinkSheet, counts: Counts) -> bool:
-        """Counters of a link that only rise, as `source` has them; whether it is thought of anew."""
-        window = self._windows.setdefault((sheet.link, source), Window())
-        before = window.restarts
-        if not window.note(counts):
+    def calibrated(self, sheet: LinkSheet) -> None:
+        """A link has this sheet; another one than before makes what was measured void."""
+        if self._sheets.get(sheet.link) != sheet:
+            self._sheets[sheet.link] = sheet
+            self._windows[sheet.link] = Window()
+            self._followed.pop(sheet.link, None)
+
+    def note(self, source: str, link: str, counts: Counts) -> bool:
+        """States of a link that were measured, in all since `source` began to count; whether any are new."""
+        sheet = self._sheets.get(link)
+        last = self._last.get((source, link), NONE)
+        self._last[source, link] = counts
+        if sheet is None or not self._windows[link].add(estimation.since(last, counts)):
             return False
-        if window.restarts > before:
-            self._forget(sheet.link)
-        estimate = self.estimate(sheet)
-        followed = sheet.link in self._followed
-        if estimate.checked and estimate.high < sheet.weights[0]:
-            self._followed.add(sheet.link)
-        elif estimate.fidelity + estimate.error / 2.0 >= sheet.weights[0]:
-            self._forget(sheet.link)
-        return followed or sheet.link in self._followed
+        estimate = self.estimate(link)
+        if not estimate.checked:
+            return True
+        told = self._followed.get(link)
+        if estimate.high < sheet.weights[0] or told is not None:
+            weights = estimation.bell_weights(self._windows[link].counts, sheet.flip_probability)
+            if told is None or max(abs(new - old) for new, old in zip(weights, told, strict=True)) > STEP:
+                self._followed[link] = weights
+        if estimate.fidelity + estimate.error / 2.0 >= sheet.weights[0]:
+            self._followed.pop(link, None)
+        return True
 
     def forget(self, source: str) -> None:
-        """What `source` counted does not go on."""
-        for key in [key for key in self._windows if key[1] == source]:
-            del self._windows[key]
+        """It counts no more."""
+        for key in [key for key in self._last if key[0] == source]:
+            del self._last[key]
 
-    def estimate(self, sheet: LinkSheet) -> Estimate:
-        """Fidelity of a link's fresh pairs, of all that was counted lately."""
-        return estimation.bell(self._counts(sheet.link), sheet.flip_probability)
+    def estimate(self, link: str) -> Estimate:
+        """Fidelity of a link's fresh pairs, of all that was measured lately."""
+        sheet = self._sheets[link]
+        return estimation.bell(self._windows[link].counts, sheet.flip_probability)
 
-    def followed(self, link: str) -> bool:
-        """Whether a link is worse than its sheet says."""
-        return link in self._followed
+    def followed(self) -> tuple[str, ...]:
+        """Links that are worse than their sheets say."""
+        return tuple(sorted(self._followed))
 
     def sheet(self, sheet: LinkSheet) -> LinkSheet:
         """The sheet to plan with."""
-        if sheet.link not in self._followed:
-            return sheet
-        counts = self._counts(sheet.link)
-        if not all(checked for checked, _ in counts):
-            return sheet
-        weights = estimation.bell_weights(counts, sheet.flip_probability)
-        told = self._told.get(sheet.link)
-        if told is None or max(abs(new - old) for new, old in zip(weights, told, strict=True)) > STEP:
-            told = self._told[sheet.link] = weights
-        return msgspec.structs.replace(sheet, weights=told)
-
-    def _forget(self, link: str) -> None:
-        self._followed.discard(link)
-        self._told.pop(link, None)
-
-    def _counts(self, link: str) -> Counts:
-        return estimation.together(
-            window.counts for (name, _), window in self._windows.items() if name == link
-        )
+        weights = self._followed.get(sheet.link)
+        return sheet if weights is None else msgspec.structs.replace(sheet, weights=weights)

@@ -141,32 +141,30 @@ def bell_weights(counts: Counts, flips: Sequence[float] = ()) -> tuple[float, fl
 
 
 class Window:
-    """The newest checked states, `WINDOW` of them at most, of counters that only rise.
-
-    A counter that falls belongs to a new calibration: what was known is forgotten.
-    """
+    """The newest measured states, of `size` the least number of reports that hold so many."""
 
     def __init__(self, size: int = WINDOW) -> None:
         self._size = size
-        self._last = self.counts = NONE
+        self.counts = NONE
         self._steps: deque[Counts] = deque()
-        self.restarts = 0
 
-    def note(self, counts: Counts) -> bool:
-        """Take in counters as they are now; whether anything new was checked."""
-        if any(new[0] < old[0] or new[1] < old[1] for new, old in zip(counts, self._last, strict=True)):
-            self._steps.clear()
-            self._last = self.counts = NONE
-            self.restarts += 1
-        step = _less(counts, self._last)
-        self._last = counts
+    def add(self, step: Counts) -> bool:
+        """Take in what was measured since; whether that is anything."""
         if not checked(step):
             return False
         self._steps.append(step)
         self.counts = together((self.counts, step))
-        while len(self._steps) > 1 and checked(self.counts) - checked(self._steps[0]) >= self._size:
-            self.counts = _less(self.counts, self._steps.popleft())
+        while checked(self.counts) - checked(self._steps[0]) >= self._size:
+            self.counts = since(self._steps.popleft(), self.counts)
         return True
+
+
+def since(before: Counts, now: Counts) -> Counts:
+    """What came to counters that only rise; all of it when they have begun anew."""
+    if any(new[0] < old[0] or new[1] < old[1] for new, old in zip(now, before, strict=True)):
+        return now
+    x, y, z = ((new[0] - old[0], new[1] - old[1]) for new, old in zip(now, before, strict=True))
+    return x, y, z
 
 
 def checked(counts: Counts) -> int:
@@ -181,10 +179,3 @@ def together(many: Iterable[Counts]) -> Counts:
         for place, count in enumerate((x, wrong_x, y, wrong_y, z, wrong_z)):
             total[place] += count
     return (total[0], total[1]), (total[2], total[3]), (total[4], total[5])
-
-
-def _less(counts: Counts, others: Counts) -> Counts:
-    x, y, z = (
-        (count[0] - other[0], count[1] - other[1]) for count, other in zip(counts, others, strict=True)
-    )
-    return x, y, z

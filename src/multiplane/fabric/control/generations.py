@@ -45,7 +45,7 @@ _BELL_BIT: Final = 2.0
 class Purified:
     """Generation 1: heralded pairs, swaps, purification between the ends."""
 
-    name = "1 purified"
+    name = "purified"
 
     def attainable(
         self, hops: Sequence[HopFacts], station: StationFacts, most_error_rate: float
@@ -82,7 +82,7 @@ class Purified:
 class Encoded:
     """Generation 2: heralded pairs made into encoded ones by neighbours; each swap corrects errors."""
 
-    name = "2 encoded"
+    name = "encoded"
 
     def attainable(
         self, hops: Sequence[HopFacts], station: StationFacts, most_error_rate: float
@@ -117,7 +117,7 @@ class Encoded:
 class OneWay:
     """Generation 3: a code that stands loss goes from station to station, and nobody waits."""
 
-    name = "3 one-way"
+    name = "one-way"
 
     def attainable(
         self, hops: Sequence[HopFacts], station: StationFacts, most_error_rate: float

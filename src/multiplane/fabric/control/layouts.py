@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from multiplane.api.fabric_units import UnitOrder
-from multiplane.fabric.control.ways import Ground, seconds_cost
+from multiplane.fabric.control.ways import SMALL_SITES, Ground, Table, seconds_cost
 from multiplane.physics import bell
 from multiplane.physics.bell import Correlations
 from multiplane.physics.multipartite import ghz_from_star, ghz_with_centre, graph_state_floor
@@ -16,7 +15,9 @@ from multiplane.physics.multipartite import ghz_from_star, ghz_with_centre, grap
 if TYPE_CHECKING:
     from multiplane.fabric.control.shaping import Shaped
 
-MOST_CENTRES: Final = 8
+FEW_CENTRES: Final = 3
+FARTHER: Final = 1.5
+"""In large networks: so many centres, and none that is so much farther than the nearest."""
 
 
 class Joint(NamedTuple):
@@ -86,14 +87,28 @@ def star_layouts(order: UnitOrder, ground: Ground) -> Iterator[Layout]:
 
 
 def centres(order: UnitOrder, ground: Ground) -> list[str]:
-    """Sites from which all parties are reached soonest, in order."""
+    """Sites from which all parties are reached soonest, in order.
+
+    In small networks all are looked at, in large ones those on the quickest ways between two parties.
+    """
     tables = [ground.table(seconds_cost, site) for site in order.sites]
+    near: Iterable[str] = ground.near
+    large = len(ground.near) > SMALL_SITES
+    if large:
+        near = {at for table in tables for site in order.sites for at in _on_the_way(table, site)}
+    far_s = [(max(table.left.get(site, math.inf) for table in tables), site) for site in near]
+    sites = sorted(each for each in far_s if each[0] < math.inf and each[1] not in order.avoid)
+    if large:
+        sites = [each for each in sites[:FEW_CENTRES] if each[0] <= FARTHER * sites[0][0]]
+    return [site for _, site in sites]
 
-    def total_s(site: str) -> float:
-        return max(table.get(site, math.inf) for table in tables)
 
-    usable = (site for site in ground.near if site not in order.avoid and total_s(site) < math.inf)
-    return heapq.nsmallest(MOST_CENTRES, usable, key=lambda site: (total_s(site), site))
+def _on_the_way(table: Table, site: str) -> Iterator[str]:
+    """The sites from `site` to the target of a table."""
+    yield site
+    while (step := table.first.get(site)) is not None:
+        site = step.site
+        yield site
 
 
 def _edges(order: UnitOrder, centre: str, leaves: tuple[str, ...]) -> tuple[tuple[int, int], ...]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import msgspec
@@ -19,7 +20,7 @@ from multiplane.fabric.control.hops import Hop, rested
 from multiplane.fabric.control.layouts import Layout, layouts
 from multiplane.fabric.control.policies import Policies, half_of_free, on_demand, soon_and_nested
 from multiplane.fabric.control.segments import Span, joined
-from multiplane.fabric.control.shaping import PATIENCE, Shaped, shaped
+from multiplane.fabric.control.shaping import PATIENCE, Floor, Shaped, bound_per_s, shaped
 from multiplane.fabric.control.views import PairView
 from multiplane.fabric.control.ways import Wanted, seconds_cost
 from multiplane.fabric.planes import Circuit, Job, Junction
@@ -69,10 +70,10 @@ class Woven(NamedTuple):
 
     layout: Layout
     chains: tuple[Shaped, ...]
+    pairs: tuple[Correlations, ...]
     fidelity: float
     rate_per_s: float
     first_s: float
-    lifetime_s: float
 
 
 def plan(
@@ -98,7 +99,7 @@ def plan(
         fidelity=best.fidelity,
         rate_per_s=best.rate_per_s,
         expected_ns=_ns(best.first_s),
-        lifetime_ns=_ns(best.lifetime_s),
+        lifetime_ns=_ns(_lifetime_s(best, order.min_fidelity)),
         legs=best.layout.places(order.sites),
     )
     return _too_slow(order, found, now_ns) or found
@@ -128,7 +129,7 @@ class Search:
         if len(layout.ends) == 1 and not layout.joints:
             chains = self._chains(layout, floor)
             return self._woven(layout, chains) if chains else None
-        for each in _floors(layout, floor):
+        for each in _floors(layout.kind, len(layout.ends), floor):
             chains = self._chains(layout, each)
             if chains is None:
                 break
@@ -140,9 +141,10 @@ class Search:
 
     def _chains(self, layout: Layout, floor_fidelity: float) -> tuple[Shaped, ...] | None:
         taken: Counter[str] = Counter()
+        floor = Floor(floor_fidelity, self.order.hold_ns / NS_PER_S)
         found = []
         for wanted in layout.ends:
-            best, fidelity = self._chain(wanted, floor_fidelity, taken, min(2, len(layout.ends)))
+            best, fidelity = self._chain(wanted, floor, taken, min(2, len(layout.ends)))
             if best is None:
                 if fidelity > 0.0:
                     worst = layout.fidelity([werner(fidelity)] * len(layout.ends))
@@ -154,9 +156,9 @@ class Search:
         return tuple(found)
 
     def _chain(
-        self, ends: tuple[str, str], floor_fidelity: float, taken: Counter[str], among: int
+        self, ends: tuple[str, str], floor: Floor, taken: Counter[str], among: int
     ) -> tuple[Shaped | None, float]:
-        """The best chain between two sites, and the best least fidelity of any. `among`: to share windows."""
+        """The best chain between two sites, and the best promise of any. `among`: to share windows."""
 
         def free(hop: Hop) -> int:
             return min(self.view.links[hop.link].free) - taken[hop.link]
@@ -166,14 +168,15 @@ class Search:
         wanted = Wanted(*ends, free, frozenset(self.order.avoid))
         for hops in self.policies.routing.routes(self.ground, wanted):
             windows = tuple(max(1, half_of_free(free(hop), 0) // among) for hop in hops)
-            tried, fidelity = shaped(
-                hops, _shapes(hops, windows), floor_fidelity, self.order.hold_ns / NS_PER_S
-            )
-            best_fidelity = max(best_fidelity, fidelity)
-            if tried is not None and (best is None or tried.gives.rate_per_s > best.gives.rate_per_s):
-                best = tried
+            if best is not None and best.gives.rate_per_s >= bound_per_s(hops, windows):
+                continue
+            sought = shaped(hops, _shapes(hops, windows), floor)
+            best_fidelity = max(best_fidelity, sought.best_fidelity)
+            found = sought.found
+            if found is not None and (best is None or found.gives.rate_per_s > best.gives.rate_per_s):
+                best = found
         self.reached |= best_fidelity > 0.0
-        self.full |= not best_fidelity and ends[0] in self.ground.table(seconds_cost, ends[1])
+        self.full |= not best_fidelity and ends[0] in self.ground.table(seconds_cost, ends[1]).left
         return best, best_fidelity
 
     def _woven(self, layout: Layout, chains: tuple[Shaped, ...]) -> Woven:
@@ -194,29 +197,7 @@ class Search:
         fidelity = layout.fidelity(pairs)
         first_s = whole_s + told_s
         rate_per_s = chains[0].gives.rate_per_s if len(chains) == 1 else 1.0 / first_s
-        return Woven(layout, chains, fidelity, rate_per_s, first_s, self._lifetime_s(layout, chains, pairs))
-
-    def _lifetime_s(self, layout: Layout, chains: tuple[Shaped, ...], pairs: list[Correlations]) -> float:
-        """How long a state in the mean stays above the floor; infinite = for ever."""
-        flips = [(one.gives.flip_per_s, one.gives.relax_per_s) for one in chains]
-        fastest = max(max(both) for both in flips)
-        if fastest <= 0.0:
-            return math.inf
-
-        def after(held_s: float) -> float:
-            return layout.fidelity(
-                [
-                    rested(pair, flip * held_s, relax * held_s)
-                    for pair, (flip, relax) in zip(pairs, flips, strict=True)
-                ]
-            )
-
-        floor = max(self.order.min_fidelity, 0.5)
-        low_s, high_s = 0.0, 4.0 / fastest
-        for _ in range(_HALVINGS):
-            middle_s = (low_s + high_s) / 2.0
-            low_s, high_s = (middle_s, high_s) if after(middle_s) >= floor else (low_s, middle_s)
-        return low_s
+        return Woven(layout, chains, tuple(pairs), fidelity, rate_per_s, first_s)
 
     def why_not(self) -> Unattainable:
         """Nothing was found."""
@@ -238,22 +219,45 @@ class Search:
             fidelity=lower.min_fidelity,
             rate_per_s=instead.rate_per_s,
             expected_ns=_ns(instead.first_s),
-            lifetime_ns=_ns(instead.lifetime_s),
+            lifetime_ns=_ns(_lifetime_s(instead, lower.min_fidelity)),
         )
 
 
-def _floors(layout: Layout, floor_fidelity: float) -> Iterator[float]:
+def _lifetime_s(woven: Woven, floor_fidelity: float) -> float:
+    """How long a state in the mean stays above the floor, or above 1/2 without one; infinite = for ever."""
+    decays = [(one.gives.flip_per_s, one.gives.relax_per_s) for one in woven.chains]
+    fastest = max(max(both) for both in decays)
+    if fastest <= 0.0:
+        return math.inf
+
+    def after(held_s: float) -> float:
+        held = zip(woven.pairs, decays, strict=True)
+        return woven.layout.fidelity(
+            [rested(pair, flip * held_s, relax * held_s) for pair, (flip, relax) in held]
+        )
+
+    low_s, high_s = 0.0, 4.0 / fastest
+    for _ in range(_HALVINGS):
+        middle_s = (low_s + high_s) / 2.0
+        stays = after(middle_s) >= (floor_fidelity or 0.5)
+        low_s, high_s = (middle_s, high_s) if stays else (low_s, middle_s)
+    return low_s
+
+
+@lru_cache(maxsize=256)
+def _floors(kind: str, legs: int, floor_fidelity: float) -> tuple[float, ...]:
     """Floors of each leg to try, rising: from that at which equal Werner pairs would do."""
+    if floor_fidelity <= 0.0:
+        return (0.0,)
     low, high = 0.25, 1.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2.0
-        enough = layout.fidelity([werner(middle)] * len(layout.ends)) >= floor_fidelity
+        enough = Layout(kind, ()).fidelity([werner(middle)] * legs) >= floor_fidelity
         low, high = (low, middle) if enough else (middle, high)
-    start = high if floor_fidelity > 0.0 else 0.0
-    yield from (start + (1.0 - start) * step / 5.0 for step in range(5))
+    return tuple(high + (1.0 - high) * step / 5.0 for step in range(5))
 
 
-def _shapes(hops: tuple[Hop, ...], windows: tuple[int, ...]) -> Iterable[Shape]:
+def _shapes(hops: tuple[Hop, ...], windows: tuple[int, ...]) -> Iterator[Shape]:
     for levels in soon_and_nested(hops):
         for rounds in on_demand(hops, windows):
             yield Shape(rounds, windows, PATIENCE, levels)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice, zip_longest
+from itertools import islice
 from typing import Final
 
 from multiplane.fabric.control.chains import nested_levels
 from multiplane.fabric.control.hops import Hop
 from multiplane.fabric.control.views import PairView
 from multiplane.fabric.control.ways import (
+    SMALL_SITES,
     Ground,
     LinkCost,
     Wanted,
@@ -18,28 +19,35 @@ from multiplane.fabric.control.ways import (
     noise_cost,
     paths,
     seconds_cost,
+    straight,
 )
 
+ROUTES: Final = 16
 KEPT_GROUNDS: Final = 4
 MOST_ROUNDS: Final = 2
+EACH_LINK: Final = 7
+"""On longer chains links are purified by halves of the chain, not one by one."""
 
 
 class Cheapest:
-    """Routes that are cheapest by each of several costs in turn.
+    """Routes that are cheapest by each of several costs.
 
-    Args: costs: of a link; most: routes by each.
+    Where the table's own path is free, and the network is not small, that is all that is looked at.
     """
 
-    def __init__(self, *costs: LinkCost, most: int = 3) -> None:
-        self._costs, self._most = costs, most
+    def __init__(self, *costs: LinkCost) -> None:
+        self._costs = costs
 
     def routes(self, ground: Ground, wanted: Wanted) -> Iterator[tuple[Hop, ...]]:
         """Each route once."""
-        ways = [islice(paths(ground, wanted, cost), self._most) for cost in self._costs]
         seen = set()
-        for turn in zip_longest(*ways):
-            for hops in turn:
-                if hops is not None and (links := tuple(hop.link for hop in hops)) not in seen:
+        small = len(ground.near) <= SMALL_SITES
+        for cost in self._costs:
+            first = () if small else straight(ground, wanted, cost)
+            ways = [first] if first else islice(paths(ground, wanted, cost), ROUTES if small else 1)
+            for hops in ways:
+                links = tuple(hop.link for hop in hops)
+                if links not in seen:
                     seen.add(links)
                     yield hops
 
@@ -58,12 +66,15 @@ def half_of_free(free: int, wanted: int) -> int:
 def on_demand(hops: tuple[Hop, ...], windows: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
     """None, then one round on the worst links, on more and more of them, then two."""
     worst = sorted(range(len(hops)), key=lambda at: sum(hops[at].fresh))
+    steps = range(1, len(hops) + 1) if len(hops) <= EACH_LINK else (len(hops) // 2, len(hops))
     rounds = [0] * len(hops)
     yield tuple(rounds)
     for more in range(1, MOST_ROUNDS + 1):
-        for at in worst:
-            if windows[at] > more:
-                rounds[at] = more
+        for some in steps:
+            before = tuple(rounds)
+            for at in worst[:some]:
+                rounds[at] = more if windows[at] > more else rounds[at]
+            if tuple(rounds) != before:
                 yield tuple(rounds)
 
 

@@ -16,6 +16,7 @@ from multiplane.fabric.control import estimation
 from multiplane.fabric.control.estimation import Estimate, Window
 from multiplane.fabric.control.planning import Plan, Unattainable
 from multiplane.fabric.planes import Job, JobState
+from multiplane.kernel.names import link_id
 from multiplane.kernel.quantity import NS_PER_S
 
 STALL_NS: Final = 2 * NS_PER_S
@@ -68,6 +69,7 @@ class Carried:
         self.seen: set[str] = set()
         self.states: dict[str, JobState] = {}
         self.window = Window()
+        self._counted = estimation.NONE
         self.flips: tuple[float, ...] = ()
         self.expected_ns = self.lifetime_ns = 0
         self.moved_ns = now_ns
@@ -102,7 +104,7 @@ class Carried:
         self.job, self.flips = job, tuple(flips)
         self.taken_on.clear()
         self.seen |= sites_of(job)
-        self.window = Window()
+        self.window, self._counted = Window(), estimation.NONE
         self.expected_ns, self.lifetime_ns = found.expected_ns, found.lifetime_ns
         self.moved_ns = now_ns
         self._promised = (found.fidelity, found.rate_per_s)
@@ -142,10 +144,21 @@ class Carried:
         self.states[state.site] = state
         if before is None or before.binding != state.binding or before.held != state.held:
             self.moved_ns = now_ns
-        if not self.window.note(self._errors()):
+        errors, before_errors = self._errors(), self._counted
+        self._counted = errors
+        if not self.window.add(estimation.since(before_errors, errors)):
             return False
         self.moved_ns = now_ns
         return self._judge(self.estimate())
+
+    def link_errors(self) -> tuple[str, estimation.Counts] | None:
+        """What this order measured of a link, if it is carried by one link alone, without purification."""
+        if self.job is None or len(self.job.circuits) != 1:
+            return None
+        (circuit,) = self.job.circuits
+        if len(circuit.path) != 2 or circuit.rounds[0] or circuit.end_rounds:
+            return None
+        return link_id(*circuit.path), self._counted
 
     def estimate(self) -> Estimate:
         """Fidelity of the newest sacrificed states."""

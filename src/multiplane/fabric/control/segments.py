@@ -8,10 +8,10 @@ failures comes back to 1. Accuracy is shown by `tests/unit/fabric/test_planning_
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 _EULER: Final = 0.5772156649015329
-_SHIFT: Final = 5
 # Gauss-Legendre, ten nodes, moved to (0, 1): distance from the middle, weight.
 _NODES: Final = (
     (0.07443716949081559, 0.1477621123573764),
@@ -33,30 +33,34 @@ class Span(NamedTuple):
 def harmonic(breadth_ratio: float) -> float:
     """Mean of the greatest of so many exponential times of mean 1; breadth_ratio >= 1, real.
 
-    *Source*: digamma(breadth_ratio + 1) + Euler's constant; asymptotic series after five steps.
+    *Source*: digamma(breadth_ratio + 1) + Euler's constant, by its series about the middle: right to 3e-4.
     """
     if breadth_ratio == 1.0:
         return 1.0
-    far = breadth_ratio + _SHIFT
-    series = math.log(far) + _EULER + 0.5 / far - 1.0 / (12.0 * far * far)
-    return series - sum(1.0 / (breadth_ratio + step) for step in range(1, _SHIFT + 1))
+    middle = breadth_ratio + 0.5
+    square = middle * middle
+    return math.log(middle) + _EULER + 1.0 / (24.0 * square) - 7.0 / (960.0 * square * square)
 
 
-def mean_later(one: Span, two: Span) -> float:
-    """Mean of the later of two independent times, in seconds.
+def mean_latest(spans: Sequence[Span]) -> float:
+    """Mean of the latest of independent times, in seconds.
 
-    *Source*: integral of 1 - F1 F2 over u = exp(-t / slowest), where it is smooth.
+    *Source*: integral of 1 - F1 F2 ... over u = exp(-t / slowest), where it is smooth.
     """
-    if one.breadth_ratio == two.breadth_ratio == 1.0:
-        both_s = one.mean_s * two.mean_s / (one.mean_s + two.mean_s)
-        return one.mean_s + two.mean_s - both_s
-    first = harmonic(one.breadth_ratio) / one.mean_s
-    second = harmonic(two.breadth_ratio) / two.mean_s
-    slow = min(first, second)
-    first, second = first / slow, second / slow
+    if len(spans) == 1:
+        return spans[0].mean_s
+    if len(spans) == 2 and spans[0].breadth_ratio == spans[1].breadth_ratio == 1.0:
+        one_s, two_s = spans[0].mean_s, spans[1].mean_s
+        return one_s + two_s - one_s * two_s / (one_s + two_s)
+    rates = [(harmonic(span.breadth_ratio) / span.mean_s, span.breadth_ratio) for span in spans]
+    slow = min(rates)[0]
+    powers = [(rate / slow, breadth) for rate, breadth in rates]
     total = 0.0
     for u, weight in _QUADRATURE:
-        done = (1.0 - u**first) ** one.breadth_ratio * (1.0 - u**second) ** two.breadth_ratio
+        done = 1.0
+        for power, breadth in powers:
+            once = 1.0 - u**power
+            done *= once if breadth == 1.0 else once**breadth
         total += weight * (1.0 - done) / u
     return total / slow
 
@@ -67,7 +71,7 @@ def joined(one: Span, two: Span, success_probability: float, saved_s: float = 0.
     Args: success_probability in (0, 1]; saved_s: mean time by which a try that fails ends sooner than the
         later of the two.
     """
-    later_s = mean_later(one, two)
+    later_s = mean_latest((one, two))
     slow_s = max(one.mean_s / harmonic(one.breadth_ratio), two.mean_s / harmonic(two.breadth_ratio))
     breadth = max(1.0, math.exp(later_s / slow_s - _EULER) - 0.5)
     return Span(

@@ -17,6 +17,8 @@ from multiplane.physics import bell
 
 MOST_STEPS: Final = 400
 """Partial paths that one search looks at: small networks are searched whole, large ones near their tables."""
+SMALL_SITES: Final = 24
+"""Networks of so many sites are small."""
 LinkCost = Callable[[Hop], float]
 
 
@@ -49,13 +51,19 @@ class Towards(NamedTuple):
     hop: Hop
 
 
+class Table(NamedTuple):
+    """Towards one target: what each site that can reach it has to pay, and the link that it takes."""
+
+    left: Mapping[str, float]
+    first: Mapping[str, Towards]
+
+
 class Ground:
     """The links that are up, site by site, and tables over them."""
 
     def __init__(self, view: PairView) -> None:
-        self.revision = view.revision
         self.near: dict[str, list[Towards]] = {}
-        for fact in sorted(view.links.values(), key=lambda fact: fact.sheet.link):
+        for _, fact in sorted(view.links.items()):
             a, b = fact.sheet.sites
             for site in (a, b):
                 self.near.setdefault(site, [])
@@ -63,27 +71,30 @@ class Ground:
                 hop = hop_of(fact.sheet)
                 self.near[a].append(Towards(b, hop))
                 self.near[b].append(Towards(a, reverse(hop)))
-        self._tables: dict[tuple[LinkCost, str], dict[str, float]] = {}
+        self._tables: dict[tuple[LinkCost, str], Table] = {}
 
-    def table(self, cost: LinkCost, target: str) -> Mapping[str, float]:
-        """What each site that can reach `target` has to pay for it, by Dijkstra's method."""
+    def table(self, cost: LinkCost, target: str) -> Table:
+        """The table towards `target`, by Dijkstra's method."""
         found = self._tables.get((cost, target))
         if found is None:
             found = self._tables[cost, target] = self._dijkstra(cost, target)
         return found
 
-    def _dijkstra(self, cost: LinkCost, target: str) -> dict[str, float]:
+    def _dijkstra(self, cost: LinkCost, target: str) -> Table:
         left: dict[str, float] = {}
-        heap = [(0.0, target)]
+        first: dict[str, Towards] = {}
+        heap: list[tuple[float, str, str, Hop | None]] = [(0.0, target, target, None)]
         while heap:
-            spent, site = heapq.heappop(heap)
+            spent, site, via, hop = heapq.heappop(heap)
             if site in left:
                 continue
             left[site] = spent
-            for to, hop in self.near.get(site, ()):
+            if hop is not None:
+                first[site] = Towards(via, reverse(hop))
+            for to, onward in self.near.get(site, ()):
                 if to not in left:
-                    heapq.heappush(heap, (spent + cost(hop), to))
-        return left
+                    heapq.heappush(heap, (spent + cost(onward), to, site, onward))
+        return Table(left, first)
 
 
 class Wanted(NamedTuple):
@@ -95,13 +106,26 @@ class Wanted(NamedTuple):
     avoid: frozenset[str] = frozenset()
 
 
+def straight(ground: Ground, wanted: Wanted, cost: LinkCost) -> tuple[Hop, ...]:
+    """The cheapest path as the table has it; empty where it leads over what is not free or to be avoided."""
+    first, site = ground.table(cost, wanted.b).first, wanted.a
+    hops = []
+    while site != wanted.b:
+        step = first.get(site)
+        if step is None or step.site in wanted.avoid or wanted.free(step.hop) < 1:
+            return ()
+        hops.append(step.hop)
+        site = step.site
+    return tuple(hops)
+
+
 def paths(ground: Ground, wanted: Wanted, cost: LinkCost) -> Iterator[tuple[Hop, ...]]:
     """Simple paths from `a` to `b` over links with a free memory at each end, cheapest first.
 
     *Source*: Hart, Nilsson, Raphael, IEEE Trans. Syst. Sci. Cybern. 4, 100 (1968): best first, with the table
     as the estimate, which is never too high; sites of a path are not passed twice.
     """
-    left = ground.table(cost, wanted.b)
+    left = ground.table(cost, wanted.b).left
     if wanted.a not in left or wanted.a == wanted.b:
         return
     heap: list[tuple[float, float, tuple[str, ...], float, tuple[Hop, ...]]]

@@ -10,19 +10,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from multiplane.api.fabric_connectivity import FabricConnectivity, PotentialLink
-from multiplane.api.fabric_units import Attainable, Qui, QuiListener, UnitOrder
+from multiplane.api.fabric_units import Attainable, Qui, QuiListener, QuiPhase, UnitOrder
 from multiplane.api.operator import QuiFigures
 from multiplane.api.states import TraceRow
-from multiplane.fabric.control.planning import Plan, Unattainable, plan
+from multiplane.fabric.control.checks import Checks
+from multiplane.fabric.control.choosing import Choosing
+from multiplane.fabric.control.planning import Plan, Unattainable
 from multiplane.fabric.control.policies import Policies
 from multiplane.fabric.control.qui import Carried, attainable, sites_of
 from multiplane.fabric.control.unit_orders import check
-from multiplane.fabric.control.views import PairView
-from multiplane.fabric.control.windows import Line, needs
 from multiplane.fabric.edc.errands import Errands, Heard
 from multiplane.fabric.edc.sight import Sight
 from multiplane.fabric.planes import Job, JobState, PairReport, RepeaterControl
@@ -42,6 +42,8 @@ TRIES: Final = 8
 """Plans that may fail before those behind in the line wait for the next chance."""
 ORDER: Final = "link pair purify swap fuse correct address"
 """Of rows of a trace that have the same time."""
+CHECKS: Final = ":checks"
+"""Ends the name of who owns orders that measure links."""
 TRACE_PATIENCE_S: Final = 2.0
 
 
@@ -68,13 +70,12 @@ class EntanglementController:
         self._connectivity, self._repeaters = connectivity, repeaters
         self._telemetry: Subscription | None = None
         self._listeners: dict[str, QuiListener] = {}
-        self._policies = policies or Policies()
         self._sight = Sight()
         self._links = self._sight.links
-        self._line = Line()
+        self._choosing = Choosing(self._links, policies or Policies())
+        self._checks = Checks()
         self._strangers: set[str] = set()
         self._stuck: set[str] = set()
-        self._needs: dict[str, dict[str, int] | None] = {}
         self._orders: dict[str, Carried] = {}
         self._past: OrderedDict[str, Carried] = OrderedDict()
         self._left: dict[str, tuple[int, set[str]]] = {}
@@ -105,10 +106,11 @@ class EntanglementController:
     async def attainable(self, caller: Caller, order: UnitOrder) -> Attainable:
         """See `api.fabric_units.FabricUnits`. Raises: Refused(`fabric.not_allowed`, `fabric.order`)."""
         self._check_domain(caller)
-        check(order, self._sight.sites, self._timeline.now_ns())
-        found = self._plan(order, self._links.now)
+        now_ns = self._timeline.now_ns()
+        check(order, self._sight.sites, now_ns)
+        found = self._choosing.now(order, now_ns)
         if isinstance(found, Unattainable):
-            whole = self._plan(order, self._links.whole)
+            whole = self._choosing.ideal(order, now_ns)
             if not isinstance(whole, Unattainable):
                 return attainable(whole, "fabric.no_memory", "all memories on the way are reserved")
             found = whole
@@ -132,28 +134,9 @@ class EntanglementController:
         check(order, self._sight.sites, now_ns)
         if len(self._orders) >= ORDERS_LIMIT:
             raise Busy("fabric.orders_full", f"orders: at most {ORDERS_LIMIT} in a domain")
-        ideal = self._plan(order, self._links.whole)
-        if isinstance(ideal, Unattainable):
-            raise Refused("fabric.unattainable", ideal.reason)
-        found = self._fitting(order, ideal)
-        if found is None and order.deadline_ns and order.deadline_ns - now_ns <= 2 * ideal.expected_ns:
-            raise Busy(
-                "fabric.no_memory",
-                f"deadline_ns: memories are reserved, and then the first state takes {ideal.expected_ns} ns",
-                retry_after_ns=TICK_NS,
-            )
-        binding, sites = self._left.pop(order.order_id, (0, set()))
-        carried = Carried(order, caller.principal, self._caller.domain, binding, now_ns)
-        carried.seen |= sites
-        self._orders[order.order_id] = carried
-        if order.deadline_ns:
-            self._timeline.at_ns(order.deadline_ns, self._deadline, order.order_id)
-        if found is None:
-            self._wait(carried, ideal)
-        else:
-            self._carry(carried, found)
+        self._begin(order, caller.principal, now_ns)
         self._keep_ticking()
-        return carried.qui
+        return self._orders[order.order_id].qui
 
     async def withdraw(self, caller: Caller, order_id: str) -> None:
         """See `api.fabric_units.FabricUnits`. Idempotent."""
@@ -268,32 +251,51 @@ class EntanglementController:
             return
         down = {link for link in links if not self._links.up(link)}
         for carried in list(self._orders.values()):
-            lost = down & self._links.windows.of(carried.order.order_id).keys()
-            if lost:
-                self._rebind(carried, self._sight.why_down(min(lost)))
-        self._find_ways()
+            over = links & self._links.windows.of(carried.order.order_id).keys()
+            if down & over:
+                self._rebind(carried, self._sight.why_down(min(down & over)))
+            elif over and carried.qui.phase is QuiPhase.DEGRADED:
+                self._rebind(carried, f"{min(over)} is not what it was")
+        self._choosing.look_again()
+        self._advance()
 
     # orders
 
-    def _fitting(self, order: UnitOrder, ideal: Plan) -> Plan | None:
-        """A plan that fits what is free now, if nobody of the same rank waits for the same memories."""
-        needed = needs(ideal.job)
-        if any(
-            needed.keys() & (self._needs[other.order_id] or {}).keys()
-            for other in self._line.orders()
-            if other.priority >= order.priority
-        ):
-            return None
-        if self._links.fits(needed):
-            return ideal
-        found = self._plan(order, self._links.now)
-        return None if isinstance(found, Unattainable) else found
+    def _begin(self, order: UnitOrder, owner: str, now_ns: int) -> None:
+        """Raises: Refused(`fabric.unattainable`), Busy(`fabric.no_memory`)."""
+        ideal = self._choosing.ideal(order, now_ns)
+        if isinstance(ideal, Unattainable):
+            raise Refused("fabric.unattainable", ideal.reason)
+        found = self._choosing.fitting(order, ideal, now_ns)
+        if found is None and order.deadline_ns and order.deadline_ns - now_ns <= 2 * ideal.expected_ns:
+            raise Busy(
+                "fabric.no_memory",
+                "deadline_ns: memories are reserved, and then the first state takes "
+                f"{ideal.expected_ns} ns: expected twice that",
+                retry_after_ns=TICK_NS,
+            )
+        binding, sites = self._left.pop(order.order_id, (0, set()))
+        carried = Carried(order, owner, self._caller.domain, binding, now_ns)
+        carried.seen |= sites
+        self._orders[order.order_id] = carried
+        if order.deadline_ns:
+            self._timeline.at_ns(order.deadline_ns, self._deadline, order.order_id)
+        if found is None:
+            self._choosing.wait(order)
+        else:
+            self._carry(carried, found)
+
+    def _check(self, links: Iterable[str]) -> None:
+        """Measure these links, as far as there is room for it."""
+        now_ns = self._timeline.now_ns()
+        for order in self._checks.due(links, now_ns):
+            with contextlib.suppress(MultiplaneError):
+                self._begin(order, self._caller.principal + CHECKS, now_ns)
 
     def _carry(self, carried: Carried, found: Plan) -> None:
         """Set memories aside and give every site its part."""
         order_id = carried.order.order_id
-        self._line.leave(order_id, served=True)
-        self._needs.pop(order_id, None)
+        self._choosing.leave(order_id, served=True)
         job = carried.carry(found, self._timeline.now_ns(), self._sight.flips(found.job))
         self._links.reserve(order_id, job)
         sites = sites_of(job)
@@ -302,30 +304,12 @@ class EntanglementController:
         for site in sorted(carried.seen - sites):
             self._errands.drop(site, order_id, "carried another way")
 
-    def _wait(self, carried: Carried, ideal: Plan | Unattainable) -> None:
-        """Stand in line for memories, or until there is a way at all."""
-        self._needs[carried.order.order_id] = None if isinstance(ideal, Unattainable) else needs(ideal.job)
-        self._line.join(carried.order)
-
-    def _find_ways(self) -> None:
-        """Links changed: those in line may have another way, or one at last."""
-        for order_id in list(self._line.in_order(lambda _: True)):
-            needed = self._needs[order_id]
-            if needed is None or not all(map(self._links.up, needed)):
-                self._wait(
-                    self._orders[order_id],
-                    self._plan(self._orders[order_id].order, self._links.whole, begun=True),
-                )
-        self._advance()
-
     def _advance(self) -> None:
         """Let those in line have what is free."""
         failed = 0
-        for order_id in self._line.in_order(self._has_room):
-            if not self._has_room(order_id):
-                continue
+        for order_id in self._choosing.ready():
             carried = self._orders[order_id]
-            found = self._plan_around(carried)
+            found = self._around(carried)
             if not isinstance(found, Unattainable):
                 self._carry(carried, found)
                 continue
@@ -333,40 +317,28 @@ class EntanglementController:
             if failed == TRIES:
                 break
 
-    def _has_room(self, order_id: str) -> bool:
-        needed = self._needs.get(order_id)
-        return needed is not None and self._links.room(needed)
-
-    def _plan_around(self, carried: Carried) -> Plan | Unattainable:
+    def _around(self, carried: Carried) -> Plan | Unattainable:
         """A plan with what is free, around links where the order got stuck lately if there is a choice."""
         now_ns = self._timeline.now_ns()
         carried.avoid = {link: until_ns for link, until_ns in carried.avoid.items() if until_ns > now_ns}
-        if carried.avoid:
-            found = self._plan(carried.order, self._links.without(set(carried.avoid)), begun=True)
-            if not isinstance(found, Unattainable):
-                return found
-        return self._plan(carried.order, self._links.now, begun=True)
-
-    def _plan(self, order: UnitOrder, view: PairView, *, begun: bool = False) -> Plan | Unattainable:
-        """Args: begun: work goes on while there is any chance to be in time, not only if it is likely."""
-        return plan(order, view, self._policies, now_ns=0 if begun else self._timeline.now_ns())
+        return self._choosing.around(carried.order, set(carried.avoid))
 
     def _rebind(self, carried: Carried, reason: str) -> None:
         """Carry an order another way, or let it wait until there is one. Its QUI stays."""
         order_id = carried.order.order_id
-        if order_id in self._line:
+        if order_id in self._choosing:
             return
         self._rebinds += 1
         self._links.release(order_id)
-        found = self._plan_around(carried)
+        found = self._around(carried)
         if not isinstance(found, Unattainable):
             self._carry(carried, found)
             return
         for site in sorted(carried.seen):
             self._errands.drop(site, order_id, reason)
-        if carried.uncarried(reason):
+        no_way = self._choosing.wait(carried.order)
+        if carried.uncarried(f"{reason}; {no_way}" if no_way else reason):
             self._tell(carried)
-        self._wait(carried, self._plan(carried.order, self._links.whole, begun=True))
 
     def _end(self, carried: Carried, reason: str, *, failed: bool = False) -> None:
         """It is over: everything is free again."""
@@ -375,8 +347,8 @@ class EntanglementController:
         self._past[order_id] = carried
         while len(self._past) > PAST_LIMIT:
             self._past.popitem(last=False)
-        self._line.leave(order_id)
-        self._needs.pop(order_id, None)
+        self._choosing.leave(order_id)
+        self._sight.over(order_id)
         self._links.release(order_id)
         for site in sorted(carried.seen):
             self._errands.drop(site, order_id, reason)
@@ -406,11 +378,20 @@ class EntanglementController:
         changed = carried.heard(state, now_ns)
         if bound or changed:
             self._tell(carried)
+        self._learn_from(carried, degraded=changed and carried.qui.phase is QuiPhase.DEGRADED)
         if carried.done:
             self._end(carried, "delivered")
         elif carried.failing():
             self._stuck.add(state.order_id)
             self._keep_ticking()
+
+    def _learn_from(self, carried: Carried, *, degraded: bool) -> None:
+        """What an order measures tells of its link, if it has but one; else its links are measured."""
+        measured = carried.link_errors()
+        if measured is not None:
+            self._changed(self._sight.measured(carried.order.order_id, *measured))
+        elif degraded:
+            self._check(self._links.windows.of(carried.order.order_id))
 
     def _refused(self, site: str, job: Job, error: Refused) -> None:
         """A site will not do its part: another plan at the next tick, above what it knows."""
@@ -447,6 +428,8 @@ class EntanglementController:
         for order_id, carried in list(self._orders.items()):
             if order_id in stuck or carried.stalled(now_ns):
                 self._move(carried, now_ns)
+        if len(self._choosing):
+            self._check(self._sight.drifted())
         self._advance()
         if self._orders or self._errands.open or self._strangers:
             self._keep_ticking()
@@ -468,7 +451,7 @@ class EntanglementController:
         phases = Counter(carried.qui.phase.value for carried in self._orders.values())
         return QuiFigures(
             phases=dict(sorted(phases.items())),
-            waiting=len(self._line),
+            waiting=len(self._choosing),
             memories_reserved=self._links.windows.memories,
             memories_in_use=sum(
                 state.in_use for carried in self._orders.values() for state in carried.states.values()

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from multiplane.api.fabric_connectivity import PotentialLink
 from multiplane.api.instructions import LinkSheet
 from multiplane.fabric.control.drift import Drift
+from multiplane.fabric.control.estimation import Counts
 from multiplane.fabric.control.links_now import LinksNow
 from multiplane.fabric.planes import Job, PairReport
 from multiplane.fabric.telemetry import PairLinkView
@@ -59,8 +60,20 @@ class Sight:
         end = sheet.sites.index(report.site)
         held = sheet.memories[end] - report.free - self.links.windows.taken(sheet.link)
         self.links.held(sheet.link, end, max(0, held))
-        self._drift.note(report.site, sheet, report.errors)
+        self._drift.note(report.site, sheet.link, report.errors)
         return self._look((sheet.link,))
+
+    def measured(self, source: str, link: str, errors: Counts) -> set[str]:
+        """What an order has measured of a link, in all."""
+        return self._look((link,)) if self._drift.note(source, link, errors) else set()
+
+    def over(self, source: str) -> None:
+        """An order is over: it measures no more."""
+        self._drift.forget(source)
+
+    def drifted(self) -> tuple[str, ...]:
+        """Links that measure worse than they are calibrated to."""
+        return self._drift.followed()
 
     def why_down(self, link: str) -> str:
         """Why a link makes no pairs."""
@@ -84,6 +97,7 @@ class Sight:
         return {link for link in links if link in sheets and self._put(sheets[link])}
 
     def _put(self, sheet: LinkSheet) -> bool:
+        self._drift.calibrated(sheet)
         lit = self._lit is None or sheet.link in self._lit
         up = lit and self.here.issuperset(sheet.sites) and not self._view.says_down(sheet.link)
         return self.links.put(self._drift.sheet(sheet), up=up)

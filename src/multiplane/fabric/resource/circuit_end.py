@@ -410,8 +410,6 @@ class CircuitEnd:
 
     def close(self) -> None:
         """The job is over here; what was handed over stays."""
-        self._known.clear()
-        self._empty()
         self.circuit_site.close()
 
     def _passed(self, message: PairMessage) -> None:

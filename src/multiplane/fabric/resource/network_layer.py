@@ -122,18 +122,17 @@ class CircuitSite:
         for link in self.links:
             if link is not None:
                 link.pause(paused)
-        if paused:
-            self._empty()
+        if paused and self.inner:
+            for half in self.halves():
+                if (half.side, half.number) not in self._swapping:
+                    self.release(half)
 
     def close(self) -> None:
-        """Never more; halves that wait inside are let go."""
+        """Never more; what it holds is let go."""
         for link in self.links:
             if link is not None:
                 link.close()
-        self._empty()
-
-    def _empty(self) -> None:
-        for half in [half for side in self._waiting for half in side.values()]:
+        for half in self.halves():
             self.release(half)
 
     def release(self, half: Half) -> None:

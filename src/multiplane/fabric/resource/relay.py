@@ -29,7 +29,7 @@ EARLY_PATIENCE_NS: Final = 2 * NS_PER_S
 LIFETIME_LIMIT_NS: Final = 60 * NS_PER_S
 
 
-class HopHeader(msgspec.Struct, frozen=True, array_like=True):
+class HopHeader(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a hop says in the clear, covered by the tag of its pad. `left_ms`: how long it may still wait."""
 
     link: str
@@ -43,21 +43,21 @@ class HopHeader(msgspec.Struct, frozen=True, array_like=True):
     label: str
 
 
-class HopMessage(Secret, frozen=True, kw_only=True, array_like=True):
+class HopMessage(Secret, frozen=True, kw_only=True, array_like=True, gc=False):
     """One message between neighbours: the header as encoded, and the payload under pad and tag."""
 
     header: bytes
     locked: bytes
 
 
-class Send(Secret, frozen=True, kw_only=True):
+class Send(Secret, frozen=True, kw_only=True, gc=False):
     """Put a message on the channel to `peer`."""
 
     peer: str
     message: bytes
 
 
-class Arrive(msgspec.Struct, frozen=True):
+class Arrive(msgspec.Struct, frozen=True, gc=False):
     """A parcel for this site came from `peer`."""
 
     peer: str
@@ -78,10 +78,11 @@ class _Port:
     """The relay's side of one link."""
 
     link: str
+    peer: str
     pool: LinkPool
     open: bool = False
-    waiting: Waitlist = field(default_factory=Waitlist)
-    early: list[tuple[bytes, int]] = field(default_factory=list)
+    waiting: Waitlist | None = None
+    early: list[tuple[bytes, int]] | None = None
     counters: Counter[str] = field(default_factory=Counter)
 
 
@@ -106,14 +107,14 @@ class Relay:
         self._table = ForwardingTable(version=0, next_hop={})
         self._previous = self._table
         self._ports: dict[str, _Port] = {}
-        self.holds = False
-        """Whether anything may wait here, for key or for its pad."""
+        self.holding: set[str] = set()
+        """Neighbours for whose link anything may wait here, for key or for its pad."""
 
     def port(self, peer: str) -> LinkPool:
         """The key pool of the link to `peer`, made at first use."""
         if peer not in self._ports:
             pool = LinkPool(self._site, peer, self._room_byte, self._rules)
-            self._ports[peer] = _Port(link_id(self._site, peer), pool)
+            self._ports[peer] = _Port(link_id(self._site, peer), peer, pool)
         return self._ports[peer].pool
 
     def counters(self, peer: str) -> dict[str, int]:
@@ -136,11 +137,11 @@ class Relay:
             return Installed(version=self._table.version, accepted=same), []
         self._previous, self._table = self._table, table
         actions: list[Action] = []
-        for peer, port in self._ports.items():
-            stranded, port.waiting = port.waiting, Waitlist()
-            for item in stranded:
+        for port in self._ports.values():
+            stranded, port.waiting = port.waiting, None
+            for item in stranded or ():
                 moved = msgspec.structs.replace(item, version=table.version)
-                actions += self._forward(peer, moved, now_ns)
+                actions += self._forward(port, moved, now_ns)
         return Installed(version=table.version, accepted=True), actions
 
     def opened(self, peer: str, now_ns: int) -> list[Action]:
@@ -171,7 +172,7 @@ class Relay:
         port = self._ports[peer]
         due_ns = now_ns + min(parcel.lifetime_ns, LIFETIME_LIMIT_NS)
         item = Waiting(parcel, self._table.version, HOP_LIMIT, due_ns)
-        sent = None if port.waiting else self._seal(peer, item, now_ns)
+        sent = None if port.waiting else self._seal(port, item, now_ns)
         if sent is None and not (port.open and self._wait(port, item)):
             reason = "key is short" if port.open else "its relay channel is not open"
             raise Busy(
@@ -184,24 +185,25 @@ class Relay:
 
     def receive(self, peer: str, message: bytes, now_ns: int) -> list[Action]:
         """A message from `peer`: verified, unlocked, and passed on or delivered."""
-        actions = self._open(peer, message, now_ns)
-        return self._hold_early(self._ports[peer], message, now_ns) if actions is None else actions
+        port = self._ports[peer]
+        actions = self._open(port, message, now_ns)
+        return self._hold_early(port, message, now_ns) if actions is None else actions
 
     def key_came(self, peer: str, now_ns: int) -> list[Action]:
         """New key or a new epoch on the link to `peer`: try again what waited for it."""
         actions: list[Action] = []
-        if not self.holds:
+        if peer not in self.holding:
             return actions
         port = self._ports[peer]
         while port.early:
-            done = self._open(peer, port.early[0][0], now_ns)
+            done = self._open(port, port.early[0][0], now_ns)
             if done is None:
                 break
             port.early.pop(0)
             actions += done
-        while (item := port.waiting.first()) is not None:
+        while port.waiting and (item := port.waiting.first()) is not None:
             late = item.due_ns <= now_ns
-            sent = None if late else self._seal(peer, item, now_ns)
+            sent = None if late else self._seal(port, item, now_ns)
             if sent is None and not late:
                 break
             port.waiting.pop()
@@ -213,9 +215,9 @@ class Relay:
     def expire(self, now_ns: int) -> list[Action]:
         """Drop what has waited too long; what stood behind it may pass."""
         actions: list[Action] = []
-        for peer, port in self._ports.items():
-            late = port.waiting.expire(now_ns)
-            if late:
+        for peer in sorted(self.holding):
+            port = self._ports[peer]
+            if port.waiting and (late := port.waiting.expire(now_ns)):
                 port.counters["dropped_late"] += late
             while port.early and port.early[0][1] <= now_ns:
                 port.early.pop(0)
@@ -225,35 +227,41 @@ class Relay:
 
     def next_expiry_ns(self) -> int | None:
         """When `expire` has work next; None while nothing waits."""
-        if not self.holds:
-            return None
-        dues = [due_ns for port in self._ports.values() if (due_ns := port.waiting.next_due_ns()) is not None]
-        dues += [port.early[0][1] for port in self._ports.values() if port.early]
-        self.holds = bool(dues)
+        dues = []
+        for peer in list(self.holding):
+            port = self._ports[peer]
+            line_ns = port.waiting.next_due_ns() if port.waiting else None
+            early_ns = port.early[0][1] if port.early else None
+            if line_ns is early_ns is None:
+                self.holding.discard(peer)
+            dues += [due_ns for due_ns in (line_ns, early_ns) if due_ns is not None]
         return min(dues, default=None)
 
     def _hold_early(self, port: _Port, message: bytes, now_ns: int) -> list[Action]:
         """Keep a message whose pad this end has not been given yet, in order."""
+        if port.early is None:
+            port.early = []
         if len(port.early) >= EARLY_LIMIT:
             port.counters["dropped_early"] += 1
         else:
             port.early.append((message, now_ns + EARLY_PATIENCE_NS))
-            self.holds = True
+            self.holding.add(port.peer)
         return []
 
     def _wait(self, port: _Port, item: Waiting) -> bool:
         """Let a parcel wait for key; False when it has no room. One further back may lose its place to it."""
+        if port.waiting is None:
+            port.waiting = Waitlist()
         displaced = port.waiting.add(item)
         if displaced is item:
             return False
-        self.holds = True
+        self.holding.add(port.peer)
         port.counters["waited"] += 1
         port.counters["dropped_dry"] += displaced is not None
         return True
 
-    def _open(self, peer: str, message: bytes, now_ns: int) -> list[Action] | None:
+    def _open(self, port: _Port, message: bytes, now_ns: int) -> list[Action] | None:
         """Verify and unlock one message; None while its pad is not here yet."""
-        port = self._ports[peer]
         try:
             if len(message) > MESSAGE_LIMIT_BYTE:
                 raise msgspec.ValidationError
@@ -277,28 +285,26 @@ class Relay:
             # The cursor stays: were it moved, one forged message could burn the whole lane. Each further
             # try at this pad adds no more than the tag's own forging probability.
             port.counters["dropped_tag"] += 1
-            return [Alarm(peer)]
+            return [Alarm(port.peer)]
         port.pool.accept(pad)
         parcel = Parcel(source=header.source, target=header.target, label=header.label, payload=payload)
         if parcel.target == self._site:
             port.counters["arrived"] += 1
-            return [Arrive(peer, parcel)]
+            return [Arrive(port.peer, parcel)]
         left_ns = max(0, min(header.left_ms * NS_PER_MS, LIFETIME_LIMIT_NS))
         item = Waiting(parcel, header.version, header.hops_left - 1, now_ns + left_ns)
-        return self._forward(peer, item, now_ns)
+        return self._forward(port, item, now_ns)
 
-    def _forward(self, origin: str, item: Waiting, now_ns: int) -> list[Action]:
+    def _forward(self, origin: _Port, item: Waiting, now_ns: int) -> list[Action]:
         """Pass a parcel on along the table it names, or the newest; let it wait for key if it must."""
         # A table that did not change keeps its version: the parcel goes by the newest not above its own.
         between = 0 < self._previous.version <= item.version < self._table.version
         table = self._previous if between else self._table
-        peer = table.next_hop.get(item.parcel.target)
-        if peer is None or peer not in self._ports or item.hops_left <= 0:
-            fate = "dropped_hops" if item.hops_left <= 0 else "dropped_route"
-            self._ports[origin].counters[fate] += 1
+        port = self._ports.get(table.next_hop.get(item.parcel.target, ""))
+        if port is None or item.hops_left <= 0:
+            origin.counters["dropped_hops" if item.hops_left <= 0 else "dropped_route"] += 1
             return []
-        port = self._ports[peer]
-        sent = None if port.waiting else self._seal(peer, item, now_ns)
+        sent = None if port.waiting else self._seal(port, item, now_ns)
         if sent is not None:
             port.counters["forwarded"] += 1
             return [sent]
@@ -306,9 +312,9 @@ class Relay:
             port.counters["dropped_dry"] += 1
         return []
 
-    def _seal(self, peer: str, item: Waiting, now_ns: int) -> Send | None:
+    def _seal(self, port: _Port, item: Waiting, now_ns: int) -> Send | None:
         """Spend a pad on one hop; None while the link is dry or has no channel."""
-        port, parcel = self._ports[peer], item.parcel
+        parcel = item.parcel
         if not port.open:
             return None
         pad = port.pool.take(len(parcel.payload) + PAD_OVERHEAD_BYTE)
@@ -328,4 +334,4 @@ class Relay:
             )
         )
         hop = HopMessage(header=header, locked=lock(pad.key, header, parcel.payload))
-        return Send(peer=peer, message=_encode(hop))
+        return Send(peer=port.peer, message=_encode(hop))

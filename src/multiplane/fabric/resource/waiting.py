@@ -25,7 +25,7 @@ PAIR_LIMIT: Final = 16
 Pair = tuple[str, str]
 
 
-class Waiting(msgspec.Struct, frozen=True):
+class Waiting(msgspec.Struct, frozen=True, gc=False):
     """A parcel that waits for key of its next link, until `due_ns`."""
 
     parcel: Parcel
