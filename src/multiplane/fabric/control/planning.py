@@ -6,7 +6,6 @@ after that as the order asks.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
@@ -30,7 +29,7 @@ from multiplane.physics.bell import Correlations, werner
 
 FOREVER_NS: Final = 10**18
 KEPT_SHARE: Final = 0.95
-"""Of what a memory keeps, so much is promised: the sites are programs, and take a while to hand a state over."""
+"""Of what a memory keeps so much is promised: sites are programs and take a while to hand a state over."""
 _HALVINGS: Final = 12
 _SLACK: Final = 1e-3
 
