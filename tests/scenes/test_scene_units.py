@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from tests.scenes.tools.network import Network, running
+from tests.scenes.tools.network import COMMAND_TIMEOUT_S, Network, command, running
 from tests.support.web import Answered, Authority, Wire, connected
 
 from multiplane.api.states import Step
@@ -220,6 +222,7 @@ def test_the_command_asks_watches_uses_traces_and_lets_go(network: Network, reco
     pair = next(row["name"] for row in trace["states"][0]["rows"] if row["what"] == "pair")
     (back, *_) = network.cli_json("unit", "trace", "--pair", pair, BOB)
     assert (back["unit"], back["way"][0]) == (unit, f"pair {pair}")
+    interrupted(network, "unit", "watch", ALICE, unit)
     network.cli("unit", "release", ALICE, unit)
     network.cli("twin", "rate", f"{RATE:g}")
     assert [
@@ -232,6 +235,17 @@ def test_the_command_asks_watches_uses_traces_and_lets_go(network: Network, reco
     metrics = network.cli("metrics").stdout
     assert 'multiplane_unit_requests_total{site="a1",verdict="accepted"}' in metrics
     record_property("saw", told.splitlines()[0].partition("  ")[0])
+
+
+def interrupted(network: Network, *arguments: str) -> None:
+    """Ctrl-C once a command has printed its first line: it ends at once and says nothing more."""
+    whole = [*command(), *arguments, "--state", str(network.state)]
+    with subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=COMMAND_TIMEOUT_S)
+    assert (process.returncode, said) == (130, "")
 
 
 def test_said_twice_a_wish_finds_warm_what_was_cold(network: Network, record_property: Saw) -> None:
