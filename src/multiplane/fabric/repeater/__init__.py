@@ -27,7 +27,7 @@ from multiplane.api.states import Operated, Step, TraceRow
 from multiplane.fabric.planes import Job, JobListener, JobState, PairReport
 from multiplane.fabric.repeater.neighbours import Events, Neighbours
 from multiplane.fabric.resource.job_part import ZEROES, JobPart, check_job, windows
-from multiplane.fabric.resource.memories import Cell, Memories, instruction_of
+from multiplane.fabric.resource.memories import Cell, Memories, instruction_of, why_not
 from multiplane.fabric.resource.pair_words import (
     Action,
     Changed,
@@ -240,8 +240,7 @@ class RepeaterAgent:
         request = request_id(next(self._numbers), HERE)
         report = await self._ask(instruction_of(step, request, tuple(cell.handle for cell in cells), link))
         if not report.ok:
-            code = "fabric.expired" if report.code == "instruction.expired" else "fabric.step"
-            raise Refused(code, f"do: {step.do} on {', '.join(step.on)}: {report.reason}")
+            raise why_not(step, report)
         if step.do == "prepare":
             self._memories.put(step.on[0], Cell(report.handles[0], link, None, 0))
         if step.do in ("measure", "discard"):

@@ -15,9 +15,10 @@ from multiplane.api.instructions import (
     Gate,
     Measure,
     Prepare,
+    Report,
 )
 from multiplane.api.states import Step
-from multiplane.kernel.errors import Refused
+from multiplane.kernel.errors import Busy, MultiplaneError, Refused
 
 
 class Cell(NamedTuple):
@@ -100,6 +101,14 @@ def instruction_of(step: Step, request: str, handles: tuple[int, ...], link: str
             return Measure(request=request, handle=handles[0], basis=step.basis)
         case _:
             raise Refused("fabric.step", f"do: got {step.do!r}, expected measure, gate, prepare or discard")
+
+
+def why_not(step: Step, report: Report) -> MultiplaneError:
+    """What a step that the devices did not do is told as: no memory is free for now, or it cannot be done."""
+    reason = f"do: {step.do} on {', '.join(step.on)}: {report.reason}"
+    if report.code == "instruction.memory_full":
+        return Busy("fabric.no_memory", reason)
+    return Refused("fabric.expired" if report.code == "instruction.expired" else "fabric.step", reason)
 
 
 def _check(right: bool, field: str, value: object, expected: str) -> None:
