@@ -53,6 +53,7 @@ class Entangled(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         handshake: name of the link protocol; attempts: `jump` (one draw per pair) or `message` (each one).
         attempts_per_s: how often the hardware can try at most, > 0; 0 = as often as light allows.
         dead_ns: how long the detectors see nothing after a herald, >= 0.
+        protocol: numbers of the link protocol, where it takes some.
     """
 
     id: str
@@ -67,6 +68,7 @@ class Entangled(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     attempts: str = "jump"
     attempts_per_s: float = 0.0
     dead_ns: float = 0.0
+    protocol: Numbers = ()
 
 
 class Entanglement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

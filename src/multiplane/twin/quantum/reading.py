@@ -19,7 +19,7 @@ from multiplane.twin.quantum.devices import (
     NoiseKind,
     Numbers,
 )
-from multiplane.twin.quantum.policies import Policies
+from multiplane.twin.quantum.policies import POLICIES, Policies
 from multiplane.twin.quantum.sources import make_source
 from multiplane.twin.toml_reading import Reader, Where, choice, show
 
@@ -47,6 +47,7 @@ _LINK_KEYS: Final = (
     "attempts",
     "attempts_per_s",
     "dead_ns",
+    "protocol",
 )
 
 
@@ -171,6 +172,7 @@ class _Reading:
             attempts=self._named(table.get("attempts", "jump"), (*where, "attempts"), handshakes[handshake]),
             attempts_per_s=self._optional(table, (*where, "attempts_per_s"), 1e12, 0.0),
             dead_ns=self._optional(table, (*where, "dead_ns"), 1e9, 0.0),
+            protocol=self._of_protocol(table.get("protocol", {}), handshake, (*where, "protocol")),
         )
         efficiencies = tuple(self._memories[name].efficiency if name else 1.0 for name in link.memory)
         source = self._try(table, where, lambda: make_source(link, (efficiencies[0], efficiencies[1])))
@@ -180,6 +182,17 @@ class _Reading:
                 (*where, "attempts"), f"got 'jump', expected 'message': {'; '.join(unseen)}"
             )
         return link
+
+    def _of_protocol(self, said: Any, handshake: str, where: Where) -> Numbers:
+        """Numbers of a link protocol of somebody's own, which knows what they may be."""
+        if not isinstance(said, dict):
+            raise self._doc.error(where, f"got {show(said)}, expected a table such as {{guard_ps = 100}}")
+        if said and handshake in POLICIES.handshakes:
+            raise self._doc.error(where, f"handshake {handshake!r} takes no numbers, expected none")
+        return tuple(
+            (key, self._doc.number(value, (*where, key), _NUMBERS, least=-_NUMBERS))
+            for key, value in said.items()
+        )
 
     def _fibre(self, table: dict[str, Any], where: Where) -> Fibre:
         labels = []

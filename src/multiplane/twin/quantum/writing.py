@@ -44,6 +44,8 @@ def _table(words: msgspec.Struct) -> Iterator[str]:
     for key, value in said.items():
         if key == "numbers":
             yield from (f"{name} = {number!r}" for name, number in value)
+        elif key == "protocol":
+            yield f"protocol = {{{', '.join(f'{name} = {number!r}' for name, number in value)}}}"
         elif key not in _OF_THE_FIBRE:
             yield f"{key} = {json.dumps(list(value)) if isinstance(value, tuple) else _scalar(value)}"
 
