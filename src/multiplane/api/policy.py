@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import msgspec
+
 from multiplane.api.fabric_units import UnitOrder
 from multiplane.kernel.nouns import Noun
 
@@ -69,6 +71,7 @@ class LinkFacts(Noun, frozen=True, kw_only=True):
         reset_ps: from the herald of a failure until the memory can emit again, >= 0.
         memories: at each end, >= 1.
         dead_ps: how long the detectors, shared by all memories of the link, are blind after a herald, >= 0.
+        numbers: what `protocol` of its `[[entangled]]` says, by name.
     """
 
     link: str
@@ -80,6 +83,7 @@ class LinkFacts(Noun, frozen=True, kw_only=True):
     reset_ps: int
     memories: int
     dead_ps: int = 0
+    numbers: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 class LinkHost(Protocol):

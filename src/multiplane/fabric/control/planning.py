@@ -6,7 +6,6 @@ after that as the order asks.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -24,11 +23,14 @@ from multiplane.fabric.control.shaping import PATIENCE, Floor, Shaped, bound_per
 from multiplane.fabric.control.views import PairView
 from multiplane.fabric.control.ways import seconds_cost
 from multiplane.fabric.planes import Circuit, Job, Junction
+from multiplane.kernel.errors import Faulty
 from multiplane.kernel.nouns import Noun
 from multiplane.kernel.quantity import NS_PER_S
 from multiplane.physics.bell import Correlations, werner
 
 FOREVER_NS: Final = 10**18
+KEPT_SHARE: Final = 0.95
+"""Of what a memory keeps so much is promised: sites are programs and take a while to hand a state over."""
 _HALVINGS: Final = 12
 _SLACK: Final = 1e-3
 
@@ -54,7 +56,7 @@ class Unattainable(Noun, frozen=True, kw_only=True):
     """Why an order cannot be carried, and the best that could be had instead.
 
     Args: code: `fabric.no_route`, `fabric.no_memory` (later perhaps), `fabric.fidelity`, `fabric.rate`,
-        `fabric.deadline`, `fabric.not_admitted`.
+        `fabric.deadline`, `fabric.not_admitted`, `plugin.failed`.
     """
 
     code: str
@@ -90,7 +92,16 @@ def plan(
         now_ns: against the deadline, Unix nanoseconds; binding: of the job.
     Raises: ValueError for an order of another kind, or with fewer sites, than the door allows.
     """
-    search = Search(order, view, policies or Policies())
+    try:
+        return _planned(order, view, policies or Policies(), now_ns, binding)
+    except Faulty as error:  # a policy of one's own
+        return Unattainable(code=error.code, reason=error.reason)
+
+
+def _planned(
+    order: UnitOrder, view: PairView, policies: Policies, now_ns: int, binding: int
+) -> Plan | Unattainable:
+    search = Search(order, view, policies)
     best = search.best()
     if best is None:
         return search.why_not()
@@ -169,6 +180,8 @@ class Search:
         ask = RouteAsk(*ends, free, frozenset(self.order.avoid))
         for hops in map(self.ground.path, chosen.routing.routes(self.ground, ask)):
             path = tuple(hop.seen for hop in hops)
+            if not path or min(map(free, path)) < 1:
+                continue
             windows = tuple(
                 max(1, chosen.scheduling.window(self.order, link, free(link)) // among) for link in path
             )
@@ -244,11 +257,15 @@ class Search:
 
 
 def _lifetime_s(woven: Woven, floor_fidelity: float) -> float:
-    """How long a state in the mean stays above the floor, or above 1/2 without one; infinite = for ever."""
+    """How long a state in the mean stays above the floor, or above 1/2 without one; infinite = for ever.
+
+    Never longer than the memories at the ends keep what has waited as long as it may before.
+    """
+    kept_s = max(0.0, min(_kept_s(one) for one in woven.chains))
     decays = [(one.gives.flip_per_s, one.gives.relax_per_s) for one in woven.chains]
     fastest = max(max(both) for both in decays)
     if fastest <= 0.0:
-        return math.inf
+        return kept_s
 
     def after(held_s: float) -> float:
         held = zip(woven.pairs, decays, strict=True)
@@ -261,7 +278,13 @@ def _lifetime_s(woven: Woven, floor_fidelity: float) -> float:
         middle_s = (low_s + high_s) / 2.0
         stays = after(middle_s) >= (floor_fidelity or 0.5)
         low_s, high_s = (middle_s, high_s) if stays else (low_s, middle_s)
-    return low_s
+    return min(low_s, kept_s)
+
+
+def _kept_s(one: Shaped) -> float:
+    """How long the memories at the ends of a chain keep its pairs from delivery on."""
+    waited_s = one.shape.cutoff_s * (len(one.hops) - 1) + sum(hop.delay_s for hop in one.hops)
+    return KEPT_SHARE * min(one.hops[0].near.cutoff_s, one.hops[-1].far.cutoff_s) - waited_s
 
 
 @lru_cache(maxsize=256)
