@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple
 
 from multiplane.api.fabric_units import HeldState
@@ -36,6 +37,7 @@ class Memories:
     def __init__(self) -> None:
         self._cells: dict[str, Cell] = {}
         self._by_handle: dict[int, str] = {}
+        self._on: Counter[str] = Counter()
 
     def put(self, address: str, cell: Cell) -> None:
         """Raises: Refused(`fabric.address`): it is taken."""
@@ -43,6 +45,18 @@ class Memories:
             raise Refused("fabric.address", f"on: {address!r} is held already, expected a name that is free")
         self._cells[address] = cell
         self._by_handle[cell.handle] = address
+        self._on[cell.link] += 1
+
+    def check_name(self, on: tuple[str, ...], site: str) -> None:
+        """Refuse a name for a new qubit that is taken, or looks like an address of a state.
+
+        Raises: Refused(`fabric.address`).
+        """
+        if not all(name and name not in self._cells and not name.startswith(f"{site}/") for name in on):
+            reason = (
+                f"on: got {on}, expected a name that is free and does not begin with {site!r} and a slash"
+            )
+            raise Refused("fabric.address", reason)
 
     def at(self, address: str) -> Cell:
         """Raises: Refused(`fabric.address`)."""
@@ -60,22 +74,16 @@ class Memories:
         cell = self._cells.pop(address, None)
         if cell is not None:
             self._by_handle.pop(cell.handle, None)
+            self._on[cell.link] -= 1
         return cell
 
     def held(self) -> tuple[HeldState, ...]:
         """All states that were handed over and not let go of."""
         return tuple(cell.held for cell in self._cells.values() if cell.held is not None)
 
-    def cells(self) -> list[Cell]:
-        """All of them."""
-        return list(self._cells.values())
-
-    def clear(self) -> list[tuple[str, Cell]]:
-        """The devices have forgotten everything."""
-        cells = list(self._cells.items())
-        self._cells.clear()
-        self._by_handle.clear()
-        return cells
+    def on(self, link: str) -> int:
+        """How many of them are in memories of a link."""
+        return self._on[link]
 
 
 def instruction_of(step: Step, request: str, handles: tuple[int, ...], link: str) -> CoreInstruction:
