@@ -4,7 +4,7 @@ ARGS ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 
-.PHONY: help install run test check scenes lint soak bench crossvalidate lock clean
+.PHONY: help install run test check scenes lint soak bench crossvalidate lock lock-simulators clean
 .DEFAULT_GOAL := help
 
 help:
@@ -75,6 +75,12 @@ lock:
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])' | \
 	  $(LOCK) pyproject.toml - --output-file requirements/run.txt
 	$(LOCK) pyproject.toml --extra dev --constraints requirements/run.txt --output-file requirements/dev.txt
+
+# Other simulators: what `multiplane backends install` takes. Whoever renews them measures the reference again.
+SIMULATORS := src/multiplane/assembly/simulators
+lock-simulators:
+	echo 'sequence==1.3.1' | $(LOCK) --python-version 3.12 - --output-file $(SIMULATORS)/sequence.txt
+	echo 'qunetsim==0.1.3.post1' | $(LOCK) - --output-file $(SIMULATORS)/qunetsim.txt
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

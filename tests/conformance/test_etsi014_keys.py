@@ -82,7 +82,7 @@ def test_a_full_stock_and_an_open_lease_stay_below_the_maximum() -> None:
             await asyncio.sleep(5)
             seen.append(counted(await at.status("alice-1", "bob-1")))
             near = at.study.sites["alice"].kme.near("bob")
-            near._filling.wanted = True
+            near.filling.wanted = True
             near.wake()
             await asyncio.sleep(5)
             before = counted(await at.status("alice-1", "bob-1"))

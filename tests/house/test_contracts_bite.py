@@ -30,6 +30,7 @@ VIOLATIONS = [
     ("assembly knows the command line", "assembly/planted.py", "import multiplane.cli", STOREYS),
     ("an undeclared room", "planted/attic.py", "ROOM = 1", STOREYS),
     ("the command line wires a room itself", "cli/planted.py", "import multiplane.runtime", "The front"),
+    ("an application reaches into a stratum", "apps/planted.py", "import multiplane.fabric", "Applications"),
     ("physics reads the clock", "physics/planted.py", "import time", PURE),
     ("security draws its own random numbers", "security/planted.py", "import secrets", PURE),
     ("a door awaits", "api/planted.py", "import asyncio", PURE),

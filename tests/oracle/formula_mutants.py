@@ -20,7 +20,7 @@ TURNED: Final[dict[type[ast.operator], type[ast.operator]]] = {
 }
 # Limits of what is refused and of how far a sum goes.
 LIMITS: Final = frozenset(
-    {"_TOLERANCE", "_TAIL", "_SHORTEST, _LONGEST", "_PADDING", "_NEGLIGIBLE", "_MOST_NODES"}
+    {"_TOLERANCE", "_TAIL", "_SHORTEST, _LONGEST", "_PADDING", "_NEGLIGIBLE", "_MOST_NODES", "_MOST_QUBITS"}
 )
 # Parts that hold types, or, in a loop, how long a sum goes on.
 UNREAD: Final[dict[type[ast.AST], tuple[str, ...]]] = {

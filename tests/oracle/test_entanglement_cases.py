@@ -5,13 +5,12 @@ Bounds and decoy BB84 have theirs in `test_physics_cases.py`; cases without a fo
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from typing import Any, Final
 
 import pytest
-from tests.oracle.test_physics_cases import FILE, PREFIXES
+from tests.oracle.test_physics_cases import EVERY, FILE, PREFIXES
 
 from multiplane.physics import (
     attacks,
@@ -189,14 +188,6 @@ FAMILIES: Final[dict[str, Callable[[Inputs], Numbers]]] = {
 }
 
 
-def load() -> dict[str, Any]:
-    """All cases by id; empty where the data is absent."""
-    if not FILE.is_file():
-        return {}
-    return {case["id"]: case for case in json.loads(FILE.read_text())["cases"]}
-
-
-EVERY: Final = load()
 CASES: Final = {name: case for name, case in EVERY.items() if name.startswith(tuple(FAMILIES))}
 absent = pytest.mark.skipif(
     not CASES, reason=f"{EXPECTED_COUNT} physics cases did not run: no {FILE.name} (set MULTIPLANE_SHARED)"

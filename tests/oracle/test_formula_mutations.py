@@ -13,7 +13,9 @@ import pytest
 from tests.oracle import (
     test_attacks,
     test_clocks_and_beams,
+    test_codes,
     test_entanglement_cases,
+    test_generations,
     test_heralding,
     test_state_refusals,
 )
@@ -24,8 +26,10 @@ from tests.oracle.state_rules import RULES
 from multiplane.physics import (
     attacks,
     bell,
+    codes,
     detection,
     free_space,
+    generations,
     heralding,
     memory,
     multipartite,
@@ -122,6 +126,36 @@ def clocks() -> None:
         test_clocks_and_beams.test_the_best_interrogation_is_the_best(entangled)
 
 
+def coded() -> None:
+    """Codes by enumeration, and in the order in which they fail."""
+    test_codes.test_golay_is_met_by_samples()
+    for code in (codes.STEANE, codes.GOLAY):
+        test_codes.test_few_errors_fail_in_the_published_lowest_order_and_below_the_binomial_tail(code)
+    inner(test_codes.test_flips_of_a_bare_qubit_stay_and_opposite_words_mirror)(0.3)
+    inner(test_codes.test_steane_equals_its_128_patterns)(0.2)
+    inner(test_codes.test_votes_are_fair)(6, 0.2)
+    for small in test_codes.SMALL:
+        test_codes.test_a_parity_code_equals_every_loss_and_every_wrong_readout(small)
+    test_codes.test_what_hardly_comes_is_decoded_and_what_never_comes_is_not()
+    inner(test_codes.test_success_is_the_published_formula_and_no_code_is_cloned)(3, 4, 0.8)
+
+
+def repeated() -> None:
+    """Chains of all three generations against circuits, chance and published forms."""
+    for hops, basis in ((2, "x"), (3, "z")):
+        test_generations.test_encoded_chains_equal_circuits_of_noisy_gates(hops, basis)
+    test_generations.test_encoded_pairs_are_counted_by_chance_and_by_the_poorest_hop()
+    test_generations.test_bare_pairs_that_neighbours_swap_are_the_plain_chain()
+    test_generations.test_first_generation_without_purification_is_one_swap_after_another()
+    test_generations.test_first_generation_loses_pairs_in_purification_as_by_chance()
+    test_generations.test_first_generation_with_noisy_gates_is_swap_wait_and_purify_step_by_step()
+    test_generations.test_errors_of_both_kinds_add_up_as_independent_ones()
+    test_generations.test_pairs_made_in_a_window_by_whole_attempts()
+    test_generations.test_rest_in_memories_costs_fidelity_by_the_window_and_the_way()
+    inner(test_generations.test_one_way_chains_follow_the_published_formula)(5, 3, 2, 0.9)
+    test_generations.test_key_and_cost()
+
+
 CHECKS: Final[dict[ModuleType, tuple[Check, ...]]] = {
     bell: (rules("weights", "named_states", "werner", "swap", "twirl", "relabel"),),
     memory: (rules("rest", "merged_rest"),),
@@ -132,6 +166,8 @@ CHECKS: Final[dict[ModuleType, tuple[Check, ...]]] = {
     ),
     multipartite: (rules("ghz_star", "ghz_with_centre", "graph_state"),),
     heralding: (cases("pub-singleclick-", "pub-doubleclick-"), heralds),
+    codes: (coded,),
+    generations: (repeated,),
     waiting: (waiting_times, cases("pub-wait-", "pub-decay-", "pub-detdeliver-")),
     attacks: (rules("intercepted"), attacked, cases("pub-ir-", "pub-pns-")),
     detection: (

@@ -213,6 +213,39 @@ class ReportListener(Protocol):
     def report(self, report: Report) -> None: ...
 
 
+class LinkSheet(Noun, frozen=True, kw_only=True):
+    """A link of pairs as its devices are calibrated: what planning and promises are made from.
+
+    Args:
+        sites: the two ends, in order; all pairs of numbers below are in the order of the ends.
+        memories: at each end.
+        success_probability: of one attempt; attempt_ns: from one attempt of a memory to its next.
+        delay_ns: one way, of the classical companion.
+        weights: of a fresh pair, when both ends know of it: phi+, phi-, psi+, psi-; they sum to 1.
+        t1_s, t2_s: of the memories, 0 = for ever.
+        cutoff_ns: age at which a qubit is thrown away, 0 = never.
+        swap_probability: that a Bell measurement succeeds.
+        keep_single, keep_double: that a gate on one, on two qubits does its work and no more (depolarising).
+        flip_probability: of a readout. operation_ns: of a local operation.
+    """
+
+    link: str
+    sites: tuple[str, str]
+    memories: tuple[int, int]
+    success_probability: float
+    attempt_ns: int
+    delay_ns: int
+    weights: tuple[float, float, float, float]
+    t1_s: tuple[float, float] = (0.0, 0.0)
+    t2_s: tuple[float, float] = (0.0, 0.0)
+    cutoff_ns: tuple[int, int] = (0, 0)
+    swap_probability: tuple[float, float] = (1.0, 1.0)
+    keep_single: tuple[float, float] = (1.0, 1.0)
+    keep_double: tuple[float, float] = (1.0, 1.0)
+    flip_probability: tuple[float, float] = (0.0, 0.0)
+    operation_ns: tuple[int, int] = (0, 0)
+
+
 class QuantumDesk(Protocol):
     """The operator's way to the quantum devices of every node, beside the agent that may be there."""
 
@@ -233,6 +266,13 @@ class QuantumDesk(Protocol):
 
 class QuantumDevice(Protocol):
     """The quantum devices at the caller's node."""
+
+    async def describe(self, caller: Caller) -> tuple[LinkSheet, ...]:
+        """The links of pairs at the caller's node, as their devices are calibrated now.
+
+        Raises: Refused(`instruction.nobody`).
+        """
+        ...
 
     async def subscribe(self, caller: Caller, listener: ReportListener) -> None:
         """Hear what is published for the caller's node, in the place of whoever heard it before.

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
 from multiplane.api.operator import NetworkReport
 from multiplane.kernel.nouns import Noun
 
@@ -18,7 +20,8 @@ class RouteFigures(Noun, frozen=True, kw_only=True):
     """What one listener answered on one route.
 
     Args:
-        route: last word of its path (`enc_keys`); `none` for requests that met no route.
+        route: last word of its path (`enc_keys`), or the name of the parameter there; `none` for requests
+            that met no route.
         answers: how many, by status.
         within: how many took at most each of `LATENCY_BOUNDS_S` and more than the one before, then the rest.
         latency_s: all of them together.
@@ -108,9 +111,31 @@ class TopicFigures(Noun, frozen=True, kw_only=True):
     late_max_s: float = 0.0
 
 
+class TrafficFigures(Noun, frozen=True, kw_only=True):
+    """What the traffic of the scenario asked for, where a running network was told to make it.
+
+    Args:
+        requests: for keys; served: both ends got the same keys; refusals: the others by code.
+        waited_s: seconds of network time that those served took together.
+        pairs_requested, pairs_heard: of links; heard by both ends.
+    """
+
+    requests: int = 0
+    served: int = 0
+    refusals: dict[str, int] = msgspec.field(default_factory=dict)
+    delivered_bit: int = 0
+    waited_s: float = 0.0
+    pairs_requested: int = 0
+    pairs_heard: int = 0
+
+
 class NetworkFigures(Noun, frozen=True, kw_only=True):
-    """All that is measured: the operator's report, every process that answered, the topics of nodes."""
+    """All that is measured: the operator's report, every process that answered, the topics of nodes.
+
+    Args: traffic: None where none is made.
+    """
 
     report: NetworkReport
     processes: tuple[ProcessFigures, ...]
     topics: TopicFigures = TopicFigures()
+    traffic: TrafficFigures | None = None

@@ -133,6 +133,24 @@ class PairLinkReport(Noun, frozen=True, kw_only=True):
     fault: str = ""
 
 
+class QuiFigures(Noun, frozen=True, kw_only=True):
+    """Orders of shared states in a domain, and what carries them.
+
+    Args:
+        phases: orders that are not over, by phase of their QUI; ended: those that are, since the start.
+        waiting: of the first, those that stand in line for memories or have no way now.
+        memories_reserved: for jobs, at both ends of links; memories_in_use: held for jobs now.
+        rebinds: how often an order was carried anew, since the start.
+    """
+
+    phases: dict[str, int] = msgspec.field(default_factory=dict)
+    ended: dict[str, int] = msgspec.field(default_factory=dict)
+    waiting: int = 0
+    memories_reserved: int = 0
+    memories_in_use: int = 0
+    rebinds: int = 0
+
+
 class NetworkReport(Noun, frozen=True, kw_only=True):
     """One look at the whole network.
 
@@ -153,6 +171,53 @@ class NetworkReport(Noun, frozen=True, kw_only=True):
     outlooks: tuple[StockOutlook, ...] = ()
     relay_count: int = 0
     pair_links: tuple[PairLinkReport, ...] = ()
+    quis: QuiFigures = QuiFigures()
+
+
+class BlockFlight(Noun, frozen=True, kw_only=True):
+    """A block of a stock on its way.
+
+    Args:
+        ago_ns: since it was sent last.
+        due_ns: until it counts as lost and is sent again; 0 or less when it does already.
+        tries: how often it was sent.
+    """
+
+    ago_ns: int
+    due_ns: int
+    tries: int
+
+
+class StockFlight(Noun, frozen=True, kw_only=True):
+    """How the stock from one key manager to another is being filled.
+
+    Args:
+        wanted: it is on its way to the high mark.
+        window_block: how many blocks may be on their way.
+        smooth_ns, spread_ns: mean time until an acknowledgement, and how much it varies; 0 = not known.
+        lost_ago_ns: since a block was lost; None = none was.
+        blocks: those on their way, oldest first.
+    """
+
+    owner: str
+    peer: str
+    wanted: bool
+    window_block: int
+    smooth_ns: int
+    spread_ns: int
+    lost_ago_ns: int | None = None
+    blocks: tuple[BlockFlight, ...] = ()
+
+
+class NetworkMoment(Noun, frozen=True, kw_only=True):
+    """What a copy of the network needs to go on as it does: never key material.
+
+    Args: scenario: as `Operator.scenario` tells it.
+    """
+
+    report: NetworkReport
+    scenario: str
+    flights: tuple[StockFlight, ...]
 
 
 class Condition(Noun, frozen=True, kw_only=True):
@@ -177,6 +242,10 @@ class DoorMessage(Noun, frozen=True, kw_only=True):
 
 class Operator(Protocol):
     async def report(self, caller: Caller) -> NetworkReport: ...
+
+    async def moment(self, caller: Caller) -> NetworkMoment:
+        """The report, and what is under way."""
+        ...
 
     async def scenario(self, caller: Caller) -> str:
         """The world as the network was told it at its start: the text of a scenario file."""

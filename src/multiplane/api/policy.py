@@ -6,7 +6,8 @@ values it is given, the time and the chance of its host, and never waits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from multiplane.kernel.nouns import Noun
@@ -119,6 +120,104 @@ class LinkProtocol(Protocol):
 
     def withdraw(self, end: int, slot: int) -> None:
         """It is not wanted any more, whatever it is doing. Unknown ones are ignored."""
+        ...
+
+
+class HopFacts(Noun, frozen=True, kw_only=True):
+    """What a repeater generation knows of one hop between neighbouring stations.
+
+    Args:
+        length_km: of the fibre, >= 0.
+        survival_probability: that a photon that one station sends is held by the other, couplings counted.
+        success_probability: that one attempt heralds a pair; 0 where nothing makes any.
+        attempt_s: from one attempt of the same memories to the next, herald included, > 0.
+        correlations: <XX>, -<YY>, <ZZ> of a heralded pair in the frame of phi+.
+    """
+
+    length_km: float
+    survival_probability: float
+    success_probability: float
+    attempt_s: float
+    correlations: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+class StationFacts(Noun, frozen=True, kw_only=True):
+    """What the poorest station of a chain can do, ends included.
+
+    Args:
+        memories: qubits towards each neighbour, >= 1.
+        gate_error: that a two-qubit gate leaves both qubits maximally mixed, in [0, 1].
+        readout_error: that a readout tells the wrong bit, in [0, 1].
+        t1_s, t2_s: of the memories; may be infinite.
+        swap_success_probability: of a Bell measurement on memories.
+        operation_s: time of one round of local gates and readouts, > 0.
+    """
+
+    memories: int
+    gate_error: float = 0.0
+    readout_error: float = 0.0
+    t1_s: float = math.inf
+    t2_s: float = math.inf
+    swap_success_probability: float = 1.0
+    operation_s: float = 1e-6
+
+
+class GenerationFigures(Noun, frozen=True, kw_only=True):
+    """What a repeater generation can do over a chain.
+
+    Args:
+        rate_per_s: pairs delivered, logical ones where there is a code.
+        logical_error_rate: that a delivered pair is wrong, 1 - fidelity.
+        encoding: of the qubits under way, `none` without a code.
+        expected_s: from the order until the first pair can be had, if nothing fails.
+        memories: qubits that each station needs, both sides.
+        plan: how, in words for people: window, rounds, code.
+    """
+
+    rate_per_s: float
+    logical_error_rate: float
+    encoding: str
+    expected_s: float
+    memories: int
+    plan: str
+
+
+class Signalling(Noun, frozen=True, kw_only=True):
+    """What a generation asks of the Connectivity Stratum beside the quantum channel.
+
+    Args:
+        two_way: `ends` (answers of the far end), `neighbours` (answers of the next station), or empty: nobody
+            waits for any answer.
+        round_trip_s: how long the longest such wait is, 0 without any; memories must stand it.
+        one_way_s: from one end to the other, for results that nobody waits for.
+        capacity_bit_per_s: classical bits that the busiest hop carries, both directions together, at most.
+    """
+
+    two_way: str
+    round_trip_s: float
+    one_way_s: float
+    capacity_bit_per_s: float
+
+
+class RepeaterGeneration(Protocol):
+    """How a chain of stations overcomes loss and errors: by purification, by codes, or one way."""
+
+    @property
+    def name(self) -> str:
+        """As tables print it."""
+        ...
+
+    def attainable(
+        self, hops: Sequence[HopFacts], station: StationFacts, most_error_rate: float
+    ) -> GenerationFigures | None:
+        """The fastest way whose logical error is at most `most_error_rate`; where there is none, the one of
+        least error. None when these stations cannot work this way at all."""
+        ...
+
+    def signalling(
+        self, hops: Sequence[HopFacts], station: StationFacts, figures: GenerationFigures
+    ) -> Signalling:
+        """What the classical companion must provide for `figures`, which `attainable` gave."""
         ...
 
 

@@ -32,7 +32,8 @@ class Simulator(NamedTuple):
     """A simulator that can be installed as a backend.
 
     Args:
-        module: of `assembly/simulators` that speaks for it; requirement: what to install.
+        module: of `assembly/simulators` that speaks for it; requirement: what to install, with all that it
+            needs in NAME.txt there.
         oldest, newest: minor versions of Python 3 that it runs on.
         size_mbyte: of its environment, about.
         single_use: whether a process may serve one question only.
@@ -193,6 +194,11 @@ async def _standing(name: str, folder: Path, search_path: str) -> Standing:
     return Standing(name, facts.version, "ready", simulator.does, facts.runs_on)
 
 
+def locked(simulator: Simulator) -> Path:
+    """What its environment is made of: every package with its version and hashes."""
+    return _WORKER.with_name(f"{simulator.name}.txt")
+
+
 def find_python(simulator: Simulator, search_path: str) -> tuple[Path, str]:
     """The first Python on `search_path` that suits, newest version first, and its version.
 
@@ -245,7 +251,8 @@ def install(name: str, folder: Path, search_path: str, say: Callable[[str], None
         _step([str(python), "-m", "venv", str(place)], name, say)
         say(f"{name}: installing {simulator.requirement}, about {simulator.size_mbyte} MB")
         pip = [str(interpreter(simulator, folder)), "-m", "pip", "install", "--no-input", "--quiet"]
-        _step([*pip, "--disable-pip-version-check", simulator.requirement], name, say)
+        pip += ["--disable-pip-version-check", "--require-hashes", "--requirement", str(locked(simulator))]
+        _step(pip, name, say)
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         if begun.exists():

@@ -7,26 +7,31 @@ from typing import Final
 
 from multiplane.api.device import OpticalDevice, QkdDevice
 from multiplane.api.fabric_connectivity import FabricConnectivity
+from multiplane.api.fabric_units import FabricUnits
 from multiplane.api.instructions import QuantumDevice
 from multiplane.api.service_connectivity import ServiceConnectivity
 from multiplane.api.service_fabric import FabricControl
 from multiplane.assembly.topics import Topics
+from multiplane.assembly.unit_agents import kinds
 from multiplane.connectivity.controller import ConnectivityController
 from multiplane.fabric.controller import FabricController
-from multiplane.fabric.planes import NodeControl
+from multiplane.fabric.edc import EntanglementController
+from multiplane.fabric.planes import NodeControl, RepeaterControl
 from multiplane.kernel.names import controller_urn
 from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Bus, Timeline
 from multiplane.runtime.doors import DoorEvent, MessageRing, strict
+from multiplane.service.broker import Broker
 from multiplane.service.controller import ServiceController
 from multiplane.service.planes import ServiceControl
+from multiplane.service.planes.units import UnitBroker, UnitRules
 from multiplane.twin.engine import Twin
 from multiplane.twin.quantum.policies import POLICIES, Policies
 from multiplane.twin.scenario import World
 
 BULK: Final = frozenset({"carry", "parcel", "key_block", "window", "submit"})
-UNTOLD: Final = BULK | {"moved"}
-"""What would wash all else out of the ring of messages: the stream of key, and looks at stocks."""
+UNTOLD: Final = BULK | {"moved", "job_changed", "state_held", "state_lost", "operate"}
+"""What would wash all else out of the ring of messages: the streams of key and of states, looks at stocks."""
 TOPIC: Final = "ReportListener"
 
 
@@ -34,7 +39,7 @@ class Centre:
     """Twin and controllers.
 
     Args:
-        nodes: the fabric agent at a site, None while nobody is there.
+        nodes: the fabric agent at a site, None while nobody is there; repeaters: the agent of its memories.
         policies: what names of models and handshakes of quantum devices stand for.
         direct: notices of the modules' door that pass by reference (see `runtime.doors.strict`).
     """
@@ -48,6 +53,7 @@ class Centre:
         seed: bytes,
         boot: int,
         nodes: Callable[[str], NodeControl | None],
+        repeaters: Callable[[str], RepeaterControl | None],
         direct: frozenset[str] = frozenset(),
         policies: Policies = POLICIES,
     ) -> None:
@@ -60,12 +66,24 @@ class Centre:
         self.connectivity = ConnectivityController(self.caller, timeline, optical, bus)
         downward = strict(FabricConnectivity, self.connectivity.for_fabric, self.tap)
         self.fabric = FabricController(self.caller, timeline, downward, nodes, bus)
+        self.edc = EntanglementController(self.caller, timeline, downward, repeaters, bus)
+        self.units = strict(FabricUnits, self.edc, self.tap)
         self.service = ServiceController(
             self.caller,
             strict(FabricControl, self.fabric, self.tap),
             strict(ServiceConnectivity, self.connectivity.for_service, self.tap),
             bus,
         )
+        broker = Broker(
+            self.caller,
+            timeline,
+            self.units,
+            control=strict(ServiceControl, self.service, self.tap),
+            connectivity=strict(ServiceConnectivity, self.connectivity.for_service, self.tap),
+            rules=UnitRules(),
+            kinds=kinds(),
+        )
+        self._broker, self.broker = broker, strict(UnitBroker, broker, self.tap)
         self.device = strict(QkdDevice, self.twin.qkd, self.tap, direct)
         self.quantum = strict(QuantumDevice, self.topics, self.tap)
         self.control = strict(ServiceControl, self.service, self.tap)
@@ -75,14 +93,27 @@ class Centre:
         if event.method not in UNTOLD and event.door != TOPIC:
             self.messages(event)
 
+    def site_joined(self, site: str) -> None:
+        """The agents of a site are there, perhaps anew."""
+        self.fabric.node_joined(site)
+        self.edc.node_joined(site)
+
+    def site_left(self, site: str) -> None:
+        """Its process is gone: nobody asks its devices any more, and what they held is lost."""
+        self.twin.site_lost(site)
+        self.edc.node_left(site)
+
     async def start(self) -> None:
         """Bring the controllers to life, from the bottom up."""
         await self.connectivity.start()
         await self.fabric.start()
+        await self.edc.start()
         await self.service.start()
+        await self._broker.start()
         self.twin.start()
 
     async def close(self) -> None:
         """Let go of work under way."""
+        await self.edc.close()
         await self.fabric.close()
         await self.connectivity.close()

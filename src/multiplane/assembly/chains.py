@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from multiplane.api.policy import LinkFacts, LinkHost, LinkProtocol, MakeLinkProtocol
 from multiplane.assembly.layout import seed_bytes
 from multiplane.assembly.study import EPOCH_NS
 from multiplane.kernel.names import link_id
@@ -21,6 +22,7 @@ from multiplane.twin.chains import Chain
 from multiplane.twin.oracle import Oracle
 from multiplane.twin.quantum.devices import Entangled, Entanglement, MemoryKind
 from multiplane.twin.quantum.engine import Quantum
+from multiplane.twin.quantum.policies import POLICIES, Policies
 
 BATCHES: Final = 20
 RAW_FIDELITY: Final = 0.98
@@ -38,6 +40,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
         swap_success: probability that a swap succeeds, in (0, 1].
         memories: at each end of each link, >= 1.
         handshake: name; attempts: `jump` or `message`.
+        gap_ps: from when an end hears of an attempt until it acts on it, >= 0; SeQUeNCe has 10.
     """
 
     lengths_km: tuple[float, ...]
@@ -47,6 +50,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     memories: int = 4
     handshake: str = "request-poll"
     attempts: str = "jump"
+    gap_ps: int = 0
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +101,8 @@ def cold_latency_s(point: Point, seed: int) -> float:
 def start_chain(point: Point, timeline: Dispatcher, seed: int, delivered: Callable[[float], None]) -> Quantum:
     """The engine of one chain, which makes pairs from now on; `delivered` is told the fidelity of each."""
     sites = [f"n{index:03d}" for index in range(len(point.lengths_km) + 1)]
-    quantum = Quantum(chain_words(point, sites), "chain", timeline, seed_bytes(seed), 1)
+    policies = _with_gap(point.gap_ps)
+    quantum = Quantum(chain_words(point, sites), "chain", timeline, seed_bytes(seed), 1, policies=policies)
     oracle = Oracle(quantum)
     chain = Chain(
         quantum, timeline, "chain", sites, lambda site, handle: delivered(oracle.fidelity(site, handle))
@@ -141,6 +146,26 @@ def chain_words(point: Point, sites: Sequence[str]) -> Entanglement:
         for left, right, length_km in zip(sites, sites[1:], point.lengths_km, strict=False)
     )
     return Entanglement(twirl=True, memories=(memory,), links=links)
+
+
+def _with_gap(gap_ps: int) -> Policies:
+    """The usual policies, where every herald is heard of `gap_ps` later."""
+
+    def later(make: MakeLinkProtocol) -> MakeLinkProtocol:
+        def made(facts: LinkFacts, host: LinkHost) -> LinkProtocol:
+            near_ps, far_ps = facts.herald_ps
+            heard_ps = (near_ps + gap_ps, far_ps + gap_ps)
+            return make(msgspec.structs.replace(facts, herald_ps=heard_ps), host)
+
+        return made
+
+    if not gap_ps:
+        return POLICIES
+    handshakes = {
+        name: {fidelity: later(make) for fidelity, make in makes.items()}
+        for name, makes in POLICIES.handshakes.items()
+    }
+    return msgspec.structs.replace(POLICIES, handshakes=handshakes)
 
 
 class _Batches:

@@ -9,13 +9,15 @@ from typing import Final
 
 import msgspec
 
-from multiplane.api.operations import NetworkFigures, ProcessFigures
+from multiplane.api.operations import NetworkFigures, ProcessFigures, TrafficFigures
 from multiplane.api.operator import (
     Condition,
     DoorMessage,
     KmeReport,
     LinkReport,
+    NetworkMoment,
     NetworkReport,
+    StockFlight,
     UnitRecord,
 )
 from multiplane.assembly.centre import Centre
@@ -61,6 +63,7 @@ class OperatorDesk:
     """Implements `api.operator.Operator`.
 
     `stopping` is set when the network has been told to stop: it is not fit to be given requests any more.
+    `traffic` tells of the scenario's traffic, where it is made.
 
     Args:
         kmes: the key managers that can be asked now, by site.
@@ -86,6 +89,7 @@ class OperatorDesk:
         self._secret, self._stop = secret, stop
         self._pair_links = PairLinks(centre.world.entanglement, centre.twin.quantum, clock.now_ns())
         self.stopping = False
+        self.traffic: Callable[[], TrafficFigures | None] = lambda: None
 
     async def report(self, caller: Caller) -> NetworkReport:
         """Everything at once; key managers that do not answer are missing."""
@@ -112,7 +116,28 @@ class OperatorDesk:
             outlooks=self._centre.service.outlooks(self._clock.now_ns()),
             relay_count=sum(not place.saes for place in world.sites),
             pair_links=self._pair_links.reports(self._clock.now_ns()),
+            quis=self._centre.edc.figures(),
         )
+
+    async def moment(self, caller: Caller) -> NetworkMoment:
+        """The report, and what the key managers that answer have on its way."""
+        kmes = self._kmes()
+        await self._centre.fabric.look(anew=True)
+        report, flights = await asyncio.gather(
+            self.report(caller), asyncio.gather(*(self._flights_of(kmes[site]) for site in sorted(kmes)))
+        )
+        return NetworkMoment(
+            report=report,
+            scenario=write(self._centre.world),
+            flights=tuple(flight for stocks in flights for flight in stocks),
+        )
+
+    async def _flights_of(self, kme: KmeControl) -> tuple[StockFlight, ...]:
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                return await kme.flights(self._centre.caller)
+        except (MultiplaneError, TimeoutError):
+            return ()
 
     async def scenario(self, caller: Caller) -> str:
         """The scenario that this network runs, written out."""
@@ -133,7 +158,12 @@ class OperatorDesk:
     async def metrics(self, caller: Caller) -> str:
         """The report and the figures of all processes; written out beside the event loop, which serves on."""
         report, processes = await asyncio.gather(self.report(caller), self._figures())
-        figures = NetworkFigures(report=report, processes=processes, topics=self._centre.topics.figures())
+        figures = NetworkFigures(
+            report=report,
+            processes=processes,
+            topics=self._centre.topics.figures(),
+            traffic=self.traffic(),
+        )
         return await asyncio.to_thread(exposition, figures)
 
     async def health(self, caller: Caller) -> tuple[Condition, ...]:

@@ -19,6 +19,7 @@ from multiplane.assembly.layout import (
     entropy_for,
     fault_script,
     faults_of,
+    memory_sites,
     pool_room_byte,
     ready_of,
     rules_of,
@@ -30,7 +31,7 @@ from multiplane.assembly.layout import (
 from multiplane.assembly.ready import Ready
 from multiplane.assembly.site import Site, SiteParts
 from multiplane.assembly.state import NETWORK, STORE_FILE
-from multiplane.fabric.planes import NodeControl
+from multiplane.fabric.planes import NodeControl, RepeaterControl
 from multiplane.kernel.names import element_urn
 from multiplane.runtime.channel_local import LocalChannels
 from multiplane.runtime.doors import strict
@@ -53,6 +54,8 @@ class Embedded:
         self._sites: dict[str, Site] = {}
         self._room_byte = pool_room_byte(ground.world)
         self._controls: dict[str, NodeControl] = {}
+        self._repeaters: dict[str, RepeaterControl] = {}
+        self._memory_sites = memory_sites(ground.world)
         self.trusts: list[Trust] = []
         self.centre: Centre
         self.ready: Ready
@@ -73,6 +76,7 @@ class Embedded:
             seed=seed,
             boot=boot,
             nodes=self._node,
+            repeaters=self._repeater,
             direct=BULK,
             policies=ground.policies,
         )
@@ -82,7 +86,7 @@ class Embedded:
             self._sites[name] = self._site(name, serves, site_boot, channels)
         for name, site in self._sites.items():
             await site.start()
-            self.centre.fabric.node_joined(name)
+            self.centre.site_joined(name)
         await asyncio.sleep(0)  # all hear of the whole register before anybody is served
         self.ready = ready_of(ground, await self._serve(), dict.fromkeys(self._sites, os.getpid()))
 
@@ -114,6 +118,7 @@ class Embedded:
                 device=self.centre.device,
                 quantum=self.centre.quantum,
                 control=self.centre.control,
+                broker=self.centre.broker,
                 rules=rules_of(settings),
                 policy=settings.pairing,
                 face=settings.etsi014,
@@ -122,6 +127,7 @@ class Embedded:
                 access_log=settings.access_log,
                 feeds=ends_at(settings.feeds, name),
                 pool_room_byte=self._room_byte,
+                memories=name in self._memory_sites,
             )
         )
 
@@ -143,6 +149,14 @@ class Embedded:
         if site not in self._controls and site in self._sites:
             self._controls[site] = strict(NodeControl, self._sites[site].agent, self.centre.tap)
         return self._controls.get(site)
+
+    def _repeater(self, site: str) -> RepeaterControl | None:
+        found = self._sites.get(site)
+        if found is None or found.repeater is None:
+            return None
+        if site not in self._repeaters:
+            self._repeaters[site] = strict(RepeaterControl, found.repeater, self.centre.tap)
+        return self._repeaters[site]
 
     def kmes(self) -> Mapping[str, KmeControl]:
         """The key managers, by site."""

@@ -18,7 +18,7 @@ from multiplane.kernel.errors import Faulty, Refused, Unknown
 from multiplane.kernel.names import link_id
 from multiplane.kernel.nouns import Noun
 from multiplane.kernel.quantity import NS_PER_S
-from multiplane.sdk.client import tls_context
+from multiplane.sdk.wire import tls_context
 from multiplane.twin.calibration import Calibration, LinkTwin, Reading, calibrated
 from multiplane.twin.quantum.policies import POLICIES, Policies
 from multiplane.twin.scenario import World, parse

@@ -15,13 +15,14 @@ from typing import Final
 import msgspec
 
 from multiplane.api.device import LinkState
-from multiplane.api.operator import LinkReport, NetworkReport
+from multiplane.api.operator import LinkReport, NetworkMoment, StockFlight
 from multiplane.assembly.study import Study
 from multiplane.kernel.errors import MultiplaneError
 from multiplane.kernel.names import element_urn, link_id
 from multiplane.kernel.nouns import Noun, ends
 from multiplane.kernel.ports import Change
 from multiplane.kernel.quantity import BIT_PER_BYTE
+from multiplane.service.kme.near import NearStock
 from multiplane.service.kme.ports import sealer_of
 from multiplane.service.planes import KeyRules, PairPhase
 from multiplane.service.resource.blocks import BLOCK_BIT, BLOCK_BYTE
@@ -33,6 +34,8 @@ from multiplane.twin.scenario import World, parse
 
 LONGEST_START_S: Final = 60
 _LOOK_S: Final = 1.0
+_GREETED_WITHIN_S: Final = 2.0
+_GREETING_LOOK_S: Final = 0.001
 _SECRET_BYTE: Final = 32
 _EPOCH: Final = 1
 
@@ -42,14 +45,14 @@ class StockNow(Noun, frozen=True, kw_only=True):
 
     Args:
         use_bit_per_s: key given out lately.
-        filling: on its way to the high mark.
+        flight: how it is being filled; None = as a stock that nobody has filled yet.
     """
 
     owner: str
     peer: str
     stock_bit: int
     use_bit_per_s: float = 0.0
-    filling: bool = False
+    flight: StockFlight | None = None
 
 
 class Moment(Noun, frozen=True, kw_only=True):
@@ -68,8 +71,10 @@ class Moment(Noun, frozen=True, kw_only=True):
     rate: float = 1.0
 
 
-def moment_of(report: NetworkReport, scenario: str) -> Moment:
-    """What a report of the operator's door says of now."""
+def moment_of(told: NetworkMoment) -> Moment:
+    """What the operator's door says of now."""
+    report = told.report
+    flights = {(flight.owner, flight.peer): flight for flight in told.flights}
     uses = {(outlook.owner, outlook.peer): outlook.use_bit_per_s for outlook in report.outlooks}
     stocks = [
         StockNow(
@@ -77,14 +82,14 @@ def moment_of(report: NetworkReport, scenario: str) -> Moment:
             peer=ledger.peer,
             stock_bit=ledger.stock_bit,
             use_bit_per_s=uses.get((kme.name, ledger.peer), 0.0),
-            filling=ledger.filling,
+            flight=flights.get((kme.name, ledger.peer)),
         )
         for kme in report.kmes
         for ledger in kme.ledgers
         if ledger.side == "near" and ledger.peer != kme.name
     ]
     return Moment(
-        scenario=scenario,
+        scenario=told.scenario,
         at_ns=report.at_ns,
         stocks=tuple(stocks),
         links=report.links,
@@ -127,11 +132,16 @@ async def begin(study: Study, moment: Moment) -> None:
         _level(study, link)
     for stock in moment.stocks:
         await _place(study, stock)
-    for stock in moment.stocks:
-        near = study.sites[stock.owner].kme.near(stock.peer)
-        if stock.filling:
-            near.fill()
+    nears = [(study.sites[stock.owner].kme.near(stock.peer), stock) for stock in moment.stocks]
+    for near, stock in nears:
+        if stock.flight is not None:
+            near.filling.rest()
         near.wake()
+    await _serving([near for near, _ in nears])
+    for near, stock in nears:
+        if stock.flight is not None:
+            await near.filling.resume(near.pool, stock.flight)
+            near.wake()
 
 
 async def _ready(study: Study, links: Set[str], stocks: Sequence[StockNow]) -> None:
@@ -152,6 +162,15 @@ async def _opened(study: Study, stock: StockNow) -> None:
             if state.phase is not PairPhase.OPENING:
                 return
         await asyncio.sleep(_LOOK_S)
+
+
+async def _serving(nears: Sequence[NearStock]) -> None:
+    """Wait until both sides of each stock have agreed: a request before then fills it to the high mark."""
+    stop_s = asyncio.get_running_loop().time() + _GREETED_WITHIN_S
+    while asyncio.get_running_loop().time() < stop_s:
+        if all(near.serving for near in nears):
+            return
+        await asyncio.sleep(_GREETING_LOOK_S)
 
 
 def _level(study: Study, link: LinkReport) -> None:

@@ -89,6 +89,11 @@ def applications_by_site(world: World) -> dict[str, tuple[Application, ...]]:
     }
 
 
+def memory_sites(world: World) -> frozenset[str]:
+    """Sites with quantum memories: those at which a link of pairs ends."""
+    return frozenset(site for link in world.entanglement.links for site in link.sites)
+
+
 def pool_room_byte(world: World) -> int:
     """Key that each end of a link may hold when one process holds both ends of all of them.
 

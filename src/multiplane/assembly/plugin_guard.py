@@ -8,14 +8,26 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter, signature
 from typing import Any, Final
 
 import msgspec
 import structlog
 
-from multiplane.api.policy import Decay, LinkFacts, LinkHost, LinkProtocol, NoiseModel, PauliErrors
+from multiplane.api.policy import (
+    Decay,
+    GenerationFigures,
+    HopFacts,
+    LinkFacts,
+    LinkHost,
+    LinkProtocol,
+    NoiseModel,
+    PauliErrors,
+    RepeaterGeneration,
+    Signalling,
+    StationFacts,
+)
 from multiplane.kernel.errors import Faulty, Refused
 from multiplane.twin.quantum.links import Link
 
@@ -255,3 +267,39 @@ class GuardedLink:
         if not isinstance(self._host, Link):
             raise Faulty("plugin.failed", reason) from error
         self._host.fail(reason)
+
+
+class GuardedGeneration:
+    """A repeater generation whose answers are checked. Raises: Faulty(`plugin.failed`) from both methods."""
+
+    def __init__(self, origin: Origin, made_from: Callable[[], RepeaterGeneration]) -> None:
+        self._origin, self._made_from = origin, made_from
+
+    @property
+    def name(self) -> str:
+        return self._origin.name
+
+    def attainable(
+        self, hops: Sequence[HopFacts], station: StationFacts, most_error_rate: float
+    ) -> GenerationFigures | None:
+        figures = self._asked("attainable", hops, station, most_error_rate)
+        if not isinstance(figures, GenerationFigures | None):
+            raise self._wrong("attainable", figures, "GenerationFigures or None")
+        return figures
+
+    def signalling(
+        self, hops: Sequence[HopFacts], station: StationFacts, figures: GenerationFigures
+    ) -> Signalling:
+        said = self._asked("signalling", hops, station, figures)
+        if not isinstance(said, Signalling):
+            raise self._wrong("signalling", said, "Signalling")
+        return said
+
+    def _asked(self, method: str, *given: object) -> object:
+        try:
+            return getattr(self._made_from(), method)(*given)
+        except Exception as error:
+            raise Faulty("plugin.failed", self._origin.raised(f"{method}()", error)) from error
+
+    def _wrong(self, method: str, found: object, expected: str) -> Faulty:
+        return Faulty("plugin.failed", self._origin.says(f"{method}(): got {found!r}, expected {expected}"))

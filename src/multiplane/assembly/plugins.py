@@ -1,7 +1,8 @@
-"""Link protocols, memory models and noise models of one's own: found in files and in installed packages.
+"""Link protocols, memory models, noise models and repeater generations of one's own, in files and packages.
 
-A file says `LINK_PROTOCOLS = {"name": Class}`, `MEMORY_MODELS` or `NOISE_MODELS`; a package has entry points
-in `multiplane.link_protocols`, `.memory_models` or `.noise_models`. Scenarios name them, they import nothing.
+A file says `LINK_PROTOCOLS = {"name": Class}`, `MEMORY_MODELS`, `NOISE_MODELS` or `REPEATER_GENERATIONS`; a
+package has entry points in `multiplane.link_protocols`, `.memory_models`, `.noise_models` or
+`.repeater_generations`. Scenarios name them, they import nothing.
 """
 
 from __future__ import annotations
@@ -21,8 +22,24 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from multiplane.api.policy import LinkFacts, LinkHost, LinkProtocol, MemoryModel, NoiseModel
-from multiplane.assembly.plugin_guard import GuardedLink, GuardedMemory, Origin, guarded_noise, place, told
+from multiplane.api.policy import (
+    LinkFacts,
+    LinkHost,
+    LinkProtocol,
+    MemoryModel,
+    NoiseModel,
+    RepeaterGeneration,
+)
+from multiplane.assembly.plugin_guard import (
+    GuardedGeneration,
+    GuardedLink,
+    GuardedMemory,
+    Origin,
+    guarded_noise,
+    place,
+    told,
+)
+from multiplane.fabric.control.generations import GENERATIONS
 from multiplane.kernel.errors import Refused
 from multiplane.twin.handshake import FIDELITIES
 from multiplane.twin.quantum.policies import POLICIES, Policies
@@ -51,16 +68,24 @@ NOISE: Final = Kind(
     "multiplane.noise_models",
     {"single": 0, "double": 0, "flip_probability": 0},
 )
-KINDS: Final = (LINK, MEMORY, NOISE)
+GENERATION: Final = Kind(
+    "repeater generation",
+    "REPEATER_GENERATIONS",
+    "multiplane.repeater_generations",
+    {"attainable": 3, "signalling": 3},
+)
+KINDS: Final = (LINK, MEMORY, NOISE, GENERATION)
 
 
 class Plugins(msgspec.Struct, frozen=True, kw_only=True):
     """What names stand for, with those of one's own.
 
-    Args: files: name and SHA-256 of each file; packages: name and version of each package that offers some.
+    Args: generations: of repeaters, by name, those that ship first; files: name and SHA-256 of each file;
+        packages: name and version of each package that offers some.
     """
 
     policies: Policies = POLICIES
+    generations: Mapping[str, RepeaterGeneration] = msgspec.field(default_factory=lambda: GENERATIONS)
     files: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
 
@@ -130,6 +155,10 @@ class Plugin:
         """As `api.policy.MakeNoise`."""
         return guarded_noise(self.origin, self.found, given)
 
+    def generation(self) -> RepeaterGeneration:
+        """As `api.policy.RepeaterGeneration`."""
+        return GuardedGeneration(self.origin, self.found)
+
 
 def load_plugins(files: Sequence[Path | str] = ()) -> Plugins:
     """The shipped policies with those of installed packages and of `files`.
@@ -144,7 +173,12 @@ def load_plugins(files: Sequence[Path | str] = ()) -> Plugins:
             plugin = Plugin(kind, entry.name, f"{_package(entry)}: {entry.value}", entry.load)
             registry.add(plugin, dict.fromkeys(kind.versions, plugin))
     digests = [_load_file(Path(file), registry) for file in files]
-    return Plugins(policies=registry.policies(), files=tuple(digests), packages=tuple(sorted(packages)))
+    return Plugins(
+        policies=registry.policies(),
+        generations=registry.generations(),
+        files=tuple(digests),
+        packages=tuple(sorted(packages)),
+    )
 
 
 def _package(entry: EntryPoint) -> str:
@@ -157,7 +191,8 @@ class _Registry:
     def __init__(self) -> None:
         self._taken: dict[tuple[str, str], str] = {}
         self._added: dict[str, dict[str, Mapping[str, Plugin]]] = {kind.group: {} for kind in KINDS}
-        for kind, names in zip(KINDS, (POLICIES.handshakes, POLICIES.memories, POLICIES.noises), strict=True):
+        shipped = (POLICIES.handshakes, POLICIES.memories, POLICIES.noises, GENERATIONS)
+        for kind, names in zip(KINDS, shipped, strict=True):
             self._taken.update({(kind.group, name): "multiplane itself" for name in names})
 
     def add(self, plugin: Plugin, by_fidelity: Mapping[str, Plugin]) -> None:
@@ -175,7 +210,7 @@ class _Registry:
 
     def policies(self) -> Policies:
         """Those that ship and those that were added."""
-        links, memories, noises = (self._added[kind.group] for kind in KINDS)
+        links, memories, noises = (self._added[kind.group] for kind in (LINK, MEMORY, NOISE))
         return Policies(
             handshakes={
                 **POLICIES.handshakes,
@@ -187,6 +222,11 @@ class _Registry:
             memories={**POLICIES.memories, **{name: one[""].memory for name, one in memories.items()}},
             noises={**POLICIES.noises, **{name: one[""].noise for name, one in noises.items()}},
         )
+
+    def generations(self) -> Mapping[str, RepeaterGeneration]:
+        """Those that ship, and those that were added."""
+        added = self._added[GENERATION.group].items()
+        return {**GENERATIONS, **{name: one[""].generation() for name, one in added}}
 
 
 class _Bytes(importlib.abc.SourceLoader):

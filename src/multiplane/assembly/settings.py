@@ -123,6 +123,7 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
         http: what the servers of key managers take from strangers.
         feeds: links whose key comes from real devices or another network.
         state_model: how states of quantum devices are kept; None = as the scenario says.
+        traffic: whether the applications of the scenario's `[[traffic]]` ask.
         plugins: files with classes of one's own, which a scenario may name.
         kek_command: prints the key-encryption key of the stores; None = none is run (see assembly/kek.py).
     """
@@ -140,6 +141,7 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     access_log: bool = False
     kek_command: str | None = None
+    traffic: bool = False
     plugins: tuple[Path, ...] = ()
     state_model: Literal["pairs", "dense"] | None = None
     keys: KeySettings = KeySettings()

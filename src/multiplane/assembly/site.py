@@ -7,16 +7,22 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from multiplane.api.device import QkdDevice
+from multiplane.api.fabric_units import FabricStates
 from multiplane.api.instructions import QuantumDevice
+from multiplane.api.north import North
 from multiplane.api.operations import ListenerFigures
 from multiplane.api.service_fabric import FabricNode
+from multiplane.api.units import Units
+from multiplane.api.wire.web import Route
 from multiplane.assembly.feeds.device import Devices, FedDevices
 from multiplane.assembly.feeds.ends import FeedPorts
 from multiplane.assembly.feeds.settings import FeedEnd
 from multiplane.assembly.peers import Peers
 from multiplane.assembly.tasks import Tasks
+from multiplane.assembly.unit_agents import UnitChannels, kinds
 from multiplane.fabric.greeting import ReservePorts
 from multiplane.fabric.node import FabricAgent
+from multiplane.fabric.repeater import RepeaterAgent
 from multiplane.fabric.resource.pools import ROOM_BYTE
 from multiplane.kernel.errors import Refused
 from multiplane.kernel.names import element_urn
@@ -31,12 +37,15 @@ from multiplane.runtime.trust import Trust
 from multiplane.security.identity import peer_of
 from multiplane.security.policy import PairingPolicy
 from multiplane.security.sealing import Vault
+from multiplane.service.agent import AgentPorts, ServiceAgent
 from multiplane.service.control import Directory
 from multiplane.service.kme import Kme
 from multiplane.service.kme.ports import KmePorts
 from multiplane.service.planes import Application, KeyRules, KmeEntry, Register, ServiceControl
+from multiplane.service.planes.units import UnitBroker, UnitRules
 from multiplane.service.telemetry import Counters
 from multiplane.standards import etsi014, openapi
+from multiplane.standards import units as units_table
 
 HOST: Final = "127.0.0.1"
 
@@ -49,6 +58,8 @@ class SiteParts:
         applications: those it serves; without any it is a relay, which has a fabric agent and nothing else.
         boot: incarnation of the site.
         device, quantum: the doors of its QKD modules, and of its memories and links of pairs.
+        memories: whether it has such links.
+        broker: of units in its domain.
         feeds: its ends of links that another network feeds.
         pool_room_byte: key that each of its links holds at most.
     """
@@ -67,6 +78,7 @@ class SiteParts:
     device: QkdDevice
     quantum: QuantumDevice
     control: ServiceControl
+    broker: UnitBroker
     rules: KeyRules
     policy: PairingPolicy
     face: etsi014.FaceProfile = field(default_factory=etsi014.FaceProfile)
@@ -75,6 +87,7 @@ class SiteParts:
     access_log: bool = False
     feeds: tuple[FeedEnd, ...] = ()
     pool_room_byte: int = ROOM_BYTE
+    memories: bool = False
 
 
 class Site:
@@ -100,7 +113,9 @@ class Site:
             pool_room_byte=parts.pool_room_byte,
             reserve=ReservePorts(store=parts.store, vault=parts.vault, entropy=parts.entropy),
         )
+        self.repeater = self._repeater() if parts.memories else None
         self.key_manager = self._key_manager() if parts.applications else None
+        self.units = self._unit_agent() if self.key_manager is not None else None
         self._http: HttpServer | None = None
 
     def _devices(self) -> QkdDevice:
@@ -109,6 +124,40 @@ class Site:
         if not links:
             return self.parts.device
         return Devices(self.parts.device, strict(QkdDevice, self._fed, self.parts.tap), links)
+
+    def _repeater(self) -> RepeaterAgent:
+        parts = self.parts
+        return RepeaterAgent(
+            self.caller, parts.site, parts.timeline, parts.quantum, parts.channels, bus=parts.bus
+        )
+
+    def _unit_agent(self) -> ServiceAgent:
+        """The agent for units, wherever there are applications."""
+        parts, key_manager = self.parts, self.kme
+        channels = UnitChannels(self.caller, parts.channels, parts.tap)
+        agent = ServiceAgent(
+            AgentPorts(
+                caller=self.caller,
+                site=parts.site,
+                boot=parts.boot,
+                rules=UnitRules(),
+                policy=parts.policy,
+                kinds=kinds(),
+                timeline=parts.timeline,
+                store=parts.store,
+                entropy=parts.entropy,
+                broker=parts.broker,
+                links=channels,
+                states=strict(FabricStates, self.repeater, parts.tap) if self.repeater is not None else None,
+                keys=strict(North, key_manager, parts.tap),
+                directory=lambda: key_manager.ports.directory,
+                counters=key_manager.ports.counters,
+                faults=parts.faults,
+                spawn=self.tasks.spawn,
+            )
+        )
+        channels.serve(agent)
+        return agent
 
     @property
     def kme(self) -> Kme:
@@ -147,13 +196,17 @@ class Site:
         """Begin to relay, and to manage keys where there are applications."""
         self._fed.listen()
         await self.agent.start()
+        if self.repeater is not None:
+            await self.repeater.start()
         if self.key_manager is not None:
             await self.key_manager.start()
+        if self.units is not None:
+            await self.units.start()
 
     async def serve(
         self, trust: Trust, port: int, wall_ns: Callable[[], int], rate: Callable[[], float], limits: Limits
     ) -> str:
-        """Open the server of ETSI GS QKD 014 and return its URL.
+        """Open the server of ETSI GS QKD 014, and of units where there are any, and return its URL.
 
         Args:
             trust: whom it lets in; what changes there takes effect here.
@@ -162,10 +215,8 @@ class Site:
 
         Raises: Refused(`port.in_use`).
         """
-        routes = etsi014.routes(self.kme, lambda retry_ns: retry_ns / NS_PER_S / rate(), self.parts.face)
-        described = openapi.route("ETSI GS QKD 014", "1.1.1", routes)
         server = HttpServer(
-            (*routes, described),
+            self._routes(lambda retry_ns: retry_ns / NS_PER_S / rate()),
             trust.server,
             identify(self.parts.domain, trust),
             wall_ns,
@@ -184,6 +235,15 @@ class Site:
         self._http = server
         trust.on_change.append(lambda: server.renew(trust.server))
         return f"https://{HOST}:{bound}"
+
+    def _routes(self, retry_after_s: Callable[[int], float]) -> tuple[Route, ...]:
+        """Every table of this site, each with its description."""
+        keys = etsi014.routes(self.kme, retry_after_s, self.parts.face)
+        keys = (*keys, openapi.route("ETSI GS QKD 014", "1.1.1", keys))
+        if self.units is None:
+            return keys
+        units = units_table.routes(strict(Units, self.units, self.parts.tap), retry_after_s)
+        return (*keys, *units, openapi.route("Units", "1", units, f"{units_table.ROOT}/openapi.json"))
 
     def listeners(self) -> tuple[ListenerFigures, ...]:
         """Figures of the server of its applications, if it is open."""
@@ -209,8 +269,12 @@ class Site:
 
     async def close(self) -> None:
         """Leave exact accounts, end. Requests must have been drained."""
+        if self.units is not None:
+            await self.units.close()
         if self.key_manager is not None:
             await self.key_manager.close()
+        if self.repeater is not None:
+            await self.repeater.close()
         await self._fed.close()
         await self.agent.close()
         await self.tasks.close()

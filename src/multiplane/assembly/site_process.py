@@ -32,7 +32,7 @@ from multiplane.assembly.uplink import (
     Uplink,
     UplinkBus,
 )
-from multiplane.fabric.planes import NodeControl
+from multiplane.fabric.planes import NodeControl, RepeaterControl
 from multiplane.kernel.errors import MultiplaneError
 from multiplane.kernel.names import controller_urn, element_urn
 from multiplane.kernel.nouns import Caller
@@ -49,6 +49,7 @@ from multiplane.runtime.store_sqlite import SqliteStore
 from multiplane.runtime.trust import Trust, keep_looking
 from multiplane.security.sealing import Vault, derive
 from multiplane.service.planes import KmeControl, ServiceControl
+from multiplane.service.planes.units import UnitBroker
 
 LOST: Final = 3
 
@@ -92,6 +93,8 @@ async def run(orders: SiteOrders) -> int:
             session=session,
         )
         serve(session, "node", NodeControl, site.agent)
+        if site.repeater is not None:
+            serve(session, "repeater", RepeaterControl, site.repeater)
         if site.key_manager is not None:
             serve(session, "kme", KmeControl, site.key_manager)
         serve(session, "probe", SiteProbe, _Probe(site, timeline, store))
@@ -181,12 +184,14 @@ def _site(
             device=remote(QkdDevice, session, "device"),
             quantum=remote(QuantumDevice, session, "quantum"),
             control=remote(ServiceControl, session, "service"),
+            broker=remote(UnitBroker, session, "broker"),
             rules=orders.rules,
             policy=orders.policy,
             face=orders.face,
             pid=os.getpid(),
             access_log=orders.access_log,
             feeds=orders.feeds,
+            memories=orders.memories,
         )
     )
 

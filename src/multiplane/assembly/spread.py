@@ -27,6 +27,7 @@ from multiplane.assembly.layout import (
     Ground,
     applications_by_site,
     fault_script,
+    memory_sites,
     ready_of,
     rules_of,
     tell_put_back,
@@ -37,7 +38,7 @@ from multiplane.assembly.ready import Ready
 from multiplane.assembly.site import HOST, identify
 from multiplane.assembly.state import NETWORK, STORE_FILE
 from multiplane.assembly.uplink import REFUSED, SERVICE, Refusal, SiteOrders, SiteProbe, Uplink
-from multiplane.fabric.planes import NodeControl
+from multiplane.fabric.planes import NodeControl, RepeaterControl
 from multiplane.kernel.errors import Busy, Faulty, MultiplaneError, Refused
 from multiplane.kernel.names import element_urn, site_of
 from multiplane.kernel.nouns import Caller
@@ -50,6 +51,7 @@ from multiplane.runtime.session import Session
 from multiplane.runtime.store_sqlite import SqliteStore
 from multiplane.runtime.trust import Trust
 from multiplane.service.planes import KmeControl, ServiceControl
+from multiplane.service.planes.units import UnitBroker
 from multiplane.twin.scenario import World
 
 MOST_SITES: Final = 50
@@ -80,6 +82,7 @@ class SiteProcess:
         self.process: asyncio.subprocess.Process | None = None
         self.session: Session | None = None
         self.node: NodeControl | None = None
+        self.repeater: RepeaterControl | None = None
         self.kme: KmeControl | None = None
         self.probe: SiteProbe | None = None
         self.url = ""
@@ -97,6 +100,7 @@ class Spread:
         tell_put_back(ground, self._store.put_back)
         self._sites = {place.name: SiteProcess(place.name) for place in ground.world.sites}
         self._applications = applications_by_site(ground.world)
+        self._memory_sites = memory_sites(ground.world)
         self._orders: dict[str, SiteOrders] = {}
         self.trusts: list[Trust] = []
         self._closing = False
@@ -119,6 +123,7 @@ class Spread:
             seed=seed,
             boot=boot,
             nodes=self._node,
+            repeaters=self._repeater,
             direct=BULK,
             policies=ground.policies,
         )
@@ -204,6 +209,7 @@ class Spread:
                 access_log=settings.access_log,
                 feeds=ends_at(settings.feeds, name),
                 http=settings.http,
+                memories=name in self._memory_sites,
             )
 
     def hang_up(self) -> None:
@@ -273,17 +279,20 @@ class Spread:
         serve(session, "device", QkdDevice, self.centre.device)
         serve(session, "quantum", QuantumDevice, self.centre.quantum)
         serve(session, "service", ServiceControl, self.centre.control)
+        serve(session, "broker", UnitBroker, self.centre.broker)
         serve(session, "uplink", Uplink, self)
         site.session = session
         site.node = remote(NodeControl, session, "node")
+        if site.name in self._memory_sites:
+            site.repeater = remote(RepeaterControl, session, "repeater")
         site.kme = remote(KmeControl, session, "kme") if self._applications[site.name] else None
         site.probe = remote(SiteProbe, session, "probe")
         session.on_closed(lambda _: self._left(site, session))
 
     def _left(self, site: SiteProcess, session: Session) -> None:
         if site.session is session:
-            site.session = site.node = site.kme = site.probe = None
-            self.centre.twin.site_lost(site.name)
+            site.session = site.node = site.repeater = site.kme = site.probe = None
+            self.centre.site_left(site.name)
 
     # --- Uplink --------------------------------------------------------------------------------------------
 
@@ -292,7 +301,7 @@ class Spread:
         site = self._sites[site_of(caller.principal)]
         site.url, site.pid = url, pid
         site.serving.set()
-        self.centre.fabric.node_joined(site.name)
+        self.centre.site_joined(site.name)
         if self._complete:
             self.ready = self._ready_now()
             self._ready_again(self.ready)
@@ -315,6 +324,9 @@ class Spread:
 
     def _node(self, site: str) -> NodeControl | None:
         return self._sites[site].node
+
+    def _repeater(self, site: str) -> RepeaterControl | None:
+        return self._sites[site].repeater if site in self._sites else None
 
     async def figures(self) -> tuple[ProcessFigures, ...]:
         """Figures of the parent and of the sites that answer."""

@@ -17,10 +17,17 @@ from typing import Final, TypeVar
 
 from multiplane.api.north import North
 from multiplane.api.scenario import Scenario
+from multiplane.api.units import Units
 from multiplane.assembly.centre import Centre
-from multiplane.assembly.layout import TWIN_OWNER, applications_by_site, pool_room_byte, seed_bytes
+from multiplane.assembly.layout import (
+    TWIN_OWNER,
+    applications_by_site,
+    memory_sites,
+    pool_room_byte,
+    seed_bytes,
+)
 from multiplane.assembly.site import Site, SiteParts
-from multiplane.fabric.planes import NodeControl
+from multiplane.fabric.planes import NodeControl, RepeaterControl
 from multiplane.kernel.names import element_urn
 from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Faults, Store
@@ -60,6 +67,8 @@ class Study:
         self.world, self.clock, self.store = world, clock, store
         self.timeline = Dispatcher(clock, self._failed)
         self.sites: dict[str, Site] = {}
+        self._repeaters: dict[str, RepeaterControl] = {}
+        self._memory_sites = memory_sites(world)
         self.centre: Centre
         self._seed, self._rules = seed_bytes(seed), rules
         self._channels = LocalChannels(self.timeline)
@@ -81,6 +90,7 @@ class Study:
             seed=self._seed,
             boot=boot,
             nodes=self._node,
+            repeaters=self._repeater,
             policies=self._policies,
         )
         await self.centre.start()
@@ -88,7 +98,7 @@ class Study:
             self.sites[name] = await self._site(name, applications, faults or NoFaults())
         for name, site in self.sites.items():
             await site.start()
-            self.centre.fabric.node_joined(name)
+            self.centre.site_joined(name)
         await asyncio.sleep(0)  # all hear of the whole register before anybody is served
 
     async def _site(self, name: str, applications: tuple[Application, ...], faults: Faults) -> Site:
@@ -110,10 +120,12 @@ class Study:
                 device=self.centre.device,
                 quantum=self.centre.quantum,
                 control=self.centre.control,
+                broker=self.centre.broker,
                 rules=self._rules,
                 policy=PairingPolicy(),
                 tap=self.centre.tap,
                 pool_room_byte=pool_room_byte(self.world),
+                memories=name in self._memory_sites,
             )
         )
 
@@ -121,9 +133,23 @@ class Study:
         found = self.sites.get(site)
         return strict(NodeControl, found.agent, self.centre.tap) if found else None
 
+    def _repeater(self, site: str) -> RepeaterControl | None:
+        found = self.sites.get(site)
+        if found is None or found.repeater is None:
+            return None
+        if site not in self._repeaters:
+            self._repeaters[site] = strict(RepeaterControl, found.repeater, self.centre.tap)
+        return self._repeaters[site]
+
     def north(self, site: str) -> North:
         """The door of the key manager at a site."""
         return strict(North, self.sites[site].kme)
+
+    def units(self, site: str) -> Units:
+        """The desk for units at a site."""
+        agent = self.sites[site].units
+        assert agent is not None, f"{site} has no applications"
+        return strict(Units, agent)
 
     def caller(self, alias: str) -> Caller:
         """An application, as the server would have authenticated it. Raises StopIteration for a stranger."""

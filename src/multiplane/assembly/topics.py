@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from multiplane.api.instructions import CoreInstruction, Report, ReportListener
+from multiplane.api.instructions import CoreInstruction, LinkSheet, Report, ReportListener
 from multiplane.api.operations import TopicFigures
 from multiplane.kernel.errors import Refused
 from multiplane.kernel.names import element_urn
@@ -22,6 +22,9 @@ class Topics:
     def __init__(self, quantum: Quantum, domain: str, now_ns: Callable[[], int]) -> None:
         self._quantum, self._domain, self._now_ns = quantum, domain, now_ns
         self._late = Histogram()
+
+    async def describe(self, caller: Caller) -> tuple[LinkSheet, ...]:
+        return await self._quantum.describe(caller)
 
     async def subscribe(self, caller: Caller, listener: ReportListener) -> None:
         await self._quantum.subscribe(caller, self._timed(listener))

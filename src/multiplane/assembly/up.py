@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from multiplane.api.instructions import QuantumDesk
+from multiplane.api.operations import TrafficFigures
 from multiplane.api.operator import Operator
 from multiplane.api.pace import Pace
 from multiplane.api.scenario import Scenario
@@ -97,6 +98,9 @@ def _world_of(settings: UpSettings, policies: Policies) -> World:
     """The world of a scenario, and whether these settings fit it."""
     world = load_world(settings.scenario, policies)
     check_feeds(settings.feeds, [span.id for span in world.spans], settings.rate)
+    if settings.traffic and not world.traffic:
+        reason = f"traffic: scenario {world.name} has none, expected [[traffic]] in it"
+        raise Refused("input.traffic", reason)
     if settings.spread:
         check_spread(world)
     return world
@@ -210,7 +214,20 @@ async def _bring_up(
 
     stack.callback(be_unready)
     notice.tell(layout.ready)
+    if ground.settings.traffic:
+        desk.traffic = _ask(stack, ground, layout)
     _log.info("network.ready", domain=ground.world.domain, operations=notice.operations.url)
+
+
+def _ask(
+    stack: contextlib.AsyncExitStack, ground: Ground, layout: Embedded | Spread
+) -> Callable[[], TrafficFigures]:
+    """Let the applications of the scenario ask until the network stops; tells what came of it."""
+    from multiplane.assembly.traffic import Traffic  # noqa: PLC0415 (an HTTPS client that few networks need)
+
+    traffic = Traffic(ground, layout.centre, layout.ready)
+    stack.push_async_callback(traffic.close)
+    return traffic.figures
 
 
 async def _start(layout: Embedded | Spread, ground: Ground) -> None:

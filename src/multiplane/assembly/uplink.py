@@ -85,6 +85,7 @@ class SiteOrders(msgspec.Struct, frozen=True, kw_only=True):
         log, log_level, access_log: as in `assembly.settings`.
         feeds: this site's ends of links that another network feeds.
         http: what its server takes from strangers.
+        memories: whether links of pairs end here.
     """
 
     domain: str
@@ -115,3 +116,4 @@ class SiteOrders(msgspec.Struct, frozen=True, kw_only=True):
     kek_command: str | None = None
     feeds: tuple[FeedEnd, ...] = ()
     http: Limits = Limits()
+    memories: bool = False

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
+from collections.abc import Callable
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 import typer
 from rich.console import Console
@@ -19,6 +19,8 @@ from multiplane.cli.network import JsonOption, print_json
 from multiplane.kernel.errors import Refused
 
 _PLAIN_WIDTH: Final = 160
+HEAD: Final = ("point", "pairs", "SeQUeNCe /s", "F", "ours /s", "F", "rate", "F", "verdict", "why")
+WIDTHS: Final = (13, 7, 11, 7, 9, 7, 16, 20, 7, 0)
 
 
 class Attempts(StrEnum):
@@ -159,12 +161,22 @@ def crossvalidate(
     attempts: Annotated[
         Attempts, typer.Option(help="How ours passes the time: one draw per pair, or each message.")
     ] = Attempts.JUMP,
+    gap_ps: Annotated[
+        int,
+        typer.Option(
+            "--gap-ps",
+            help="Picoseconds from a herald until an end of ours acts on it.",
+            min=0,
+            max=1_000_000,
+        ),
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Hold chains of entangled links against SeQUeNCe at twelve points; say where they differ.
 
-    Nothing is fitted. A point passes when the rates agree within 2 % and 2 standard errors, never beyond 5 %,
-    and the fidelities within 0.002 or 3 standard errors, whichever is more.
+    Each row is printed as soon as its point is done. Nothing is fitted. A point passes when the rates agree
+    within 2 % and 2 standard errors, never beyond 5 %, and the fidelities within 0.002 or 3 standard errors,
+    whichever is more.
 
     Exit codes: 0 every point passes, 1 one fails, 2 an unknown point or no SeQUeNCe for --fresh.
 
@@ -175,33 +187,45 @@ def crossvalidate(
         multiplane crossvalidate --points 2x20 --fresh
 
         multiplane crossvalidate --points 8x10 --attempts message
+
+        multiplane crossvalidate --points 8x40 --gap-ps 10
     """
     todo = validation.chosen(points or [])
     reference = validation.recorded()
-    rows = asyncio.run(
-        _compared(
-            todo, reference, fresh=fresh, pairs=pairs, fresh_pairs=fresh_pairs, seed=seed, attempts=attempts
-        )
-    )
+    ask = _Asked(pairs, fresh_pairs if fresh else None, seed, attempts.value, gap_ps)
+    if not as_json:
+        typer.echo(_line(*HEAD))
+    rows = asyncio.run(_compared(todo, reference, ask, tell=_tell_on_stderr if as_json else _tell))
     if as_json:
         print_json(rows)
     else:
         source = "run now" if fresh else f"measured {reference.measured}"
-        _show_rows(rows, f"{reference.simulator} ({reference.runs_on}), {source}")
+        passed = sum(row.ok for row in rows)
+        named = f"{reference.simulator} ({reference.runs_on}), {source}"
+        typer.echo(f"\n{passed} of {len(rows)} points pass. Reference: {named}.")
     if not all(row.ok for row in rows):
         raise typer.Exit(1)
+
+
+class _Asked(NamedTuple):
+    """How both sides are run. Args: fresh_pairs: None = from the record; the rest as of the command."""
+
+    pairs: int
+    fresh_pairs: int | None
+    seed: int
+    attempts: str
+    gap_ps: int
 
 
 async def _compared(
     points: tuple[validation.Point, ...],
     reference: validation.Recorded,
+    ask: _Asked,
     *,
-    fresh: bool,
-    pairs: int,
-    fresh_pairs: int,
-    seed: int,
-    attempts: Attempts,
+    tell: Callable[[validation.Row], None],
 ) -> list[validation.Row]:
+    """Point by point; `tell` hears of each row when it is there."""
+    fresh = ask.fresh_pairs is not None
     backend = backends.open_backend("sequence", backends.backends_folder(os.environ)) if fresh else None
     rows = []
     try:
@@ -209,30 +233,29 @@ async def _compared(
             known = reference.points.get(point.name)
             if known is None:
                 raise Refused("input.reference", f"point {point.name}: not in the recorded reference")
-            begun_s = time.monotonic()
-            if backend is not None:
-                known = await validation.measured(backend, point, fresh_pairs, seed, known.rate_per_s)
-            theirs_s = time.monotonic() - begun_s
-            ours = await asyncio.to_thread(_ours, point, seed, pairs, attempts)
-            spent_s = time.monotonic() - begun_s - theirs_s
-            typer.echo(f"{point.name}: {theirs_s:.1f} s, ours {spent_s:.1f} s", err=True)
+            if backend is not None and ask.fresh_pairs is not None:
+                rate_per_s = known.rate_per_s
+                known = await validation.measured(backend, point, ask.fresh_pairs, ask.seed, rate_per_s)
+            ours = await asyncio.to_thread(_ours, point, ask)
             rows.append(validation.judged(point, known, ours))
+            tell(rows[-1])
     finally:
         if backend is not None:
             await backend.close()
     return rows
 
 
-def _ours(point: validation.Point, seed: int, pairs: int, attempts: Attempts) -> validation.Figures:
+def _ours(point: validation.Point, ask: _Asked) -> validation.Figures:
     chain = chains.Point(
         lengths_km=(point.length_km,) * point.hops,
         t2_s=point.t2_s,
         detector_efficiency=point.detector_efficiency,
         swap_success_probability=point.swap_success_probability,
         memories=validation.MEMORIES,
-        attempts=attempts.value,
+        attempts=ask.attempts,
+        gap_ps=ask.gap_ps,
     )
-    result = chains.run_chain(chain, seed, pairs)
+    result = chains.run_chain(chain, ask.seed, ask.pairs)
     return validation.Figures(
         pairs=result.pairs,
         rate_per_s=result.rate_per_s,
@@ -242,22 +265,27 @@ def _ours(point: validation.Point, seed: int, pairs: int, attempts: Attempts) ->
     )
 
 
-def _show_rows(rows: list[validation.Row], source: str) -> None:
-    table = _table("point", "pairs", "SeQUeNCe /s", "F", "ours /s", "F", "rate", "F", "verdict", "why")
-    for row in rows:
-        table.add_row(
-            row.point,
-            str(row.reference.pairs),
-            f"{row.reference.rate_per_s:.1f}",
-            f"{row.reference.fidelity:.5f}",
-            f"{row.ours.rate_per_s:.1f}",
-            f"{row.ours.fidelity:.5f}",
-            f"{row.difference_ratio:+.2%} ± {row.error_ratio:.2%}",
-            f"{row.fidelity_difference_value:+.5f} ± {row.fidelity_error:.5f}",
-            "ok" if row.ok else "FAILS",
-            row.reason,
-        )
-    console = _console()
-    console.print(table)
-    passed = sum(row.ok for row in rows)
-    console.print(f"\n{passed} of {len(rows)} points pass. Reference: {source}.")
+def _tell(row: validation.Row) -> None:
+    """One line of the table."""
+    cells = (
+        row.point,
+        str(row.reference.pairs),
+        f"{row.reference.rate_per_s:.1f}",
+        f"{row.reference.fidelity:.5f}",
+        f"{row.ours.rate_per_s:.1f}",
+        f"{row.ours.fidelity:.5f}",
+        f"{row.difference_ratio:+.2%} ± {row.error_ratio:.2%}",
+        f"{row.fidelity_difference_value:+.5f} ± {row.fidelity_error:.5f}",
+        "ok" if row.ok else "FAILS",
+        row.reason,
+    )
+    typer.echo(_line(*cells))
+
+
+def _tell_on_stderr(row: validation.Row) -> None:
+    typer.echo(f"{row.point}: {'ok' if row.ok else 'FAILS'}", err=True)
+
+
+def _line(*cells: str) -> str:
+    widths = (cell.ljust(width) for cell, width in zip(cells, WIDTHS, strict=True))
+    return "  ".join(widths).rstrip()

@@ -33,7 +33,14 @@ COMMANDS: Final[Mapping[str, Entry]] = {
         "inspection", "Links, key managers, stock and ledgers, as the running network reports them."
     ),
     "topology": Entry("inspection", "The world under the network: sites and spans."),
-    "unit": Entry("inspection", "Service units: what a key is a state of."),
+    "stage": Entry("stage", "The stage of a quantum internet that two ends are at, 1 to 6, with its reason."),
+    "repeaters": Entry(
+        "stage",
+        "What each generation of repeaters could do between two ends, and what classical channel it needs.",
+    ),
+    "unit": Entry(
+        "units", "Service units: shared states between applications, and what a key is a state of."
+    ),
     "messages": Entry(
         "inspection",
         "Calls that passed the doors between the strata, in order, each with its outcome. "
@@ -44,6 +51,9 @@ COMMANDS: Final[Mapping[str, Entry]] = {
         "All figures of the network in the text format of Prometheus, as /metrics serves them.",
     ),
     "key": Entry("keys", "Keys over ETSI GS QKD 014, with mutual TLS, as applications get them."),
+    "app": Entry(
+        "apps", "Run a small application of shared states: what it measured beside what theory predicts."
+    ),
     "link": Entry("links", "Cut, splice, change or break a link of the world: the network must cope."),
     "site": Entry("links", "Lose a site of the world and get it back."),
     "twin": Entry("twin", "The twin: its pace, instructions for its devices, following a network, what if."),

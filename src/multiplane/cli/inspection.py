@@ -1,4 +1,4 @@
-"""Commands that only look: status, topology show, unit show, messages."""
+"""Commands that only look: status, topology show, messages, metrics."""
 
 from __future__ import annotations
 
@@ -14,14 +14,12 @@ from multiplane.cli.network import DEFAULT_STATE, JsonOption, StateOption, ask, 
 FILE_COLUMNS: Final = 240
 
 topology = typer.Typer(no_args_is_help=True, help="The world under the network: sites and spans.")
-unit = typer.Typer(no_args_is_help=True, help="Service units: what a key is a state of.")
 
 
 def add_to(app: typer.Typer) -> None:
     """Hang the commands of this module on the application."""
     app.command()(status)
     app.add_typer(topology, name="topology")
-    app.add_typer(unit, name="unit")
     app.command()(messages)
     app.command()(metrics)
 
@@ -76,34 +74,6 @@ def topology_show(
         print_json(spans)
     else:
         _print(view.topology_view(spans, None if show_all else view.MOST_LINKS))
-
-
-@unit.command("show")
-def unit_show(
-    name: Annotated[
-        str, typer.Argument(metavar="KEY_ID|UNIT", help="A key id, a unit digest or an endpoint URN.")
-    ],
-    state: StateOption = DEFAULT_STATE,
-    as_json: JsonOption = False,
-) -> None:
-    """The service unit of a key, as each key manager knows it: URNs of its ends and one of its lifecycle.
-
-    Two ends, or more where a key has several slaves.
-
-    A key id is the `key_ID` of an answer of ETSI GS QKD 014, or what `multiplane key get` prints.
-
-    Examples:
-
-        multiplane unit show 1b4e28ba-2fa1-41d2-883f-0016d3cca427
-
-        multiplane unit show urn:qkd:madqci:quijote:quijote-1
-    """
-    records = ask(state, lambda doors: doors.operator.unit(LOCAL_OPERATOR, name))
-    if as_json:
-        print_json(records)
-        return
-    for record in records:
-        typer.echo("\n".join(view.unit_lines(record)))
 
 
 def metrics(state: StateOption = DEFAULT_STATE) -> None:

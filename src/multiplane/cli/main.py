@@ -19,6 +19,8 @@ INTERRUPTED: Final = 130
 _INPUT_CODES: Final = (
     *("settings.", "scenario.", "input.", "state.", "backup.", "clock.rate", "pace.duration"),
     *("store.", "pki.", "port.", "host.", "control.already", "control.path", "control.not_a"),
+    *("unit.parties", "unit.kind", "unit.size", "unit.class", "unit.edges", "unit.option", "unit.rate"),
+    *("unit.step", "unit.address"),
 )
 
 

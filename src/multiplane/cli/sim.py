@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from multiplane.cli.network import JsonOption, print_json
-from multiplane.cli.up_options import PluginOption, StateModelOption, check_state_model
+from multiplane.cli.up_options import PluginOption, StateModelOption
 from multiplane.kernel.duration import duration_ns, duration_text
 from multiplane.kernel.quantity import NS_PER_S
 
@@ -24,11 +24,14 @@ if TYPE_CHECKING:
 MOST_SEEDS: Final = 10_000
 MOST_JOBS: Final = 256
 MOST_ROWS: Final = 24
+ASKED: Final = ("requests", "pairs asked for")
 TOLD: Final = (
     "key rate",
     "time up",
     "pair rate",
     "pairs measured",
+    "rate of pairs",
+    "wait for a pair",
     "fidelity as measured",
     "its standard error",
 )
@@ -107,10 +110,9 @@ def sim(
     from multiplane.assembly.sim.simulate import Request, simulate  # noqa: PLC0415
     from multiplane.assembly.sim.summary import COLUMNS  # noqa: PLC0415
 
-    check_state_model(state_model)
     request = Request(
         scenario=scenario,
-        state_model=state_model,
+        state_model=None if state_model is None else state_model.value,
         out=out,
         lasts_ns=_time_ns("--for", for_text),
         every_ns=_time_ns("--every", every_text),
@@ -177,8 +179,8 @@ class _Bar:
 def _told(outcome: Outcome, lasts_ns: int, out: Path) -> list[str]:
     seeds = len(outcome.found) + len(outcome.ran)
     lines = [f"{seeds} seeds of {duration_text(lasts_ns)}, {len(outcome.ran)} of them run now"]
-    if not any(row.mean_value for row in outcome.rows if row.quantity == "requests"):
-        lines.append("nobody asked for a key: the scenario has no [[traffic]] (docs/formats/scenario.md)")
+    if not any(row.mean_value for row in outcome.rows if row.quantity in ASKED):
+        lines.append("nobody asked for anything: the scenario has no [[traffic]] (docs/formats/scenario.md)")
     rows = [row for row in outcome.rows if row.of == "all" or row.quantity in TOLD]
     for row in rows[:MOST_ROWS]:
         spread = f" ± {row.high_value - row.mean_value:.3g}" if row.high_value is not None else ""

@@ -29,7 +29,7 @@ from multiplane.cli.up_options import (
     SeedOption,
     SpreadOption,
     StateModelOption,
-    check_state_model,
+    TrafficOption,
 )
 
 INTERRUPTIONS: Final = (signal.SIGINT, signal.SIGTERM)
@@ -56,6 +56,7 @@ def up(
     spread: SpreadOption = None,
     rate: RateOption = None,
     late: LateOption = None,
+    traffic: TrafficOption = False,
     state_model: StateModelOption = None,
     for_text: ForOption = None,
     port_base: PortBaseOption = None,
@@ -82,18 +83,20 @@ def up(
         multiplane up ring6 --state ./ring --for 5m
 
         multiplane up my-network.toml --spread per-node --rate 10
+
+        multiplane up ring6-busy --traffic
     """
     if spread not in (None, "per-node"):
         raise typer.BadParameter(f"--spread: expected per-node, got {spread!r}")
     if late not in (None, "warn", "dilate", "fail"):
         raise typer.BadParameter(f"--late: expected warn, dilate or fail, got {late!r}")
-    check_state_model(state_model)
     given = {
         "scenario": scenario,
         "spread": True if spread else None,
         "rate": rate,
         "late": late,
-        "state_model": state_model,
+        "traffic": traffic or None,
+        "state_model": None if state_model is None else state_model.value,
         "for_s": None if for_text is None else duration_s(for_text),
         "port_base": port_base,
         "seed": seed,

@@ -209,8 +209,7 @@ def fork_command(
 
 
 async def _moment(doors: Control) -> Moment:
-    report = await doors.operator.report(LOCAL_OPERATOR)
-    return moment_of(report, await doors.operator.scenario(LOCAL_OPERATOR))
+    return moment_of(await doors.operator.moment(LOCAL_OPERATOR))
 
 
 def _span(text: str) -> Ends:

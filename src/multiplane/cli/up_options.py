@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -67,11 +68,25 @@ OpsPortOption = Annotated[
         help="Port of metrics and probes; by default a free one, kept in DIR.",
     ),
 ]
+TrafficOption = Annotated[
+    bool,
+    typer.Option(
+        "--traffic", envvar="MULTIPLANE_TRAFFIC", help="Let the scenario's applications ask, over HTTPS."
+    ),
+]
+
+
+class StateModel(StrEnum):
+    """How quantum states are kept."""
+
+    PAIRS = "pairs"
+    DENSE = "dense"
+
+
 StateModelOption = Annotated[
-    str | None,
+    StateModel | None,
     typer.Option(
         envvar="MULTIPLANE_STATE_MODEL",
-        metavar="pairs|dense",
         help="Quantum states as three correlations of each pair, or as density matrices; by default as the "
         "scenario says.",
         show_default=False,
@@ -99,9 +114,3 @@ LogLevelOption = Annotated[
 AccessLogOption = Annotated[
     bool, typer.Option("--access-log", envvar="MULTIPLANE_ACCESS_LOG", help="Log every request.")
 ]
-
-
-def check_state_model(model: str | None) -> None:
-    """Raises typer.BadParameter for a model that is none."""
-    if model not in (None, "pairs", "dense"):
-        raise typer.BadParameter(f"--state-model: expected pairs or dense, got {model!r}")

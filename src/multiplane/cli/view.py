@@ -18,6 +18,7 @@ from multiplane.api.operator import (
     NetworkReport,
     PairLinkReport,
     PoolLedger,
+    QuiFigures,
     UnitRecord,
 )
 from multiplane.api.scenario import WorldLink
@@ -207,7 +208,17 @@ def status_view(report: NetworkReport) -> RenderableType:
     more = _cut_off(len(shown), states, "multiplane topology show --all")
     pairs = pair_links_view(report.pair_links)
     return Group(
-        headline(report), "", links, *more, *faulted, "", *pairs, kme_table(report.kmes), *short, *faults
+        headline(report),
+        "",
+        links,
+        *more,
+        *faulted,
+        "",
+        *pairs,
+        *quis_line(report.quis),
+        kme_table(report.kmes),
+        *short,
+        *faults,
     )
 
 
@@ -221,6 +232,17 @@ def pair_links_view(links: Sequence[PairLinkReport]) -> list[RenderableType]:
     left_out = [f"{len(shown)} of {len(links)} links of pairs"] if len(shown) < len(links) else []
     faults = [Text(line, style="yellow") for line in backend_faults(links)[:MOST_LINKS]]
     return [table, *left_out, *faults, ""]
+
+
+def quis_line(quis: QuiFigures) -> list[str]:
+    """Orders of shared states by phase, and the memories that they take; nothing before the first."""
+    counts = [f"{count} {phase}" for phase, count in (*quis.phases.items(), *quis.ended.items())]
+    if not counts:
+        return []
+    waiting = f", {quis.waiting} in line" if quis.waiting else ""
+    anew = f", carried anew {quis.rebinds} times" if quis.rebinds else ""
+    memories = f"{quis.memories_in_use} of {quis.memories_reserved} reserved memories in use"
+    return [f"orders of shared states: {', '.join(counts)}{waiting}{anew}; {memories}", ""]
 
 
 def changes(before: NetworkReport, after: NetworkReport) -> list[str]:

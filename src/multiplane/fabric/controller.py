@@ -14,7 +14,7 @@ from typing import Any, Final
 from multiplane.api import operator
 from multiplane.api.fabric_connectivity import FabricConnectivity, PathDemand, PotentialLink, QuantumPath
 from multiplane.api.service_fabric import Order, OrderListener, OrderPhase, OrderState
-from multiplane.fabric.control import Forwarding, Planner, follow, links_of, order_state
+from multiplane.fabric.control.routes import Forwarding, Planner, follow, links_of, order_state
 from multiplane.fabric.management import AILING_NS, Inventory, link_record
 from multiplane.fabric.planes import ForwardingTable, LinkOrder, LinkReport, NodeControl, SiteBeat
 from multiplane.fabric.telemetry import LinkView
@@ -111,10 +111,13 @@ class FabricController:
         """Version of the newest tables."""
         return self._forwarding.version
 
-    async def look(self) -> None:
-        """Ask the agents for what has moved since they last told; at most once a second, it may be much."""
+    async def look(self, *, anew: bool = False) -> None:
+        """Ask the agents for what has moved since they last told; at most once a second, it may be much.
+
+        Args: anew: though somebody has just asked.
+        """
         now_s = asyncio.get_running_loop().time()
-        if self._closed or now_s < self._look_again_s:
+        if self._closed or (now_s < self._look_again_s and not anew):
             return
         self._look_again_s = now_s + LOOK_EVERY_S
         sites = sorted({site for site, _ in self._started})

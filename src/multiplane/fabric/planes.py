@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from multiplane.api.fabric_connectivity import QuantumPath
+from multiplane.api.instructions import LinkSheet
+from multiplane.api.states import TraceRow
 from multiplane.kernel.nouns import Caller, Noun
 
 
@@ -117,4 +119,153 @@ class NodeControl(Protocol):
 
         Raises: Refused(`fabric.not_allowed`).
         """
+        ...
+
+
+class PairReport(Noun, frozen=True, kw_only=True):
+    """One end of a link of pairs as its agent sees it; on `<domain>.fabric.telemetry.<site>.pairs`.
+
+    Args:
+        up: whether it makes pairs when asked.
+        free: memories that no circuit has reserved.
+        pairs: made so far; rate_per_s: measured over the last window, 0 when nothing was asked for.
+        errors: (checked, wrong) of sacrificed pairs in bases x, y, z since the last calibration.
+    """
+
+    sheet: LinkSheet
+    site: str
+    up: bool
+    free: int
+    pairs: int
+    rate_per_s: float
+    errors: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+    at_ns: int
+    reason: str = ""
+
+
+class Circuit(Noun, frozen=True, kw_only=True):
+    """A chain of links that makes pairs between its two ends (after QNP, Kozlowski et al. 2020).
+
+    Args:
+        circuit: id; order_id: whom it serves; binding: of the QUI, a higher one replaces.
+        path: sites, first end first.
+        levels: for each inner site, when it swaps: a site waits until its neighbours on the path of a lower
+            level have swapped; all 0 = as soon as possible.
+        rounds: of purification on each link of the path; end_rounds: between the ends; protocol: `dejmps` or
+            `bbpssw`.
+        window: memories of each link that it may use at each end.
+        cutoff_ns: age at which a half that waits is given up, for each link; 0 = never.
+        pairs: wanted, 0 = until removed; until_ns: deadline, 0 = none.
+        sacrifice_share: of the pairs, measured in x, y and z in turn to estimate fidelity.
+        measure: basis in which ends measure at once, empty = keep.
+        fidelity: of a delivered pair as calibrated.
+    """
+
+    circuit: str
+    order_id: str
+    binding: int
+    path: tuple[str, ...]
+    levels: tuple[int, ...]
+    rounds: tuple[int, ...]
+    window: tuple[int, ...]
+    cutoff_ns: tuple[int, ...]
+    fidelity: float
+    end_rounds: int = 0
+    protocol: str = "dejmps"
+    pairs: int = 1
+    until_ns: int = 0
+    sacrifice_share: float = 0.0
+    measure: str = ""
+
+
+class Junction(Noun, frozen=True, kw_only=True):
+    """Makes one state of the pairs of several circuits that end at one site.
+
+    Args:
+        junction: id, unique for the order; site: where the pairs are joined.
+        circuits: whose pairs, in order; all of them end at `site`.
+        kind: `ghz` or `graph`; party: whether the site keeps a qubit of the result.
+        edges: of a graph state: places among (site, far ends in order of the circuits).
+    """
+
+    junction: str
+    order_id: str
+    binding: int
+    site: str
+    circuits: tuple[str, ...]
+    kind: str
+    party: bool
+    edges: tuple[tuple[int, int], ...] = ()
+    fidelity: float = 0.0
+
+
+class Job(Noun, frozen=True, kw_only=True):
+    """All that one order needs, the same at every site of it; a site does its part.
+
+    Args:
+        sites: ends that get the states, in order of the order; kind: `bell`, `ghz`, `graph`.
+        hold_ns, min_fidelity: as of the order: `HeldState.expires_ns` follows from them; a state that
+            would not stay above the floor for so long is not handed over.
+    """
+
+    order_id: str
+    binding: int
+    kind: str
+    sites: tuple[str, ...]
+    circuits: tuple[Circuit, ...]
+    junctions: tuple[Junction, ...] = ()
+    size: int = 1
+    min_fidelity: float = 0.0
+    until_ns: int = 0
+    hold_ns: int = 0
+
+
+class JobState(Noun, frozen=True, kw_only=True):
+    """How far a site is with a job.
+
+    Args:
+        held: states handed over at this site; in_use: memories that it holds for the job now.
+        errors: as of `PairReport`, for the ends of circuits: of sacrificed states of this order.
+    """
+
+    order_id: str
+    binding: int
+    site: str
+    held: int
+    in_use: int
+    errors: tuple[tuple[int, int], tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0), (0, 0))
+    done: bool = False
+    reason: str = ""
+
+
+class JobListener(Protocol):
+    """What a site tells the controller of jobs, when it changes: never polled."""
+
+    def job_changed(self, state: JobState) -> None: ...
+
+
+class RepeaterControl(Protocol):
+    """The controller's door to the repeater agent of a site."""
+
+    async def sheets(self, caller: Caller) -> tuple[LinkSheet, ...]:
+        """The links of pairs at this site as they are calibrated."""
+        ...
+
+    async def take_on(self, caller: Caller, job: Job, listener: JobListener) -> JobState:
+        """Do this site's part. Idempotent for the same binding; a higher one replaces, a lower one is stale.
+
+        Raises: Refused(`repeater.job`, `repeater.stale`), Busy(`repeater.no_memory`).
+        """
+        ...
+
+    async def drop(self, caller: Caller, order_id: str, reason: str) -> None:
+        """Stop, free all memories that were not handed over. Idempotent."""
+        ...
+
+    async def jobs(self, caller: Caller) -> tuple[JobState, ...]:
+        """All that this site works on: for a controller that has come back."""
+        ...
+
+    async def trace(self, caller: Caller, order_id: str, state: str) -> tuple[TraceRow, ...]:
+        """What this site knows of how a state was made."""
         ...

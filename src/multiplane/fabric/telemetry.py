@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgspec
 
 from multiplane.api.device import LinkState
-from multiplane.fabric.planes import LinkReport, SiteBeat
+from multiplane.api.instructions import LinkSheet
+from multiplane.fabric.planes import LinkReport, PairReport, SiteBeat
 from multiplane.kernel.quantity import NS_PER_S
 
 FRESH_NS: Final = 25 * NS_PER_S
@@ -80,3 +82,46 @@ class LinkView:
             return False
         told_ns = beat.told_ns.get(report.link)
         return told_ns is not None and told_ns <= report.at_ns
+
+
+class PairLinkView:
+    """Links that make pairs: what their devices are calibrated to, and what each end last said."""
+
+    def __init__(self) -> None:
+        self._sheets: dict[str, LinkSheet] = {}
+        self._reports: dict[str, dict[str, PairReport]] = {}
+
+    def learn(self, sheets: Iterable[LinkSheet]) -> bool:
+        """Take in sheets; whether one of them is new or says something new."""
+        fresh = {sheet.link: sheet for sheet in sheets if self._sheets.get(sheet.link) != sheet}
+        self._sheets.update(fresh)
+        return bool(fresh)
+
+    def note(self, report: PairReport) -> bool:
+        """Take a report in; False when it is older than the one held, or not from an end of its link."""
+        link = report.sheet.link
+        ends = self._reports.setdefault(link, {})
+        known = ends.get(report.site)
+        if report.site not in report.sheet.sites or (known is not None and report.at_ns < known.at_ns):
+            return False
+        ends[report.site] = report
+        self._sheets[link] = report.sheet
+        return True
+
+    def forget_site(self, site: str) -> None:
+        """A site began anew: what it said before means nothing now."""
+        for ends in self._reports.values():
+            ends.pop(site, None)
+
+    def sheets(self) -> Mapping[str, LinkSheet]:
+        """All links that were ever told of."""
+        return self._sheets
+
+    def report(self, link: str, site: str) -> PairReport | None:
+        """What one end last said."""
+        return self._reports.get(link, {}).get(site)
+
+    def says_down(self, link: str) -> str:
+        """Why an end says that no pairs can be made; empty when none does."""
+        down = [report for report in self._reports.get(link, {}).values() if not report.up]
+        return (down[0].reason or f"{down[0].site} makes no pairs") if down else ""

@@ -23,7 +23,7 @@ from multiplane.runtime.door_reflection import Door, Method, describe, is_protoc
 FOLDER: Final = Path(multiplane.api.__file__).parent / "schemas"
 # Route tables of the HTTP fronts: values inside one process, Caller included, that no door carries.
 # Paths of the HTTP faces; plug-in points, which are called in the process that loads them and never sent.
-_NOT_DOORS: Final = frozenset({"web", "policy"})
+_NOT_DOORS: Final = frozenset({"web", "policy", "kinds"})
 _REF: Final = "#/$defs/{name}"
 
 

@@ -45,6 +45,8 @@ Tap = Callable[[DoorEvent], None]
 _Report = Callable[[tuple[Caller, ...], tuple[Any, ...], str], None]
 _Guard = Callable[..., Any]
 """Stands before a function, which it is given first."""
+_Make = Callable[[type, Any], object]
+"""From the Protocol of a listener, and the listener or its number, to what stands for it on this side."""
 
 
 class _Stub:
@@ -98,7 +100,8 @@ class _Strict:
 
     def __init__(self, door: Door, tap: Tap | None, direct: frozenset[str]) -> None:
         self._door, self._name = door, f"strict {door.name}"
-        self._guards: list[_Guard] = [_guard(door, method, tap, direct) for method in door.methods]
+        wrap = _wrapper(tap, direct)
+        self._guards: list[_Guard] = [_guard(door, method, tap, direct, wrap) for method in door.methods]
 
     def before(self, impl: object) -> _Stub:
         """Stand before `impl`. Raises: TypeError when it lacks a method."""
@@ -108,12 +111,12 @@ class _Strict:
         return stub
 
 
-def _guard(door: Door, method: Method, tap: Tap | None, direct: frozenset[str]) -> _Guard:
+def _guard(door: Door, method: Method, tap: Tap | None, direct: frozenset[str], wrap: _Make) -> _Guard:
     if method.is_call:
-        return _strict_call(door, method, tap, direct)
+        return _strict_call(door, method, tap, wrap)
     if method.name in direct and not method.listeners:
         return _direct_notice(method)
-    return _strict_notice(door, method, tap, direct)
+    return _strict_notice(door, method, tap, wrap)
 
 
 def _direct_notice(method: Method) -> _Guard:
@@ -131,21 +134,24 @@ def _direct_notice(method: Method) -> _Guard:
     return notify
 
 
-def _passer(
-    method: Method, tap: Tap | None, direct: frozenset[str]
-) -> Callable[[tuple[Any, ...], dict[str, Any]], tuple[Any, ...]]:
-    """What brings arguments across inside one process: values by msgpack, listeners wrapped."""
-    arguments, decode = method.arguments, method.decoder.decode
+def _wrapper(tap: Tap | None, direct: frozenset[str]) -> _Make:
+    """What wraps the listeners of one door: the same stub for the same listener, in whichever method."""
     stubs = WeakValueDictionary[tuple[type, int], _Stub]()
 
-    def wrap(proto: type, listener: object) -> object:
-        """The same stub for the same listener."""
+    def wrap(proto: type, listener: Any) -> object:
         key = proto, id(listener)
         stub = stubs.get(key)
         if stub is None or stub.listener is not listener:
             stub = stubs[key] = _strict_of(proto, tap, direct).before(listener)
             stub.listener = listener  # kept, so that its id() is not used again while the stub lives
         return stub
+
+    return wrap
+
+
+def _passer(method: Method, wrap: _Make) -> Callable[[tuple[Any, ...], dict[str, Any]], tuple[Any, ...]]:
+    """What brings arguments across inside one process: values by msgpack, listeners wrapped."""
+    arguments, decode = method.arguments, method.decoder.decode
 
     def across(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         listeners: list[Any] = []
@@ -214,8 +220,8 @@ def _reporter(tap: Tap | None, door: Door, method: Method) -> _Report:
     return report
 
 
-def _strict_call(door: Door, method: Method, tap: Tap | None, direct: frozenset[str]) -> _Guard:
-    across, report = _passer(method, tap, direct), _reporter(tap, door, method)
+def _strict_call(door: Door, method: Method, tap: Tap | None, wrap: _Make) -> _Guard:
+    across, report = _passer(method, wrap), _reporter(tap, door, method)
     decode_answer = method.answer_decoder.decode
 
     async def call(function: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
@@ -240,8 +246,8 @@ def _strict_call(door: Door, method: Method, tap: Tap | None, direct: frozenset[
     return call
 
 
-def _strict_notice(door: Door, method: Method, tap: Tap | None, direct: frozenset[str]) -> _Guard:
-    across, report = _passer(method, tap, direct), _reporter(tap, door, method)
+def _strict_notice(door: Door, method: Method, tap: Tap | None, wrap: _Make) -> _Guard:
+    across, report = _passer(method, wrap), _reporter(tap, door, method)
 
     def notify(function: Callable[..., None], *args: Any, **kwargs: Any) -> None:
         caller, values = _split(method, args)
@@ -331,14 +337,25 @@ def serve(session: Session, name: str, proto: Callable[..., P], impl: object, ta
     Whatever caller the other side claims, `impl` is told the session's authenticated peer.
     """
     door = describe(proto)
+    stubs = WeakValueDictionary[int, _Stub]()
+
+    def reach(listener_proto: type, number: int) -> object:
+        stub = stubs.get(number)
+        if stub is None:
+            stub = stubs[number] = cast(_Stub, remote(listener_proto, session, f"~{number}"))
+        return stub
+
     for method, function in _bound(impl, door):
+        unpack = _unpacker(method, reach)
         if method.is_call:
-            session.on_call(f"{name}.{method.name}", _served_call(session, door, method, function, tap))
+            handle = _served_call(session, door, method, function, tap, unpack=unpack)
+            session.on_call(f"{name}.{method.name}", handle)
         else:
-            session.on_notice(f"{name}.{method.name}", _served_notice(session, door, method, function, tap))
+            heed = _served_notice(session, door, method, function, tap, unpack=unpack)
+            session.on_notice(f"{name}.{method.name}", heed)
 
 
-def _unpacker(session: Session, method: Method) -> Callable[[bytes], tuple[Any, ...]]:
+def _unpacker(method: Method, reach: _Make) -> Callable[[bytes], tuple[Any, ...]]:
     decode = method.decoder.decode
 
     def unpack(payload: bytes) -> tuple[Any, ...]:
@@ -348,15 +365,21 @@ def _unpacker(session: Session, method: Method) -> Callable[[bytes], tuple[Any, 
             raise _invalid(method, error) from None
         if not method.listeners:
             return given
-        return _put_listeners(method, given, lambda proto, number: remote(proto, session, f"~{number}"))
+        return _put_listeners(method, given, reach)
 
     return unpack
 
 
 def _served_call(
-    session: Session, door: Door, method: Method, function: Callable[..., Awaitable[Any]], tap: Tap | None
+    session: Session,
+    door: Door,
+    method: Method,
+    function: Callable[..., Awaitable[Any]],
+    tap: Tap | None,
+    *,
+    unpack: Callable[[bytes], tuple[Any, ...]],
 ) -> Callable[[bytes], Awaitable[bytes]]:
-    unpack, report = _unpacker(session, method), _reporter(tap, door, method)
+    report = _reporter(tap, door, method)
     caller = (session.peer,) if method.has_caller else ()
 
     async def handle(payload: bytes) -> bytes:
@@ -377,9 +400,15 @@ def _served_call(
 
 
 def _served_notice(
-    session: Session, door: Door, method: Method, function: Callable[..., None], tap: Tap | None
+    session: Session,
+    door: Door,
+    method: Method,
+    function: Callable[..., None],
+    tap: Tap | None,
+    *,
+    unpack: Callable[[bytes], tuple[Any, ...]],
 ) -> Callable[[bytes], None]:
-    unpack, report = _unpacker(session, method), _reporter(tap, door, method)
+    report = _reporter(tap, door, method)
     caller = (session.peer,) if method.has_caller else ()
 
     def handle(payload: bytes) -> None:

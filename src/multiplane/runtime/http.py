@@ -10,8 +10,8 @@ from typing import Final
 
 import msgspec
 
-from multiplane.api.wire.web import Reply, Request, Route, failure
-from multiplane.kernel.errors import MultiplaneError, Refused
+from multiplane.api.wire.web import Reply, Request, Route, Stream, failure
+from multiplane.kernel.errors import Busy, MultiplaneError, Refused
 from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Faults
 from multiplane.runtime.http_accept import Listener
@@ -97,7 +97,8 @@ class HttpServer:
     def renew(self, tls_context: ssl.SSLContext) -> None:
         """Shake hands by another context from now on, and ask again whom each open connection belongs to.
 
-        A connection whose certificate names nobody any more is answered 401, or closed when it is idle.
+        A connection whose certificate names nobody any more is answered 401, or closed when it is idle or
+        streams.
 
         Raises: ValueError as the constructor.
         """
@@ -105,12 +106,14 @@ class HttpServer:
         self._listener.tls_context = tls_context
         for connection in list(self._listener.connections):
             connection.identify()
-            if connection.refusal is not None and not connection.busy:
+            if connection.refusal is not None and (connection.streaming or not connection.busy):
                 connection.close()
 
     def statistics(self) -> Statistics:
-        """Requests by status, open and half-open connections, dropped ones."""
-        return msgspec.structs.replace(self._statistics, requests=dict(self._statistics.requests))
+        """Requests by status, open and half-open connections, streams, dropped ones."""
+        streams = sum(connection.streaming for connection in self._listener.connections)
+        counted = dict(self._statistics.requests)
+        return msgspec.structs.replace(self._statistics, requests=counted, streams=streams)
 
     def _connection(self) -> Connection:
         return Connection(self, asyncio.get_running_loop())
@@ -143,6 +146,10 @@ class HttpServer:
         if answer.status == 200:
             self._faults.reach("answer.after")
 
+    def lets_in(self, connection: Connection) -> bool:
+        """Whether the certificate of a connection still holds."""
+        return connection.refusal is None and self._wall_ns() < connection.not_after_ns
+
     async def answer(self, connection: Connection, request: Incoming) -> Answer:
         """What a request is answered; this never fails."""
         trace = self.access.begin()
@@ -157,8 +164,13 @@ class HttpServer:
                 begun = connection.share
             row, params, query = self._find(request)
             body = await self._body(connection, request) if request.has_body else b""
-            reply = await row.handler(Request(caller=caller, params=params, query=query, body=body))
-            if reply.status == 200:
+            resume = request.fields.get(b"last-event-id", b"").decode("latin-1")
+            reply = await row.handler(
+                Request(caller=caller, params=params, query=query, body=body, last_event_id=resume)
+            )
+            if reply.stream is not None:
+                self._admit(connection, reply.stream)
+            elif reply.status == 200:
                 self._faults.reach("answer.before")
         except _Stop as stop:
             reply, closes = stop.reply, stop.closes
@@ -178,6 +190,16 @@ class HttpServer:
             keep_alive=request.keep_alive and request.whole and not (closes or self._stopping),
             unix_s=self._wall_ns() // 1_000_000_000,
         )
+
+    def _admit(self, connection: Connection, stream: Stream) -> None:
+        """Count a stream in. Raises: Busy(`http.streams`) when its caller has too many."""
+        try:
+            if connection.share is not None:
+                self._shares.check_streams(connection.share)
+        except Busy:
+            stream.leave()
+            raise
+        connection.streaming = True
 
     async def _turn_of(self, connection: Connection, share: Share) -> None:
         """Wait behind the other requests of the same caller."""

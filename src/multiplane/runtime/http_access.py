@@ -54,7 +54,7 @@ class Access:
     ) -> Reply:
         """Count, log, and tell whoever gets a 5xx the id of the request."""
         took_ns = time.perf_counter_ns() - trace.begun_ns
-        name = row.path.rpartition("/")[2] if row is not None else NO_ROUTE
+        name = row.path.rpartition("/")[2].strip("{}") if row is not None else NO_ROUTE
         route = self._routes.get(name)
         if route is None:
             route = self._routes[name] = _Route()

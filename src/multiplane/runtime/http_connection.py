@@ -16,7 +16,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 
-from multiplane.api.wire.web import Reply, failure
+from multiplane.api.wire.web import Reply, Stream, failure
 from multiplane.kernel.errors import Refused
 from multiplane.kernel.nouns import Caller
 from multiplane.runtime.http_fairness import Share
@@ -45,16 +45,28 @@ class Host(Protocol):
 
     def written(self, answer: Answer) -> None: ...
 
+    def lets_in(self, connection: Connection) -> bool: ...
+
 
 class Answer:
-    """Bytes ready for the wire."""
+    """Bytes ready for the wire, and the stream that follows them, if one does, in chunks or bare."""
 
-    __slots__ = ("data", "keep_alive", "status")
+    __slots__ = ("chunked", "data", "keep_alive", "status", "stream")
 
-    def __init__(self, status: int, data: bytes, keep_alive: bool) -> None:
+    def __init__(
+        self,
+        status: int,
+        data: bytes,
+        keep_alive: bool,
+        stream: Stream | None = None,
+        *,
+        chunked: bool = True,
+    ) -> None:
         self.status = status
         self.data = data
         self.keep_alive = keep_alive
+        self.stream = stream
+        self.chunked = chunked
 
 
 class Deadline:
@@ -102,18 +114,20 @@ class Connection(asyncio.Protocol):
     """One client.
 
     `caller` and `not_after_ns` come from its certificate; `refusal` says why there is no caller. `share` is
-    what the caller takes of the server.
+    what the caller takes of the server. `streaming`: its answer goes on as things happen.
     """
 
     __slots__ = (
         "_admitted",
         "_at_work",
+        "_chunked",
         "_closing",
         "_deadline",
         "_head_timed",
         "_host",
         "_last",
         "_loop",
+        "_over",
         "_paused",
         "_reader",
         "_waiter",
@@ -125,6 +139,7 @@ class Connection(asyncio.Protocol):
         "opening",
         "refusal",
         "share",
+        "streaming",
         "wire",
     )
 
@@ -138,6 +153,7 @@ class Connection(asyncio.Protocol):
         self._head_timed = True
         self._admitted = self._at_work = self._last = self._closing = False
         self._wants = self._paused = False
+        self._chunked = self._over = self.streaming = False
         self._writable = True
         self.opening: asyncio.Task[Any] | None = None
         self.wire: asyncio.Transport | None = None
@@ -166,10 +182,12 @@ class Connection(asyncio.Protocol):
         self.drop()
 
     def finish(self) -> None:
-        """Close once the request in work is answered."""
+        """Close once the request in work is answered; a stream ends now."""
         self._last = True
         if self.wire is None:
             self.drop()
+        elif self.streaming:
+            self._wake()
         elif not self.busy:
             self.close()
 
@@ -303,19 +321,68 @@ class Connection(asyncio.Protocol):
 
     async def _send(self, answer: Answer) -> bool:
         """Write an answer; whether another one may follow."""
-        if self._closing or self.wire is None:
-            return False
-        self.wire.write(answer.data)
-        self._host.written(answer)
-        if not self._writable:
-            try:
-                async with asyncio.timeout(self._host.limits.body_s):
-                    while not (self._writable or self._closing):
-                        await self._wait(wants=False)
-            except TimeoutError:
-                self.drop()
+        try:
+            if self._closing or self.wire is None:
                 return False
+            self.wire.write(answer.data)
+            self._host.written(answer)
+            if answer.stream is not None:
+                await self._pour(answer.stream, chunked=answer.chunked)
+            if not await self._drained():
+                return False
+        finally:
+            self.streaming = False
+            if answer.stream is not None:
+                answer.stream.leave()
         return answer.keep_alive and not self._last
+
+    async def _drained(self) -> bool:
+        """Wait until the client has read what was written; drop it when it takes too long."""
+        try:
+            async with asyncio.timeout(self._host.limits.body_s):
+                while not (self._writable or self._closing):
+                    await self._wait(wants=False)
+        except TimeoutError:
+            self.drop()
+            return False
+        return True
+
+    # A stream: `put` and `end` are its sink.
+
+    def put(self, piece: bytes) -> None:
+        """Write a piece of the stream. Whoever does not read is cut off."""
+        wire = self.wire
+        if not piece or self._closing or self._over or wire is None:
+            return
+        if wire.get_write_buffer_size() > self._host.limits.stream_byte:
+            self.drop()
+            return
+        wire.write(b"%x\r\n%s\r\n" % (len(piece), piece) if self._chunked else piece)
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        self._over = True
+        self._wake()
+
+    async def _pour(self, stream: Stream, *, chunked: bool) -> None:
+        """Let a stream put its pieces until it, the client or the host has had enough.
+
+        What the client still sends is thrown away: only with reading on does its end show.
+        """
+        self._chunked = chunked
+        self._reader.close()
+        stream.begin(self)
+        while not (self._over or self._closing or self._last) and await self._drained():
+            if not self._host.lets_in(self) or self._reader.unread_byte > self._host.limits.linger_byte:
+                break
+            try:
+                async with asyncio.timeout(self._host.limits.stream_idle_s):
+                    await self._wait(wants=True)
+            except TimeoutError:
+                self.put(stream.idle)
+        self._over = True
+        if chunked and not self._closing and self.wire is not None:
+            self.wire.write(b"0\r\n\r\n")
 
     async def _linger(self, request: Incoming) -> None:
         """Throw away some of what nobody wants: closing on unread bytes can destroy the answer underway."""
@@ -335,10 +402,18 @@ def _date_line(unix_s: int) -> str:
 
 
 def render(reply: Reply, request: Incoming, request_id: str, *, keep_alive: bool, unix_s: int) -> Answer:
-    """A reply as bytes; without the body to HEAD, with word that the connection stays to HTTP/1.0."""
+    """A reply as bytes; without the body to HEAD, with word that the connection stays to HTTP/1.0.
+
+    The connection does not outlive a stream: HTTP/1.0 has no other way to tell its end.
+    """
+    chunked = reply.stream is not None and not request.old
+    keep_alive = keep_alive and reply.stream is None
+    if reply.stream is None:
+        length = f"\r\nContent-Length: {len(reply.body)}"
+    else:
+        length = "\r\nTransfer-Encoding: chunked" if chunked else ""
     head = (
-        f"{_STATUS_LINE[reply.status]}{reply.media}\r\nContent-Length: {len(reply.body)}{_date_line(unix_s)}"
-        f"\r\nX-Request-Id: {request_id}"
+        f"{_STATUS_LINE[reply.status]}{reply.media}{length}{_date_line(unix_s)}\r\nX-Request-Id: {request_id}"
     )
     for name, value in reply.headers:
         head += f"\r\n{name}: {value}"
@@ -347,4 +422,5 @@ def render(reply: Reply, request: Incoming, request_id: str, *, keep_alive: bool
     else:
         head += "\r\nConnection: keep-alive\r\n\r\n" if request.old else "\r\n\r\n"
     bare = request.verb == "HEAD"
-    return Answer(reply.status, head.encode("latin-1") + (b"" if bare else reply.body), keep_alive)
+    data = head.encode("latin-1") + (b"" if bare else reply.body)
+    return Answer(reply.status, data, keep_alive, reply.stream, chunked=chunked)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from multiplane.runtime.http_connection import Connection
 
 BUSY: Final = "http.busy"
+STREAMS: Final = "http.streams"
 
 
 class Share:
@@ -92,6 +93,12 @@ class Shares:
             raise
         finally:
             timer.cancel()
+
+    def check_streams(self, share: Share) -> None:
+        """Whether its caller may have one more stream. Raises: Busy(`http.streams`)."""
+        most = self._limits.caller_streams
+        if sum(one.streaming for one in share.connections) >= most:
+            raise Busy(STREAMS, f"streams of this caller: expected at most {most} at once, end another first")
 
     def end(self, share: Share) -> None:
         """A request has been answered."""

@@ -24,6 +24,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         caller_requests: of one caller in work at once; more of its own wait.
         caller_turn: requests that one caller begins in one turn of the event loop.
         caller_wait_s: after so long a wait behind its own requests a caller is answered 503.
+        caller_streams: answers of one caller that go on as things happen, at once; one more is answered 503.
+        stream_idle_s: silence after which such an answer shows that it is alive, and looks whether its caller
+            is still let in.
+        stream_byte: so much of it may wait for a client that does not read; with more it is cut off.
         linger_s, linger_byte: how long and how much of an unwanted body is thrown away before the connection
             is closed, so that a client that is still sending can read the answer.
 
@@ -43,6 +47,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     caller_requests: int = 64
     caller_turn: int = 8
     caller_wait_s: float = 2.0
+    caller_streams: int = 32
+    stream_idle_s: float = 15.0
+    stream_byte: int = 256 * 1024
     linger_s: float = 1.0
     linger_byte: int = 1024 * 1024
 
@@ -53,7 +60,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Statistics(msgspec.Struct, kw_only=True):
-    """Counts of one listener since it started; `open_connections` and `half_open` are of now.
+    """Counts of one listener since it started; `open_connections`, `half_open` and `streams` are of now.
 
     `dropped` counts connections that were pushed out or turned away because the listener was full,
     `crowded_out` those that went because their caller had too many.
@@ -62,6 +69,7 @@ class Statistics(msgspec.Struct, kw_only=True):
     requests: dict[int, int] = {}
     open_connections: int = 0
     half_open: int = 0
+    streams: int = 0
     dropped: int = 0
     crowded_out: int = 0
     failed_handshakes: int = 0

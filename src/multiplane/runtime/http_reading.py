@@ -16,7 +16,9 @@ from httptools import (
 from multiplane.api.wire.web import Reply, failure
 from multiplane.runtime.http_limits import Limits
 
-_READ: Final = frozenset((b"host", b"content-length", b"content-encoding", b"transfer-encoding", b"expect"))
+_READ: Final = frozenset(
+    (b"host", b"content-length", b"content-encoding", b"transfer-encoding", b"expect", b"last-event-id")
+)
 _VERSIONS: Final = ("1.1", "1.0")
 _OTHER_VERSION: Final = (
     "Invalid HTTP version",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 
@@ -32,6 +32,7 @@ from multiplane.standards.etsi014_extensions import (
     container,
     read,
 )
+from multiplane.standards.reading import BadRequest, bad_value, decoded, integer
 
 ROOT: Final = "/api/v1/keys"
 UNAUTHORISED: Final = frozenset({"key.not_yours", "north.not_allowed"})
@@ -39,21 +40,6 @@ EXACT: Final = {"key.not_found": NOT_FOUND, "key.size_multiple": SIZE_MULTIPLE}
 NO_STORE: Final = (("Cache-Control", "no-store"),)
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
-_INTEGER: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
-_WHERE: Final = re.compile(
-    r"(?P<expected>.+?)(?:, got `(?P<got>[^`]+)`)?(?: - at `\$\.?(?P<field>.+)`)?", re.DOTALL
-)
-_SHOWN_CHARACTERS: Final = 64
-
-Body = TypeVar("Body", bound=msgspec.Struct)
-
-
-class _BadRequest(Exception):
-    """A request that this face refuses by itself."""
-
-    def __init__(self, message: str, **detail: Any) -> None:
-        super().__init__(message)
-        self.reply = failure(400, message, detail)
 
 
 class FaceProfile(Noun, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -136,19 +122,19 @@ class _Face:
         return Reply(status=200, body=msgspec.json.encode(shown))
 
     async def post_key(self, request: Request) -> Reply:
-        return await self._issue(request, _decode(self._key_request, request.body or b"{}"))
+        return await self._issue(request, decoded(self._key_request, request.body or b"{}"))
 
     async def get_key(self, request: Request) -> Reply:
         named = dict(request.query)
         if "extension_mandatory" in named:
-            raise _BadRequest(EXTENSION_MANDATORY, field="extension_mandatory", expected="a POST body")
+            raise BadRequest(EXTENSION_MANDATORY, field="extension_mandatory", expected="a POST body")
         if "additional_slave_SAE_IDs" in named:
-            raise _bad_value("additional_slave_SAE_IDs", named["additional_slave_SAE_IDs"], "a POST body")
-        number, size = _integer(request, "number"), _integer(request, "size")
+            raise bad_value("additional_slave_SAE_IDs", named["additional_slave_SAE_IDs"], "a POST body")
+        number, size = integer(request, "number"), integer(request, "size")
         return await self._issue(request, KeyRequest(number=number or 1, size=size or msgspec.UNSET))
 
     async def post_ids(self, request: Request) -> Reply:
-        asked = _decode(self._key_ids, request.body)
+        asked = decoded(self._key_ids, request.body)
         return await self._collect(request, tuple(item.key_id for item in asked.key_ids))
 
     async def get_ids(self, request: Request) -> Reply:
@@ -166,9 +152,9 @@ class _Face:
         try:
             must = read(asked.extension_mandatory)
         except UnknownExtension as error:
-            raise _BadRequest(EXTENSION_MANDATORY, **error.detail("extension_mandatory")) from None
+            raise BadRequest(EXTENSION_MANDATORY, **error.detail("extension_mandatory")) from None
         except UnmetExtension as error:
-            raise _BadRequest(MANDATORY_UNMET, **error.detail("extension_mandatory")) from None
+            raise BadRequest(MANDATORY_UNMET, **error.detail("extension_mandatory")) from None
         return await self._issue_extended(request, wish, must, self._optional(asked, must))
 
     def _optional(self, asked: KeyRequest, must: Extensions) -> Extensions:
@@ -176,7 +162,7 @@ class _Face:
         try:
             return read(asked.extension_optional, must, lenient=not self._strict)
         except (UnknownExtension, UnmetExtension) as error:
-            raise _BadRequest(OPTIONAL_UNHANDLED, **error.detail("extension_optional")) from None
+            raise BadRequest(OPTIONAL_UNHANDLED, **error.detail("extension_optional")) from None
 
     async def _issue_extended(
         self, request: Request, wish: north.KeyRequest, must: Extensions, may: Extensions
@@ -188,9 +174,9 @@ class _Face:
             if error.code != "key.valid_s":
                 raise
             if may.valid_s == must.valid_s:
-                raise _BadRequest(MANDATORY_UNMET, code=error.code, reason=error.reason) from None
+                raise BadRequest(MANDATORY_UNMET, code=error.code, reason=error.reason) from None
             if self._strict:
-                raise _BadRequest(OPTIONAL_UNHANDLED, code=error.code, reason=error.reason) from None
+                raise BadRequest(OPTIONAL_UNHANDLED, code=error.code, reason=error.reason) from None
             less = msgspec.structs.replace(may, valid_s=must.valid_s)
             return await self._issue_extended(request, wish, must, less)
         return _container(keys, container(may, keys[0].unit))
@@ -198,12 +184,12 @@ class _Face:
     async def _collect(self, request: Request, key_ids: tuple[str, ...]) -> Reply:
         names = tuple(key_id.lower() for key_id in key_ids)
         if not names:
-            raise _bad_value("key_IDs", 0, "one or more key_ID")
+            raise bad_value("key_IDs", 0, "one or more key_ID")
         if len(set(names)) != len(names):
-            raise _bad_value("key_IDs", len(names), "each key_ID once")
+            raise bad_value("key_IDs", len(names), "each key_ID once")
         for name in names:
             if not _UUID.fullmatch(name):
-                raise _bad_value("key_ID", name, "a UUID of 36 characters")
+                raise bad_value("key_ID", name, "a UUID of 36 characters")
         master = request.params["master_SAE_ID"]
         return _container(await self._door.collect_keys(request.caller, master, names))
 
@@ -212,7 +198,7 @@ def _guarded(handler: Handler, retry_after_s: Callable[[int], float], unknown_ke
     async def guarded(request: Request) -> Reply:
         try:
             return await handler(request)
-        except _BadRequest as bad:
+        except BadRequest as bad:
             return bad.reply
         except MultiplaneError as error:
             return of_error(error, retry_after_s, unknown_key_status)
@@ -243,58 +229,3 @@ def _container(keys: Iterable[north.Key], extension: dict[str, Any] | None = Non
         key_container_extension=extension or msgspec.UNSET,
     )
     return Reply(status=200, body=msgspec.json.encode(shown), headers=NO_STORE)
-
-
-def _integer(request: Request, name: str) -> int | None:
-    values = [value for found, value in request.query if found == name]
-    if not values:
-        return None
-    if len(values) > 1:
-        raise _bad_value(name, values[0], "given once")
-    if not _INTEGER.fullmatch(values[0]) or int(values[0]) < 1:
-        raise _bad_value(name, values[0], "an integer >= 1")
-    return int(values[0])
-
-
-def _decode(decoder: msgspec.json.Decoder[Body], body: bytes) -> Body:
-    try:
-        body.decode()
-        return decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise _explained(body, str(error)) from None
-    except RecursionError:
-        raise _BadRequest("body: nested too deeply", field="body", expected="JSON of few levels") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        reason = str(error).partition(":")[2].strip() or str(error)
-        raise _BadRequest(
-            f"body: malformed JSON, {reason}", field="body", expected="a JSON object in UTF-8"
-        ) from None
-
-
-def _explained(body: bytes, complaint: str) -> _BadRequest:
-    """Say which member is wrong, what it holds, and what was expected."""
-    found = _WHERE.fullmatch(complaint)
-    if found is None or found["field"] is None:
-        return _BadRequest(f"body: {complaint}", field="body", expected="a JSON object")
-    field = found["field"]
-    expected = found["expected"].replace("`", "").removeprefix("Expected ")
-    return _bad_value(field, _member(body, field), expected)
-
-
-def _member(body: bytes, field: str) -> Any:
-    """The value at a path such as `key_IDs[0].key_ID`, None when it cannot be shown."""
-    try:
-        value = msgspec.json.decode(body)
-        for name, _ in re.findall(r"([^.\[\]]+)(\]?)", field):
-            value = value[int(name)] if isinstance(value, list) else value[name]
-    except (msgspec.MsgspecError, RecursionError, LookupError, TypeError, ValueError):
-        return None
-    return value
-
-
-def _bad_value(field: str, value: Any, expected: str) -> _BadRequest:
-    if not isinstance(value, (int, float)) or abs(value) > 2**63:
-        value = str(value)[:_SHOWN_CHARACTERS]
-    return _BadRequest(
-        f"{field}: expected {expected}, got {value!r}", field=field, value=value, expected=expected
-    )

@@ -25,8 +25,9 @@ from multiplane.api.operations import (
     NetworkFigures,
     ProcessFigures,
     TopicFigures,
+    TrafficFigures,
 )
-from multiplane.api.operator import KmeReport, LinkReport, PairLinkReport, PoolLedger
+from multiplane.api.operator import KmeReport, LinkReport, PairLinkReport, PoolLedger, QuiFigures
 
 MEDIA: Final = "text/plain; version=0.0.4; charset=utf-8"
 POOLS_SHOWN: Final = 1_000
@@ -56,7 +57,9 @@ class _Figures(Collector):
         yield from _stocks(self._figures)
         yield from _links(report.links)
         yield from _pair_links(report.pair_links)
+        yield from _quis(report.quis)
         yield from _topics(self._figures.topics)
+        yield from _traffic(self._figures.traffic)
         yield from _stores(processes)
         yield from _processes(processes)
 
@@ -304,6 +307,17 @@ def _pair_links(links: tuple[PairLinkReport, ...]) -> Iterator[Metric]:
     )
 
 
+def _quis(quis: QuiFigures) -> Iterator[Metric]:
+    phases = [((phase,), float(count)) for phase, count in quis.phases.items()]
+    yield _gauge("quis", "Orders of shared states that are not over, by phase.", ("phase",), phases)
+    ended = [((phase,), float(count)) for phase, count in quis.ended.items()]
+    yield _counter("quis_ended", "Orders of shared states that are over, by how.", ("phase",), ended)
+    yield _gauge("quis_waiting", "Orders that wait for memories or a way.", (), [((), quis.waiting)])
+    yield _counter("quis_rebound", "How often an order was carried anew.", (), [((), quis.rebinds)])
+    memories = [(("reserved",), float(quis.memories_reserved)), (("in_use",), float(quis.memories_in_use))]
+    yield _gauge("job_memories", "Memories reserved for jobs, and held for them.", ("state",), memories)
+
+
 def _topics(topics: TopicFigures) -> Iterator[Metric]:
     yield _counter("reports", "Reports of quantum devices that were heard.", (), [((), topics.reports)])
     yield _counter(
@@ -315,6 +329,23 @@ def _topics(topics: TopicFigures) -> Iterator[Metric]:
         ("quantile",),
         [(("0.5",), topics.late_p50_s), (("0.99",), topics.late_p99_s), (("1",), topics.late_max_s)],
     )
+
+
+def _traffic(traffic: TrafficFigures | None) -> Iterator[Metric]:
+    if traffic is None:
+        return
+    counters = (
+        ("requests", "Requests for keys that the scenario's traffic made.", traffic.requests),
+        ("served", "Those whose keys both ends got.", traffic.served),
+        ("delivered_bits", "Key that they got.", traffic.delivered_bit),
+        ("waited_seconds", "Network time that those served took together.", traffic.waited_s),
+        ("pairs_requested", "Pairs of links that it asked for.", traffic.pairs_requested),
+        ("pairs_heard", "Those that both ends heard of.", traffic.pairs_heard),
+    )
+    for name, text, count in counters:
+        yield _counter(f"traffic_{name}", text, (), [((), count)])
+    refused = [((code,), count) for code, count in sorted(traffic.refusals.items())]
+    yield _counter("traffic_refused", "Requests of the traffic that were refused.", ("reason",), refused)
 
 
 def _stores(processes: tuple[ProcessFigures, ...]) -> Iterator[Metric]:

@@ -3,14 +3,19 @@
 A driver that shows what links, memories and swaps do together, held against SeQUeNCe. A node inside the chain
 swaps when it holds one pair to each of its two partners: it asks both (REQUEST), waits for their answers
 (RESPONSE), measures, and tells both (SWAP_RES). Both ends take what reaches them and free the memory at once.
+
+A half that its memory lost (cut-off, failed device) makes the swap that needs it fail: what is left of the
+pair is let go when its node is told so. Local operations must take no time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import accumulate, pairwise
 
 from multiplane.api.instructions import Discard, Generate, Report, Swap
+from multiplane.kernel.errors import Refused
 from multiplane.kernel.names import link_id
 from multiplane.kernel.ports import Timeline
 from multiplane.twin.quantum.engine import Quantum
@@ -63,7 +68,10 @@ class Station:
         self.ready: tuple[dict[int, Half], dict[int, Half]] = ({}, {})
 
     def report(self, report: Report) -> None:
-        """It hears that it has a half of a new pair of one of its links."""
+        """It hears that it has a half of a new pair of one of its links, or that it lost one."""
+        if not report.ok:
+            self._lost(report)
+            return
         (handle,) = report.handles
         beyond, born = self.links[report.link]
         half = born.pop(report.number, None)
@@ -74,6 +82,13 @@ class Station:
         half.handle = handle
         half.slot = self.node.qubits[handle].slot
         self.heard(half)
+
+    def _lost(self, report: Report) -> None:
+        """No swap waits for a half that is gone any more."""
+        for ready in self.ready:
+            for slot, half in list(ready.items()):
+                if half.handle in report.handles:
+                    del ready[slot]
 
     def heard(self, half: Half) -> None:
         """It learns that `half` is half of a pair with `half.far`."""
@@ -118,31 +133,36 @@ class Station:
         chain.timeline.at_ps(now_ps + right_ps, far.at.told, far, outcome)
         near.far, far.far = far, near
         asked = Swap(request="", left=left.handle, right=right.handle, corrected=True)
-        report = chain.quantum.perform(self.node.name, asked)
-        outcome.append(report is not None and report.ok)
+        try:
+            report = chain.quantum.perform(self.node.name, asked)
+        except Refused:  # one of them is gone
+            outcome.append(False)
+            self._release(left)
+            self._release(right)
+        else:
+            outcome.append(report is not None and report.ok)
 
     def _deliver(self, half: Half) -> None:
         far, chain = half.far, self.chain
         chain.deliveries[self is not chain.stations[0]] += 1
-        if far.handle >= 0:
-            chain.delivered(self.node.name, half.handle)
-        else:
+        if far.handle < 0:
             del far.far  # or the two would hold one another for ever
-        self._release(half)
+        elif chain.delivered is not None:
+            chain.delivered(self.node.name, half.handle)
+        chain.take(half)
 
     def _release(self, half: Half) -> None:
-        asked = Discard(request="", handle=half.handle)
-        half.handle = -1
-        self.chain.quantum.perform(self.node.name, asked)
+        self.chain.release(half)
 
 
 class Chain:
-    """Nested swapping along one chain of nodes, each linked with the next. Memories must have no cut-off.
+    """Nested swapping along one chain of nodes, each linked with the next.
 
     Args:
         name: of its requests, unique in the network.
         sites: in order of the chain; links: the ids between them.
         delivered: told site and handle of each pair when the first end of the chain hears of it.
+        take: what each end does with the half that reached it, which frees its memory; None lets go of it.
     """
 
     def __init__(
@@ -151,11 +171,14 @@ class Chain:
         timeline: Timeline,
         name: str,
         sites: Sequence[str],
-        delivered: Callable[[str, int], None],
+        delivered: Callable[[str, int], None] | None = None,
+        *,
+        take: Callable[[Half], None] | None = None,
     ) -> None:
         self.quantum = quantum
         self.timeline = timeline
         self.delivered = delivered
+        self.take = take or self.release
         self.deliveries = [0, 0]
         self.stations = [Station(self, quantum.nodes[site]) for site in sites]
         self._at = dict(zip(sites, self.stations, strict=True))
@@ -177,10 +200,24 @@ class Chain:
         """One of its nodes hears of a pair: for those who listen in its place."""
         self._at[report.node].report(report)
 
+    def release(self, half: Half) -> None:
+        """Its memory is free again."""
+        asked = Discard(request="", handle=half.handle)
+        half.handle = -1
+        with suppress(Refused):  # gone already
+            self.quantum.perform(half.at.node.name, asked)
+
     def start(self) -> None:
-        """Ask every link for pairs without end."""
+        """Listen at every node, and ask every link for pairs without end."""
         for station in self.stations:
             self.quantum.listen(station.node.name, station)
+        self.ask()
+
+    def ask(self) -> tuple[str, ...]:
+        """Ask every link for pairs without end; the names of these requests."""
+        requests = []
         for link, station in zip(self._links, self.stations, strict=False):
             asked = Generate(request=f"{self._name}-{link.id}", link=link.id, pairs=0, corrected=True)
             self.quantum.perform(station.node.name, asked)
+            requests.append(asked.request)
+        return tuple(requests)

@@ -54,7 +54,7 @@ class Traffic(Happening, frozen=True, kw_only=True, omit_defaults=True):
     Args:
         kind: what is asked for: keys, or pairs of links, measured as they are made.
         master, slave: of keys: labels of applications, or `EVERY`; those of one site do not ask one another.
-        links: of pairs: link ids.
+        links: of pairs: link ids; path: or sites along a chain of links, between whose ends they are made.
         size_bit: of a key, 0 = as the network has it; number: keys or pairs in a request.
         process: how requests arrive, one of `PROCESSES`.
         rate_per_s: of requests of two applications, or on a link: mean, of bursts while one lasts.
@@ -79,6 +79,7 @@ class Traffic(Happening, frozen=True, kw_only=True, omit_defaults=True):
     from_ns: int = 0
     until_ns: int | None = None
     links: tuple[str, ...] = ()
+    path: tuple[str, ...] = ()
 
 
 class Fault(Happening, frozen=True, kw_only=True, omit_defaults=True):

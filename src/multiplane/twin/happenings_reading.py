@@ -94,7 +94,8 @@ class _Reading:
 
     def traffic(self, table: dict[str, Any], where: Where) -> Traffic:
         kind = self._doc.one_of(table, where, "kind", TRAFFICS)
-        needed = ("link",) if kind == "pairs" else ("master", "slave")
+        along = kind == "pairs" and "path" in table
+        needed = ("path",) if along else ("link",) if kind == "pairs" else ("master", "slave")
         process = self._kind(table, where, "process", PROCESSES)
         own = _OF_PROCESS[process]
         more = ("peak",) if process == "diurnal" else ()
@@ -107,7 +108,8 @@ class _Reading:
             kind="pairs" if kind == "pairs" else "keys",
             master=master,
             slave=slave,
-            links=self._pair_links(table["link"], (*where, "link")) if kind == "pairs" else (),
+            links=self._pair_links(table["link"], (*where, "link")) if "link" in needed else (),
+            path=self._path(table["path"], (*where, "path")) if along else (),
             process=process,
             rate_per_s=self._doc.number(table["rate_per_s"], (*where, "rate_per_s"), MAX_RATE_PER_S),
             size_bit=self._size(table, where),
@@ -263,6 +265,17 @@ class _Reading:
             expected = f"expected one of {', '.join(known)}" if known else "expected an [[entangled]] link"
             raise self._doc.error(where, f"{show(link)} makes no pairs, {expected}")
         return (link,)
+
+    def _path(self, value: Any, where: Where) -> tuple[str, ...]:
+        if not isinstance(value, list) or len(value) < 3:
+            raise self._doc.error(where, f"got {show(value)}, expected three sites or more along a chain")
+        sites = tuple(self._site(one, where) for one in value)
+        if len(set(sites)) < len(sites):
+            raise self._doc.error(where, "passes a site twice, expected different sites")
+        for a, b in pairwise(sites):
+            if link_id(a, b) not in self._world.pair_links:
+                raise self._doc.error(where, f"no [[entangled]] link between {a!r} and {b!r}, expected one")
+        return sites
 
     def _application(self, value: Any, where: Where) -> str:
         name = self._doc.text(value, where)

@@ -56,6 +56,8 @@ def _happening(table: Happening, ends: Mapping[str, tuple[str, str]]) -> Iterato
             yield from _happening(value, ends)
         elif field.name == "links":
             yield f"link = {_text(EVERY) if len(value) > 1 else _list(ends[value[0]])}"
+        elif field.name == "path":
+            yield f"path = {_list(value)}"
         elif field.name == "sites":
             yield f"site = {_text(EVERY if len(value) > 1 else value[0])}"
         elif field.name == "at_ns":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import NamedTuple
 
 from tests.scenes.tools.network import Network
@@ -28,8 +29,6 @@ DEMANDS_BIT_PER_S: dict[Pair, float] = {
     ("norte", "quevedo"): 1.05e5,
     ("distrito", "norte"): 1.4e5,
 }
-CONTENDED = frozenset({("quijote", "norte"), ("quevedo", "norte")})
-"""They take from one way of one link. How it is shared between them depends on what each has on its way."""
 KEPT_UP_MS = 1500.0
 """99 of 100 answers come sooner, of which a second may be waiting, or the network lagged behind its rate."""
 FAST = 20.0
@@ -53,18 +52,21 @@ def demands() -> tuple[Demand, ...]:
     )
 
 
-async def lived(network: Network, rate: float, for_s: float) -> Lived:
+async def lived(network: Network, rate: float, for_s: float, *, seed: int | None = None) -> Lived:
     """One run of `live` in which the network kept up with its rate; at most three are made."""
     for _ in range(TRIES):
-        one = await live(network, rate, for_s)
+        one = await live(network, rate, for_s, seed)
         if one.kept_up:
             return one
     raise AssertionError(f"this machine is too busy for rate {rate:g}\n{one.shown}")
 
 
-async def live(network: Network, rate: float, for_s: float) -> Lived:
-    """Weaken links, open pairs, let stocks fill, look, then ask for `for_s` seconds of the network's time."""
-    loops = {pair: _loop(network, pair, bit, rate) for pair, bit in DEMANDS_BIT_PER_S.items()}
+async def live(network: Network, rate: float, for_s: float, seed: int | None = None) -> Lived:
+    """Weaken links, open pairs, let stocks fill, look, then ask for `for_s` seconds of the network's time.
+
+    Args: seed: of random times between requests; None = all are equal.
+    """
+    loops = {pair: _loop(network, pair, bit, rate, seed) for pair, bit in DEMANDS_BIT_PER_S.items()}
     async with control(network.state) as doors:
         for sites, loss_db in LOSSES_DB.items():
             await doors.scenario.set_loss(LOCAL_OPERATOR, ends(*sites), loss_db)
@@ -74,21 +76,20 @@ async def live(network: Network, rate: float, for_s: float) -> Lived:
         await doors.pace.set_rate(LOCAL_OPERATOR, rate)
         for loop in loops.values():
             loop.forget()
-        scenario = await doors.operator.scenario(LOCAL_OPERATOR)
-        begin = await doors.operator.report(LOCAL_OPERATOR)
+        begin = await doors.operator.moment(LOCAL_OPERATOR)
         begun_s = asyncio.get_running_loop().time()
         await asyncio.gather(*(loop.offer(for_s / rate) for loop in loops.values()))
         end = await doors.operator.report(LOCAL_OPERATOR)
         took_s = asyncio.get_running_loop().time() - begun_s
     for loop in loops.values():
         await loop.close()
-    true_rate = (end.at_ns - begin.at_ns) / 1e9 / took_s
+    true_rate = (end.at_ns - begin.report.at_ns) / 1e9 / took_s
     dry_s = {
         pair: None if loop.refused_s is None else loop.refused_s * true_rate for pair, loop in loops.items()
     }
     shown = "\n".join(f"{pair}: {loop.shown()}" for pair, loop in loops.items())
     kept_up = all(loop.p_ms(0.99) <= KEPT_UP_MS for loop in loops.values())
-    return Lived(moment_of(begin, scenario), dry_s, kept_up, shown)
+    return Lived(moment_of(begin), dry_s, kept_up, shown)
 
 
 async def _opened(loop: OpenLoop) -> None:
@@ -109,7 +110,9 @@ async def _full(doors: Control) -> None:
             await asyncio.sleep(LOOK_S)
 
 
-def _loop(network: Network, pair: Pair, rate_bit_per_s: float, rate: float) -> OpenLoop:
+def _loop(network: Network, pair: Pair, rate_bit_per_s: float, rate: float, seed: int | None) -> OpenLoop:
     owner, peer = (network.sae_at(site).name for site in pair)
     number = max(1, min(round(rate_bit_per_s * ASK_EVERY_S / KEY_BIT), MOST_KEYS))
-    return OpenLoop(network, owner, peer, rate_bit_per_s * rate / (number * KEY_BIT), number=number)
+    chance = None if seed is None else random.Random(f"{seed}/{pair}")
+    per_s = rate_bit_per_s * rate / (number * KEY_BIT)
+    return OpenLoop(network, owner, peer, per_s, number=number, chance=chance)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import Counter
 
 from tests.scenes.tools.network import Network
@@ -14,18 +15,27 @@ ANSWER_S = 5.0
 class OpenLoop:
     """Offers requests of one application at `rate_per_s` over as many connections as it takes.
 
+    With `chance` at random times, else at equal ones.
+
     `refused_s`: of the first request that was answered 503 after one had been granted, the seconds from the
     beginning to when it was due.
     """
 
     def __init__(
-        self, network: Network, sae: str, peer: str, rate_per_s: float = 100.0, *, number: int = 1
+        self,
+        network: Network,
+        sae: str,
+        peer: str,
+        rate_per_s: float = 100.0,
+        *,
+        number: int = 1,
+        chance: random.Random | None = None,
     ) -> None:
         self._url = network.url(network.saes[sae].kme)
         self._context = network.context(sae)
         self._target = f"/api/v1/keys/{peer}/enc_keys?number={number}"
         self._begun_s = 0.0
-        self._rate_per_s = rate_per_s
+        self._rate_per_s, self._chance = rate_per_s, chance
         self._free: list[Connection] = []
         self.counts: Counter[str] = Counter()
         self.took_s: list[float] = []
@@ -38,7 +48,8 @@ class OpenLoop:
         while due_s < begun_s + for_s:
             await asyncio.sleep(max(0.0, due_s - loop.time()))
             asked.append(asyncio.create_task(self._ask(due_s)))
-            due_s += 1.0 / self._rate_per_s
+            chance = self._chance
+            due_s += 1.0 / self._rate_per_s if chance is None else chance.expovariate(self._rate_per_s)
         await asyncio.gather(*asked)
 
     async def _ask(self, due_s: float) -> None:

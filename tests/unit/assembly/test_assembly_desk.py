@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 
 from multiplane.api.operations import ProcessFigures
-from multiplane.api.operator import Condition, KmeReport, UnitRecord
+from multiplane.api.operator import Condition, KmeReport, StockFlight, UnitRecord
 from multiplane.assembly.desk import MOST_BEHIND_S, OperatorDesk
 from multiplane.assembly.study import Study, run_study
 from multiplane.kernel.errors import Faulty
@@ -26,6 +26,9 @@ class Mute:
             raise Faulty("channel.closed", "gone")
         await asyncio.Event().wait()
         raise AssertionError
+
+    async def flights(self, caller: Caller) -> tuple[StockFlight, ...]:
+        raise Faulty("channel.closed", "gone")
 
     async def find_unit(self, caller: Caller, name: str) -> tuple[UnitRecord, ...]:
         raise AssertionError

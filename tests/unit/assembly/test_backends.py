@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,9 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multiplane.api.backend import LinkJob, SwapJob, SwapOutcome, Weights
-from multiplane.assembly import backends
+from multiplane.assembly import backends, crossvalidate
 from multiplane.assembly.backend_check import checks
-from multiplane.assembly.backends import SIMULATORS, NativeBackend, backends_folder, find_python
+from multiplane.assembly.backends import (
+    SIMULATORS,
+    NativeBackend,
+    Simulator,
+    backends_folder,
+    find_python,
+    locked,
+)
 from multiplane.kernel.errors import Faulty, Refused
 
 HERE = f"3.{sys.version_info.minor}"
@@ -79,6 +87,17 @@ def test_an_installation_that_fails_leaves_what_was_there(
     assert (before / "python").read_text() == "as it was"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("sequence")] == ["sequence"]
     assert HERE in said[0]
+
+
+@pytest.mark.parametrize("simulator", SIMULATORS.values(), ids=SIMULATORS)
+def test_an_environment_is_pinned_to_the_last_byte(simulator: Simulator) -> None:
+    text = locked(simulator).read_text(encoding="utf-8")
+    blocks = re.split(r"\n(?=\S)", text.strip())
+    assert all(re.match(r"[\w.-]+==\S+ ", block) for block in blocks)
+    assert all("--hash=sha256:" in block for block in blocks)
+    assert any(block.startswith(f"{simulator.requirement} ") for block in blocks)
+    if simulator.name == "sequence":  # what the reference was measured with
+        assert f"numpy=={crossvalidate.recorded().runs_on.split()[-1]} " in text
 
 
 def test_the_list_says_what_is_missing(tmp_path: Path) -> None:

@@ -66,9 +66,13 @@ async def opened(study: Study, pairs: Sequence[Pair], rest_s: float, spend: dict
     await asyncio.sleep(rest_s)
     for pair, number in spend.items():
         await once(*pair, number)
+    return await look(study)
+
+
+async def look(study: Study) -> Moment:
+    """The state of a study now."""
     desk = desk_of(study, {name: site.kme for name, site in study.sites.items()})
-    report = await desk.report(study.centre.caller)
-    return moment_of(report, await desk.scenario(study.centre.caller))
+    return moment_of(await desk.moment(study.centre.caller))
 
 
 def lived(
@@ -127,6 +131,32 @@ def test_a_copy_runs_dry_when_the_original_does() -> None:
     assert pair_of(forecast, "b", "a").stock_bit == pytest.approx(
         next(stock.stock_bit for stock in moment.stocks if stock.owner == "b"), abs=2 * KEY_BIT
     )
+
+
+@pytest.mark.parametrize("at_s", [1.0, 8.0, 14.0])
+def test_a_copy_of_stocks_that_contend_goes_on_where_they_stand(at_s: float) -> None:
+    demands = (
+        Demand(owner="a", peer="b", rate_bit_per_s=1e5),
+        Demand(owner="m", peer="b", rate_bit_per_s=7.5e4),
+    )
+    pairs = [("a", "b"), ("m", "b")]
+
+    async def workload(study: Study) -> tuple[Moment, dict[Pair, Drawn]]:
+        await opened(study, pairs, 22.0, {})
+        drawn = asyncio.ensure_future(run_demands(study, demands, for_s=60.0, poisson_seed=None))
+        await asyncio.sleep(at_s)
+        return await look(study), (await drawn).of
+
+    moment, happened = run_study(slow_world(), 5, workload)
+    flights = [stock.flight for stock in moment.stocks]
+    assert all(flight is not None for flight in flights)
+    assert any(flight is not None and flight.blocks for flight in flights) == (at_s > 1.0)
+    forecast = fork(moment, WhatIf(demands=demands, measured=False, for_s=60.0))
+    for pair, drawn in happened.items():
+        assert drawn.dry_ns is not None
+        left_s = drawn.dry_ns / 1e9 - at_s
+        assert left_s > 8.0
+        assert pair_of(forecast, *pair).dry_after_s == pytest.approx(left_s, rel=0.05), pair
 
 
 def test_a_cut_leaves_what_is_in_stock() -> None:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
+from multiplane.assembly.pairs import run_path
+from multiplane.assembly.sim import plots
 from multiplane.assembly.sim.pairs import fidelity
+from multiplane.assembly.sim.paths import check_paths
+from multiplane.assembly.sim.results import Results
 from multiplane.assembly.sim.seed import Arrays, Plan, run_seed
 from multiplane.assembly.sim.summary import summarise
+from multiplane.kernel.errors import Refused
 from multiplane.twin.happenings import Fault, Traffic, When
 from multiplane.twin.quantum.sources import make_source
 from multiplane.twin.scenario import World, load_shipped, parse
 from multiplane.twin.scenario_writing import write
+from multiplane.twin.toml_reading import ScenarioError
 
 S = 10**9
 LINK = "a--b"
@@ -92,3 +100,91 @@ def test_too_few_pairs_tell_nothing() -> None:
     estimated, error = fidelity([101, 101, 101], [101, 51, 1])
     assert estimated == pytest.approx((1 + 1 + 51 / 101 + 1 / 101) / 4)
     assert error == pytest.approx(math.sqrt(0.01 * (2 - (51 / 101) ** 2 - (1 / 101) ** 2)) / 4)
+
+
+# --- along a path ------------------------------------------------------------------------------------------
+
+
+def chain(sites: int, **memory: Any) -> World:
+    """`chain5` cut short, its memories as said; its ends ask for pairs faster than they come."""
+    world = load_shipped("chain5")
+    names = tuple(site.name for site in world.sites[:sites])
+    (kind,) = world.entanglement.memories
+    kept = msgspec.structs.replace(
+        world.entanglement,
+        memories=(msgspec.structs.replace(kind, **memory),),
+        links=world.entanglement.links[: sites - 1],
+    )
+    ask = Traffic(kind="pairs", path=names, process="constant", rate_per_s=1_000.0)
+    return msgspec.structs.replace(
+        world, sites=world.sites[:sites], spans=world.spans[: sites - 1], entanglement=kept, traffic=(ask,)
+    )
+
+
+def along(world: World, lasts_s: int, seed: int = 1) -> Arrays:
+    return run_seed(world, seed, Plan(lasts_ns=lasts_s * S, every_ns=S), lambda reached_s: None)
+
+
+def test_pairs_along_a_path_come_as_fast_and_as_good_as_the_driver_makes_them() -> None:
+    world = chain(4, cutoff_s=0.0)
+    arrays = along(world, 6)
+    (heard,) = arrays["pairs_heard"][-1]
+    made = run_path(world, ["a", "b", "c", "d"], 7, for_s=6.0)
+    assert heard > 300
+    assert heard == pytest.approx(len(made.delivered_s), abs=5.0 * math.sqrt(2.0 * heard))
+    estimated, error = fidelity(arrays["pairs_measured"][-1, 0], arrays["pairs_agreed"][-1, 0])
+    true = float(np.mean(made.fidelity))
+    # The second end hears, and measures, a few milliseconds later; readouts flip half a percent.
+    assert error < 0.03
+    assert true - 4.0 * error - 0.03 < estimated < true + 4.0 * error
+    assert arrays["pairs_requested"][-1, 0] == pytest.approx(6_000, abs=1)
+    rows = {(row.quantity, row.of): row.mean_value for row in summarise([arrays])}
+    of = "traffic 1: a > b > c > d"
+    assert rows["rate of pairs", of] == heard / 6.0
+    assert rows["fidelity as measured", of] == pytest.approx(estimated)
+
+
+def test_who_asks_seldom_waits_until_the_next_pair() -> None:
+    world = chain(3, cutoff_s=0.0)
+    seldom = msgspec.structs.replace(world.traffic[0], rate_per_s=2.0, number=3)
+    arrays = along(msgspec.structs.replace(world, traffic=(seldom,)), 6)
+    requested, heard = arrays["pairs_requested"][-1, 0], arrays["pairs_heard"][-1, 0]
+    assert requested - 3 <= heard <= requested == 36
+    assert 0.0 < np.nanmean(arrays["pairs_wait_s"][1:]) < 0.5
+
+
+def test_halves_that_reach_the_cut_off_are_let_go_and_the_chain_goes_on() -> None:
+    arrays = along(chain(4, cutoff_s=0.008), 4)
+    assert arrays["pair_expired"][-1].sum() > 50
+    heard = np.diff(arrays["pairs_heard"][:, 0])
+    assert (heard > 0).all()
+    estimated, error = fidelity(arrays["pairs_measured"][-1, 0], arrays["pairs_agreed"][-1, 0])
+    longer = along(chain(4, cutoff_s=0.0), 4)
+    kept, kept_error = fidelity(longer["pairs_measured"][-1, 0], longer["pairs_agreed"][-1, 0])
+    assert estimated > kept - 3.0 * math.hypot(error, kept_error)
+    assert heard.sum() < np.diff(longer["pairs_heard"][:, 0]).sum()
+
+
+def test_paths_are_written_read_and_refused_by_name() -> None:
+    world = chain(4)
+    assert parse(write(world), "again.toml").traffic == world.traffic
+    text = write(world)
+    for path, says in (
+        ('["a", "b"]', "three sites or more"),
+        ('["a", "b", "a"]', "passes a site twice"),
+        ('["a", "c", "d"]', "no [[entangled]] link between 'a' and 'c'"),
+        ('["a", "b", "zz"]', "unknown site"),
+    ):
+        with pytest.raises(ScenarioError, match=re.escape(says)) as refused:
+            parse(text.replace('path = ["a", "b", "c", "d"]', f"path = {path}"), "bad.toml")
+        assert "traffic[1].path" in refused.value.reason
+    with pytest.raises(Refused, match="operation_s"):
+        check_paths(chain(4, operation_s=0.001))
+
+
+@pytest.mark.slow
+def test_pairs_are_drawn(seen: Arrays, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    results = Results(tmp_path / "out", busy(), Plan(lasts_ns=6 * S, every_ns=S), "0.1.0")
+    names = plots.draw(results, [seen, seen])
+    assert {"pairs.png", "fidelities.png", "waits.png"} <= set(names)

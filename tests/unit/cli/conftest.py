@@ -18,6 +18,7 @@ from multiplane.api.operator import (
     DoorMessage,
     KmeReport,
     LinkReport,
+    NetworkMoment,
     NetworkReport,
     PoolLedger,
     UnitRecord,
@@ -93,6 +94,9 @@ class FakeNetwork:
 
     async def scenario(self, caller: Caller) -> str:
         return SCENARIO
+
+    async def moment(self, caller: Caller) -> NetworkMoment:
+        return NetworkMoment(report=await self.report(caller), scenario=SCENARIO, flights=())
 
     async def unit(self, caller: Caller, name: str) -> tuple[UnitRecord, ...]:
         if name not in (KEY_ID, *URNS):

@@ -10,7 +10,7 @@ from rich.console import Console
 from tests.unit.cli.conftest import report
 
 from multiplane.api.device import LinkState
-from multiplane.api.operator import PairLinkReport
+from multiplane.api.operator import PairLinkReport, QuiFigures
 from multiplane.api.scenario import WorldLink
 from multiplane.cli import view
 from multiplane.kernel.nouns import ends
@@ -66,3 +66,16 @@ def test_topology_says_which_spans_make_pairs() -> None:
     assert "pairs" not in shown(view.topology_view([link], None))
     with_pairs = msgspec.structs.replace(link, pair_type="double-click", memories=4)
     assert "4 x double-click" in shown(view.topology_view([with_pairs, link], None))
+
+
+def test_status_counts_orders_of_shared_states_once_there_were_any() -> None:
+    assert "orders of shared states" not in shown(view.status_view(report()))
+    quis = QuiFigures(
+        phases={"bound": 2, "preparing": 1}, ended={"released": 7}, waiting=1, memories_reserved=12,
+        memories_in_use=5, rebinds=3,
+    )  # fmt: skip
+    text = shown(view.status_view(msgspec.structs.replace(report(), quis=quis)))
+    assert (
+        "orders of shared states: 2 bound, 1 preparing, 7 released, 1 in line, carried anew 3 times; "
+        "5 of 12 reserved memories in use" in text
+    )

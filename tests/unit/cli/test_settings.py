@@ -29,6 +29,12 @@ def test_what_was_said_wins_over_the_file(tmp_path: Path) -> None:
     assert (settings.scenario, settings.rate, settings.seed) == ("lab3", 2.0, 5)
 
 
+def test_traffic_is_off_unless_said(tmp_path: Path) -> None:
+    assert not load(tmp_path, {}).traffic
+    write(tmp_path, "[up]\ntraffic = true\n")
+    assert load(tmp_path, {}).traffic
+
+
 def test_keys_and_pairing_come_from_the_file(tmp_path: Path) -> None:
     write(
         tmp_path,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from multiplane.api.fabric_connectivity import QuantumPath
 from multiplane.api.service_fabric import OrderPhase
-from multiplane.fabric.control import EXPECTED_NS, Forwarding, Planner, follow, links_of, order_state
+from multiplane.fabric.control.routes import EXPECTED_NS, Forwarding, Planner, follow, links_of, order_state
 from multiplane.fabric.management import AILING_NS, IDLE_NS, Inventory, link_record
 from multiplane.fabric.planes import LinkReport, SiteBeat
 from multiplane.fabric.telemetry import FRESH_NS, LinkView

@@ -66,6 +66,20 @@ def test_the_first_of_a_pair_passes_all_but_firsts(waiting: list[str]) -> None:
     assert before == len(set(waiting))
 
 
+def test_parcels_that_waited_in_vain_count_for_nothing_in_their_pairs_share() -> None:
+    line = Waitlist()
+    for _ in range(PAIR_LIMIT - 1):
+        line.add(item("unlucky", due_ns=1))
+    line.add(item("unlucky", label="left", due_ns=9))
+    assert line.expire(1) == PAIR_LIMIT - 1
+    for _ in range(4):
+        line.add(item("other", due_ns=9))
+        line.add(item("unlucky", due_ns=9))
+    got = [serve(line) for _ in range(9)]
+    assert got[0].parcel.label == "left"
+    assert [one.parcel.source for one in got[1:]] == ["other", "unlucky"] * 4
+
+
 def test_within_a_pair_and_a_size_order_is_kept() -> None:
     line = Waitlist()
     for number in range(PAIR_LIMIT):

@@ -7,7 +7,7 @@ from tests.unit.service import kit
 
 from multiplane.api.north import KeyRequest
 from multiplane.api.operations import ProcessFigures
-from multiplane.api.operator import KmeReport, UnitRecord
+from multiplane.api.operator import KmeReport, StockFlight, UnitRecord
 from multiplane.api.service_connectivity import ClassicalPath
 from multiplane.api.service_fabric import OrderPhase, OrderState
 from multiplane.assembly.desk import OperatorDesk
@@ -180,6 +180,9 @@ class Gone:
     """A key manager whose process has just died."""
 
     async def report(self, caller: Caller) -> KmeReport:
+        raise Faulty("channel.closed", "gone")
+
+    async def flights(self, caller: Caller) -> tuple[StockFlight, ...]:
         raise Faulty("channel.closed", "gone")
 
     async def find_unit(self, caller: Caller, name: str) -> tuple[UnitRecord, ...]:

@@ -20,15 +20,18 @@ from multiplane.api.operations import (
     RouteFigures,
     StoreFigures,
     TopicFigures,
+    TrafficFigures,
 )
 from multiplane.api.operator import (
     Condition,
     DoorMessage,
     KmeReport,
     LinkReport,
+    NetworkMoment,
     NetworkReport,
     PairLinkReport,
     PoolLedger,
+    QuiFigures,
     StockOutlook,
     UnitRecord,
 )
@@ -116,6 +119,7 @@ def network(
     return NetworkReport(
         domain="lab", scenario="pair", at_ns=2 * 10**18, rate=10.0, secret=True, table_version=3, kmes=kmes,
         links=links, outlooks=outlooks, pair_links=pair_links,
+        quis=QuiFigures(phases={"bound": 2}, ended={"released": 5}, waiting=1, rebinds=4),
     )  # fmt: skip
 
 
@@ -137,6 +141,7 @@ SMALL = NetworkFigures(
     ),
     processes=(process("network", (listener("a", ["200", "503"]),)),),
     topics=TopicFigures(reports=5, late_p50_s=0.001, late_p99_s=0.002, late_max_s=0.003),
+    traffic=TrafficFigures(requests=9, served=6, refusals={"key.dry": 2}, delivered_bit=1536, waited_s=0.5),
 )
 
 
@@ -189,6 +194,9 @@ def test_links_of_pairs_and_topics_are_told() -> None:
     assert value(SMALL, "pair_link_lit", link="a--b") == 1
     assert value(SMALL, "memories_in_use", link="a--b", site="b") == 1
     assert value(SMALL, "reports_total") == 5
+    assert value(SMALL, "traffic_refused_total", reason="key.dry") == 2
+    assert value(SMALL, "traffic_waited_seconds_total") == 0.5
+    assert not series(exposition(msgspec.structs.replace(SMALL, traffic=None)), r"traffic_\w+")
     assert value(SMALL, "report_lateness_seconds", quantile="1") == 0.003
 
 
@@ -302,6 +310,9 @@ class Desk:
         self.asked = 0
 
     async def report(self, caller: Caller) -> NetworkReport:
+        raise AssertionError
+
+    async def moment(self, caller: Caller) -> NetworkMoment:
         raise AssertionError
 
     async def scenario(self, caller: Caller) -> str:

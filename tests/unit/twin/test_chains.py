@@ -6,9 +6,10 @@ import asyncio
 import itertools
 import math
 
+import msgspec
 import pytest
 
-from multiplane.assembly.chains import Point, run_chain
+from multiplane.assembly.chains import Point, cold_latency_s, run_chain
 from multiplane.assembly.study import EPOCH_NS
 from multiplane.kernel.names import link_id
 from multiplane.runtime.clocks import JumpClock, run_virtual
@@ -160,3 +161,14 @@ def test_chains_are_alike_in_both_fidelities(handshake: str) -> None:
     assert abs(jump.rate_per_s / message.rate_per_s - 1) < 4 * error
     spread = math.hypot(jump.fidelity_error, message.fidelity_error)
     assert abs(jump.fidelity - message.fidelity) < 4 * spread < 0.012
+
+
+@pytest.mark.parametrize("attempts", ["jump", "message"])
+def test_a_gap_after_each_herald_delays_each_attempt_by_it(attempts: str) -> None:
+    point = Point(lengths_km=(10.0, 10.0), memories=1, attempts=attempts)
+    later_ps = round(
+        1e12 * (cold_latency_s(msgspec.structs.replace(point, gap_ps=10), 3) - cold_latency_s(point, 3))
+    )
+    tried = later_ps // 10  # by the link that was last
+    assert later_ps == 10 * tried
+    assert 1 <= tried < 100

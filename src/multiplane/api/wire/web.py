@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -25,21 +25,56 @@ class Request(Secret, frozen=True, kw_only=True):
         params: path parameters by name, percent-decoded once.
         query: pairs of the query string in order, decoded; names may repeat.
         body: raw body, empty when there was none.
+        last_event_id: what the header of that name says: where a broken stream of events is to go on.
     """
 
     caller: Caller
     params: Mapping[str, str] = {}
     query: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
+    last_event_id: str = ""
+
+
+class Sink(Protocol):
+    """Where a stream puts its pieces: one client's connection."""
+
+    def put(self, piece: bytes) -> None:
+        """Send on; a client that reads too slowly is cut off."""
+        ...
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        ...
+
+
+class Stream(Protocol):
+    """A body that comes in pieces for as long as it takes; the connection ends with it."""
+
+    @property
+    def idle(self) -> bytes:
+        """What is sent after a silence, so that each side sees that the other is there."""
+        ...
+
+    def begin(self, sink: Sink) -> None:
+        """The head is out: put what is there already, and from now on what comes. Never waits."""
+        ...
+
+    def leave(self) -> None:
+        """Let go; called once, whether it has begun or not, and whoever ended it."""
+        ...
 
 
 class Reply(Secret, frozen=True, kw_only=True):
-    """The answer: status, body and its media type, and headers beyond Content-Type and Content-Length."""
+    """The answer: status, body and its media type, and headers beyond Content-Type and Content-Length.
+
+    With a `stream` there is no other body, and its length is not known beforehand.
+    """
 
     status: int
-    body: bytes
+    body: bytes = b""
     headers: tuple[tuple[str, str], ...] = ()
     media: str = JSON_TYPE
+    stream: Stream | None = None
 
 
 class Failure(Noun, frozen=True, kw_only=True):
@@ -61,9 +96,11 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         handler: what to call; kernel errors it raises are answered as 400 or 503.
         summary: one line for the generated OpenAPI document.
         takes: type of the request body, None when the row takes none.
-        gives: type of the body of a 200.
+        gives: type of the body of a success; of a stream, of what stands in its events.
         query: names of the query parameters with their JSON types.
-        errors: statuses other than 200 that the handler can answer.
+        errors: statuses other than those of success that the handler can answer.
+        success: statuses of success.
+        media: media type of a success.
     """
 
     verbs: tuple[str, ...]
@@ -74,6 +111,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     gives: type[msgspec.Struct] | None = None
     query: tuple[tuple[str, str], ...] = ()
     errors: tuple[int, ...] = (400, 401, 503)
+    success: tuple[int, ...] = (200,)
+    media: str = JSON_TYPE
 
 
 def failure(
@@ -126,7 +165,8 @@ def openapi(title: str, version: str, routes: Sequence[Route]) -> dict[str, Any]
 
 
 def _operation(row: Route) -> dict[str, Any]:
-    operation: dict[str, Any] = {"summary": row.summary, "responses": {"200": _content("Success", row.gives)}}
+    success = {str(status): _content("Success", row.gives, row.media) for status in row.success}
+    operation: dict[str, Any] = {"summary": row.summary, "responses": success}
     for status in sorted({*row.errors, *EVERYWHERE}):
         operation["responses"][str(status)] = _content("Failure", Failure)
     operation["parameters"] = [
@@ -138,8 +178,11 @@ def _operation(row: Route) -> dict[str, Any]:
     return operation
 
 
-def _content(description: str, kind: type[msgspec.Struct] | None) -> dict[str, Any]:
+def _content(description: str, kind: type[msgspec.Struct] | None, media: str = JSON_TYPE) -> dict[str, Any]:
     content: dict[str, Any] = {"description": description} if description else {}
     if kind is not None:
-        content["content"] = {JSON_TYPE: {"schema": {"$ref": f"#/components/schemas/{kind.__name__}"}}}
+        schema = (
+            {"$ref": f"#/components/schemas/{kind.__name__}"} if media == JSON_TYPE else {"type": "string"}
+        )
+        content["content"] = {media: {"schema": schema}}
     return content

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
 
 from multiplane.api.instructions import BASES, Generate, Report
-from multiplane.assembly.layout import seed_bytes
-from multiplane.assembly.study import Study
+from multiplane.assembly.sim.paths import Path
 from multiplane.kernel.errors import Busy, Refused
+from multiplane.kernel.ports import Timeline
 from multiplane.kernel.quantity import NS_PER_S, PS_PER_NS
 from multiplane.twin.chance import Chance
+from multiplane.twin.quantum.engine import Quantum
+from multiplane.twin.scenario import World
 from multiplane.twin.traffic import arrivals
 
 Arrays = dict[str, "np.ndarray[Any, Any]"]
@@ -22,7 +25,7 @@ _SIGN: Final = {"x": (1, -1, 1, -1), "y": (-1, 1, 1, -1), "z": (1, 1, -1, -1)}
 
 
 class PairFlow:
-    """Requests of one table of the scenario on one link.
+    """Requests of one table of the scenario on one link, or along one path.
 
     `measured` counts pairs in each of `BASES`; `agreed` is the sum, over these, of +1 where the two outcomes
     are as the Bell state named by the herald has them, and of -1 elsewhere: its mean estimates a correlation.
@@ -45,6 +48,14 @@ class PairFlow:
         self.requested = self.refused = self.heard = self.waited_ns = 0
         self.measured, self.agreed = [0, 0, 0], [0, 0, 0]
 
+    def count(self, basis: str, bell: int, same: bool, waited_ns: int) -> None:
+        """A pair that is the Bell state `bell` (phase + 2 parity) was heard of and measured at both ends."""
+        index = BASES.index(basis)
+        self.heard += 1
+        self.waited_ns += waited_ns
+        self.measured[index] += 1
+        self.agreed[index] += _SIGN[basis][bell] * (1 if same else -1)
+
 
 class _Asked:
     """One instruction under way."""
@@ -57,43 +68,64 @@ class _Asked:
 
 
 class PairUsers:
-    """All flows of pairs of a world on a study.
+    """All flows of pairs of a world from now on.
 
-    Args: seed: of the run; each flow draws its own arrivals and bases from it.
+    Args: seed: 32 bytes; each flow draws its own arrivals and bases from it.
     """
 
-    def __init__(self, study: Study, seed: int) -> None:
-        self._study, self._quantum = study, study.centre.twin.quantum
-        self._begin_ps = study.clock.now_ps()
+    def __init__(self, world: World, quantum: Quantum, timeline: Timeline, seed: bytes) -> None:
+        self._quantum, self._timeline = quantum, timeline
+        self._begin_ps = timeline.now_ps()
         self._under_way: dict[str, _Asked] = {}
         self._asked = 0
         self.flows: dict[tuple[int, str], PairFlow] = {}
         self._numbers: dict[tuple[int, str], int] = {}
-        for number, traffic in enumerate(study.world.traffic, start=1):
-            for link in traffic.links:
+        self._paths: dict[PairFlow, Path] = {}
+        self._path_of: dict[str, Path] = {}
+        for number, traffic in enumerate(world.traffic, start=1):
+            for link in traffic.links or filter(None, [" > ".join(traffic.path)]):
                 name = f"traffic {number}: {link}"
-                times_ns = arrivals(traffic, Chance(seed_bytes(seed), name, 1))
-                bases = Chance(seed_bytes(seed), f"bases of {name}", 1)
-                self.flows[number, link] = PairFlow(link, times_ns, bases)
+                times_ns = arrivals(traffic, Chance(seed, name, 1))
+                bases = Chance(seed, f"bases of {name}", 1)
+                flow = self.flows[number, link] = PairFlow(link, times_ns, bases)
                 self._numbers[number, link] = traffic.number
-        for site in sorted({site for flow in self.flows.values() for site in flow.link.split("--")}):
-            self._quantum.watch(site, self)
+                if traffic.path:
+                    name = f"sim-path-{number}"
+                    self._paths[flow] = Path(quantum, timeline, name, traffic.path, flow.count)
+        self._sites = sorted({site for flow in self.flows.values() for site in re.split("--| > ", flow.link)})
+        self._closed = False
+        for site in self._sites:
+            quantum.watch(site, self)
 
     def start(self) -> None:
         """Ask from now on."""
+        for path in self._paths.values():
+            self._path_of |= dict.fromkeys(path.start(), path)
         for key, flow in self.flows.items():
             self._next(flow, self._numbers[key])
+
+    def close(self) -> None:
+        """Ask no more; what was asked for is still made."""
+        self._closed = True
+        for site in self._sites:
+            self._quantum.unwatch(site, self)
 
     def _next(self, flow: PairFlow, pairs: int) -> None:
         at_ns = next(flow.times_ns, None)
         if at_ns is not None:
-            self._study.timeline.at_ps(self._begin_ps + at_ns * PS_PER_NS, self._ask, flow, pairs)
+            self._timeline.at_ps(self._begin_ps + at_ns * PS_PER_NS, self._ask, flow, pairs)
 
     def _ask(self, flow: PairFlow, pairs: int) -> None:
         """Each pair has a basis of its own; those of one basis are one instruction."""
+        if self._closed:
+            return
         self._next(flow, pairs)
         flow.requested += pairs
         drawn = [int(flow.bases.uniform() * len(BASES)) for _ in range(pairs)]
+        if path := self._paths.get(flow):
+            for index in drawn:
+                path.wait(BASES[index])
+            return
         for index, basis in enumerate(BASES):
             if wanted := drawn.count(index):
                 self._generate(flow, basis, wanted)
@@ -102,7 +134,7 @@ class PairUsers:
         self._asked += 1
         request, site = f"sim-{self._asked}", flow.link.split("--")[0]
         asked = Generate(request=request, link=flow.link, pairs=pairs, keep=False, basis=basis)
-        self._under_way[request] = _Asked(flow, basis, pairs, self._study.timeline.now_ns())
+        self._under_way[request] = _Asked(flow, basis, pairs, self._timeline.now_ns())
         try:
             self._quantum.perform(site, asked)
         except (Busy, Refused):
@@ -111,6 +143,9 @@ class PairUsers:
 
     def report(self, report: Report) -> None:
         """Told by both ends; a pair counts when the second one has told its bit."""
+        if path := self._path_of.get(report.request):
+            path.report(report)
+            return
         asked = self._under_way.get(report.request)
         if asked is None or not report.ok:
             return
@@ -119,11 +154,7 @@ class PairUsers:
         if other is None:
             asked.bits[report.number] = bit
             return
-        flow, index = asked.flow, BASES.index(asked.basis)
-        flow.heard += 1
-        flow.waited_ns += report.due_ns - asked.asked_ns
-        flow.measured[index] += 1
-        flow.agreed[index] += _SIGN[asked.basis][phase + 2 * parity] * (1 if bit == other else -1)
+        asked.flow.count(asked.basis, phase + 2 * parity, bit == other, report.due_ns - asked.asked_ns)
         asked.left -= 1
         if not asked.left:
             del self._under_way[report.request]
@@ -132,8 +163,8 @@ class PairUsers:
 class PairRecord:
     """What was seen of pairs at each look; nothing in a world without links of pairs."""
 
-    def __init__(self, study: Study, users: PairUsers) -> None:
-        self._links = study.centre.twin.quantum.links
+    def __init__(self, quantum: Quantum, users: PairUsers) -> None:
+        self._links = quantum.links
         self._users = users
         self._rows: dict[str, list[Any]] = {}
         self._before = [(0, 0)] * len(users.flows)

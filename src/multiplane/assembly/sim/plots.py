@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from multiplane.assembly.sim.pairs import fidelity
 from multiplane.assembly.sim.results import Results
 from multiplane.assembly.sim.seed import Arrays
 
@@ -30,6 +31,9 @@ def draw(results: Results, seeds: Sequence[Arrays]) -> list[str]:
         ("rates.png", "Secret key rate of the links", "Mbit/s", 1e6, _links("link_rate_bit_per_s")),
         ("errors.png", "Error rate of the links", "%", 0.01, _links("link_qber")),
         ("stocks.png", "Stock between key managers", "kbit", 1e3, _stocks),
+        ("pairs.png", "Pairs heard by both ends since the last look", "1/s", 1.0, _pair_rates),
+        ("fidelities.png", "Fidelity of pairs, as measured until then", "1", 1.0, _pair_fidelities),
+        ("waits.png", "Wait for a pair, since the last look", "s", 1.0, _pair_waits),
         ("refusals.png", "Requests refused since the last look", "requests", 1.0, _refusals),
     )
     drawn = []
@@ -55,6 +59,30 @@ def _refusals(arrays: Arrays) -> tuple[Sequence[str], Matrix]:
     return ["all"], np.diff(total, axis=0, prepend=0)[:, : arrays["refused"].shape[1]]
 
 
+def _flows(arrays: Arrays) -> list[str]:
+    flows = zip(arrays.get("pairs_traffic", ()), arrays.get("pairs_link", ()), strict=True)
+    return [f"{number}: {link}" for number, link in flows]
+
+
+def _pair_rates(arrays: Arrays) -> tuple[Sequence[str], Matrix]:
+    if "pairs_heard" not in arrays:
+        return [], np.zeros(0)
+    spans_s = np.diff(arrays["time_s"], prepend=0.0)
+    return _flows(arrays), np.diff(arrays["pairs_heard"], axis=0, prepend=0) / spans_s[:, None]
+
+
+def _pair_fidelities(arrays: Arrays) -> tuple[Sequence[str], Matrix]:
+    if "pairs_measured" not in arrays:
+        return [], np.zeros(0)
+    looks = zip(arrays["pairs_measured"], arrays["pairs_agreed"], strict=True)
+    rows = [[fidelity(*flow)[0] for flow in zip(*look, strict=True)] for look in looks]
+    return _flows(arrays), np.array(rows).reshape(len(rows), -1)
+
+
+def _pair_waits(arrays: Arrays) -> tuple[Sequence[str], Matrix]:
+    return _flows(arrays), arrays.get("pairs_wait_s", np.zeros(0))
+
+
 def _together(picked: Sequence[tuple[Sequence[str], Matrix]], unit_ratio: float) -> dict[str, Matrix]:
     """By name: seeds x looks, in plot units. A stock that a seed never had is 0 there."""
     names = dict.fromkeys(name for names, _ in picked for name in names)
@@ -69,6 +97,12 @@ def _together(picked: Sequence[tuple[Sequence[str], Matrix]], unit_ratio: float)
     return together
 
 
+def _spread(values: Matrix) -> float:
+    """Between the extremes; looks at which nothing is known do not count."""
+    known = values[np.isfinite(values)]
+    return float(np.ptp(known)) if known.size else 0.0
+
+
 def _draw(title: str, unit: str, time_s: Matrix, lines: dict[str, Matrix]) -> bytes:
     from matplotlib.figure import Figure  # noqa: PLC0415 (an extra)
 
@@ -79,7 +113,7 @@ def _draw(title: str, unit: str, time_s: Matrix, lines: dict[str, Matrix]) -> by
     )
     at = time_s / unit_s
     # Those that move most are named; the others are there, in grey.
-    spread = {name: float(np.ptp(values)) for name, values in lines.items()}
+    spread = {name: _spread(values) for name, values in lines.items()}
     named = sorted(lines, key=lambda name: (-spread[name], name))[:MOST_LINES]
     for name in sorted(set(lines) - set(named)):
         axes.plot(at, lines[name].mean(axis=0), color="0.8", linewidth=0.8, zorder=1)

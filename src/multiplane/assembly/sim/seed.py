@@ -9,7 +9,8 @@ import msgspec
 import numpy as np
 
 from multiplane.api.device import LinkState
-from multiplane.assembly.sim.applications import Applications
+from multiplane.assembly.layout import seed_bytes
+from multiplane.assembly.sim.applications import Applications, fetch_in
 from multiplane.assembly.sim.pairs import PairRecord, PairUsers
 from multiplane.assembly.study import Study, run_study
 from multiplane.kernel.names import link_id
@@ -38,9 +39,10 @@ def run_seed(
     """
 
     async def workload(study: Study) -> Arrays:
-        applications = Applications(study, seed)
-        users = PairUsers(study, seed)
-        record, pairs = _Record(study, applications), PairRecord(study, users)
+        applications = Applications(world, study.timeline, seed_bytes(seed), fetch_in(study))
+        quantum = study.centre.twin.quantum
+        users = PairUsers(world, quantum, study.timeline, seed_bytes(seed))
+        record, pairs = _Record(study, applications), PairRecord(quantum, users)
         begin_ps = study.clock.now_ps()
         applications.start()
         users.start()

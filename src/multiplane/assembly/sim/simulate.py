@@ -11,6 +11,7 @@ import msgspec
 
 from multiplane.assembly.plugins import load_plugins
 from multiplane.assembly.sim import plots
+from multiplane.assembly.sim.paths import check_paths
 from multiplane.assembly.sim.results import Results
 from multiplane.assembly.sim.running import Progress, Simulation, run_seeds
 from multiplane.assembly.sim.seed import Plan
@@ -71,6 +72,7 @@ def simulate(
         looks = request.lasts_ns / request.every_ns
         raise Refused("input.every", f"--every: {looks:.3g} looks, expected 1 to {MOST_LOOKS} within --for")
     _check_clock(world)
+    check_paths(world)
     plan = Plan(lasts_ns=request.lasts_ns, every_ns=request.every_ns)
     results = Results(request.out, world, plan, version("multiplane"), plugins=plugins)
     found = results.finished(request.seeds)

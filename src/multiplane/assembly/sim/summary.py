@@ -78,6 +78,7 @@ def _pairs(arrays: Arrays) -> Iterator[Figure]:
         of = f"traffic {number}: {link}"
         yield "pairs asked for", of, "1", float(arrays["pairs_requested"][-1, place])
         yield "pairs measured", of, "1", float(arrays["pairs_heard"][-1, place])
+        yield "rate of pairs", of, "1/s", float(arrays["pairs_heard"][-1, place]) / lasts_s
         waits_s = arrays["pairs_wait_s"][:, place]
         waits_s = waits_s[~np.isnan(waits_s)]
         yield "wait for a pair", of, "s", float(waits_s.mean()) if waits_s.size else math.nan

@@ -11,7 +11,7 @@ second ones of all others.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Final
 
 import msgspec
@@ -93,13 +93,27 @@ class Waitlist:
 
     def expire(self, now_ns: int) -> int:
         """Drop what has waited too long; how many."""
-        late = [entry for entry in self._line if entry[2].due_ns <= now_ns]
+        late = [item for _, _, item in self._line if item.due_ns <= now_ns]
         if late:
             self._line = [entry for entry in self._line if entry[2].due_ns > now_ns]
-            heapq.heapify(self._line)
-            for _, _, item in late:
+            for item in late:
                 self._forget(item)
+            self._move_up({item.pair for item in late})
         return len(late)
+
+    def _move_up(self, pairs: Set[Pair]) -> None:
+        """Give what is left of these pairs the place that it would have without those that are gone.
+
+        They got no key, so they count for nothing in their pair's share.
+        """
+        tags = dict.fromkeys(pairs, self._served_tag)
+        theirs = sorted(entry for entry in self._line if entry[2].pair in pairs)
+        self._line = [entry for entry in self._line if entry[2].pair not in pairs]
+        for tag, arrival, item in theirs:
+            size_byte = len(item.parcel.payload) + PAD_OVERHEAD_BYTE
+            tags[item.pair] = self._last_tag[item.pair] = min(tag, tags[item.pair] + size_byte)
+            self._line.append((tags[item.pair], arrival, item))
+        heapq.heapify(self._line)
 
     def next_due_ns(self) -> int | None:
         """When `expire` has work next; None while nothing waits."""

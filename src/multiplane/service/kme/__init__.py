@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Final
 
 from multiplane.api.north import Key, KeyRequest, KeyStatus
-from multiplane.api.operator import KmeReport, PoolLedger, UnitRecord
+from multiplane.api.operator import KmeReport, PoolLedger, StockFlight, UnitRecord
 from multiplane.api.service_fabric import Parcel
 from multiplane.kernel.errors import Busy, MultiplaneError, Refused
 from multiplane.kernel.names import site_of
@@ -322,6 +322,12 @@ class Kme:
             ledgers=tuple(self.ledgers()),
             counters=self.ports.counters.values(),
         )
+
+    async def flights(self, caller: Caller) -> tuple[StockFlight, ...]:
+        """How each stock that issues keys is being filled."""
+        del caller
+        stocks = [stock for _, stock in sorted(self._near.items()) if stock.pool.epoch]
+        return tuple(stock.filling.told(stock.pool) for stock in stocks)
 
     async def find_unit(self, caller: Caller, name: str) -> tuple[UnitRecord, ...]:
         """Units under a key id, a digest or an endpoint URN."""

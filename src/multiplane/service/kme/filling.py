@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
+import msgspec
+
+from multiplane.api.operator import StockFlight
 from multiplane.api.service_fabric import Parcel
 from multiplane.kernel.errors import Busy
 from multiplane.kernel.quantity import NS_PER_S
@@ -66,6 +70,28 @@ class Filling:
             block = self._ports.entropy.take(BLOCK_BYTE)
             await self._carry(pool, pool.send(block, now_ns, patience_ns), block, patience_ns)
         return True
+
+    def told(self, pool: OutboundPool) -> StockFlight:
+        """How far it is, for a copy to go on from."""
+        now_ns = self._ports.timeline.now_ns()
+        told = self._flight.told(pool.owner, pool.peer, now_ns)
+        return msgspec.structs.replace(told, wanted=self.wanted, blocks=pool.flown(now_ns))
+
+    def rest(self) -> None:
+        """Bring nothing on its way before `resume`."""
+        self._flight.window_block = 0
+
+    async def resume(self, pool: OutboundPool, flight: StockFlight) -> None:
+        """Go on as the original did: with as much on its way, which waits for key wherever it lacks."""
+        now_ns = self._ports.timeline.now_ns()
+        self._flight.resume(flight, now_ns)
+        self.wanted = flight.wanted
+        for one in flight.blocks:
+            block = self._ports.entropy.take(BLOCK_BYTE)
+            sequence = pool.resume(block, now_ns, one)
+            if one.due_ns > 0:
+                with suppress(Busy):
+                    await self._carry(pool, sequence, block, one.due_ns)
 
     async def _carry(self, pool: OutboundPool, sequence: int, payload: bytes, lifetime_ns: int) -> None:
         """Bring a block on its way; it lives there until it is overdue here."""

@@ -67,7 +67,7 @@ class NearStock(Stock):
         self._reached: KmePeer | None = None
         self._session = 0
         self._agreed = False
-        self._filling = Filling(ports, peer, carry)
+        self.filling = Filling(ports, peer, carry)
         self._advancing = False
         self._again = False
         self._alarmed = False
@@ -129,7 +129,7 @@ class NearStock(Stock):
         if self.serving:
             reachable = self.state is not None and self.state.phase is PairPhase.READY
             phase = "open" if reachable else "from stock"
-        filling = self._filling.wanted or self.pool.pending_count > 0
+        filling = self.filling.wanted or self.pool.pending_count > 0
         return msgspec.structs.replace(self.pool.ledger(phase), filling=filling)
 
     def find(self, name: str) -> list[UnitRecord]:
@@ -314,7 +314,7 @@ class NearStock(Stock):
 
     def fill(self) -> None:
         """Fill up to the high mark, though the low one has not been reached."""
-        self._filling.wanted = True
+        self.filling.wanted = True
         self.wake()
 
     def wake(self) -> None:
@@ -361,9 +361,9 @@ class NearStock(Stock):
         if self._far is None:
             await self._greet(self.state)
         if not self.pool.known:
-            if not await self._filling.send_secret(self.pool):
+            if not await self.filling.send_secret(self.pool):
                 self.lost("the acknowledgement of the epoch is overdue")
-        elif not await self._filling.fill(self.pool):
+        elif not await self.filling.fill(self.pool):
             self.lost("acknowledgements are overdue")  # the far side may have started over
 
     async def _greet(self, state: PairState) -> None:
@@ -398,7 +398,7 @@ class NearStock(Stock):
             raise Busy("stock.changed", "the channel was lost while both sides spoke of the stock")
         self._far, self._agreed = far, True
         self._reported = None
-        self._filling.greeted()
+        self.filling.greeted()
         for sequence in arrived:
             await self._store_block(epoch, sequence)
         self.ports.faults.reach("reconcile.after")
@@ -451,7 +451,7 @@ class NearStock(Stock):
         pool = self.pool
         if pool.epoch != epoch:
             return
-        self._filling.acknowledged(pool, sequence)
+        self.filling.acknowledged(pool, sequence)
         changes = pool.stored(sequence)
         if changes:
             await self.commit(changes)
@@ -482,7 +482,7 @@ class NearStock(Stock):
         if self._far is not None and self._agreed and report != self._reported:
             self._reported = report
             self._far.head(self.ports.caller, report)
-        if self._far is None or self.pool.pending_count or not self.pool.known or self._filling.wanted:
+        if self._far is None or self.pool.pending_count or not self.pool.known or self.filling.wanted:
             self.wake()
         before_s = now_ns // NS_PER_S - self.ports.rules.ttl_s
         if self.book.has_older(before_s):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from multiplane.api.operator import StockFlight
 from multiplane.kernel.quantity import NS_PER_S
 
 CALM_NS: Final = NS_PER_S
@@ -30,6 +31,24 @@ class Flight:
         self.window_block = 1
         self._smooth_ns = self._spread_ns = 0
         self._cut_ns = 0
+
+    def told(self, owner: str, peer: str, now_ns: int) -> StockFlight:
+        """What `resume` needs."""
+        return StockFlight(
+            owner=owner,
+            peer=peer,
+            wanted=False,
+            window_block=self.window_block,
+            smooth_ns=self._smooth_ns,
+            spread_ns=self._spread_ns,
+            lost_ago_ns=now_ns - self._cut_ns if self._cut_ns else None,
+        )
+
+    def resume(self, flight: StockFlight, now_ns: int) -> None:
+        """Go on as another did."""
+        self.window_block = max(1, min(flight.window_block, self._most_block))
+        self._smooth_ns, self._spread_ns = flight.smooth_ns, flight.spread_ns
+        self._cut_ns = 0 if flight.lost_ago_ns is None else now_ns - flight.lost_ago_ns
 
     @property
     def patience_ns(self) -> int:

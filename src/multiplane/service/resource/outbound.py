@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from multiplane.api.operator import PoolLedger
+from multiplane.api.operator import BlockFlight, PoolLedger
 from multiplane.kernel.ports import Change, Delete, Put
 from multiplane.security import keyid
 from multiplane.service.planes import StockAnswer
@@ -181,6 +181,19 @@ class OutboundPool:
                 sent_ns=now_ns, tries=tries, due_ns=now_ns + patience_ns * tries
             )
         return late
+
+    def flown(self, now_ns: int) -> tuple[BlockFlight, ...]:
+        """The blocks on their way, oldest first."""
+        return tuple(
+            BlockFlight(ago_ns=now_ns - sent.sent_ns, due_ns=sent.due_ns - now_ns, tries=sent.tries)
+            for sent in self._pending.values()
+        )
+
+    def resume(self, block: bytes, now_ns: int, flight: BlockFlight) -> int:
+        """Enter a fresh block as one that has been on its way for a while; its sequence number."""
+        sequence = self.send(block, now_ns - flight.ago_ns, flight.ago_ns + flight.due_ns)
+        self._pending[sequence] = self._pending[sequence]._replace(tries=flight.tries)
+        return sequence
 
     def recall(self, sequence: int) -> None:
         """A block could not be brought on its way after all: send it as soon as possible."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from multiplane.api import instructions as core
-from multiplane.api.instructions import CoreInstruction, Report, ReportListener
+from multiplane.api.instructions import CoreInstruction, LinkSheet, Report, ReportListener
 from multiplane.kernel.errors import MultiplaneError, Refused
 from multiplane.kernel.names import site_of
 from multiplane.kernel.nouns import Caller
@@ -13,6 +13,7 @@ from multiplane.twin.quantum import acts
 from multiplane.twin.quantum.acts import Moment
 from multiplane.twin.quantum.building import build
 from multiplane.twin.quantum.chance import Chance
+from multiplane.twin.quantum.describing import sheet
 from multiplane.twin.quantum.devices import Entanglement
 from multiplane.twin.quantum.links import Hooks, Link, Wish
 from multiplane.twin.quantum.nodes import Node
@@ -65,6 +66,10 @@ class Quantum:
     def now_ns(self) -> int:
         """When the handler that runs was due, Unix nanoseconds."""
         return self._timeline.epoch_ns + self.base_ps() // 1000
+
+    async def describe(self, caller: Caller) -> tuple[LinkSheet, ...]:
+        node = self._node_of(caller)
+        return tuple(sheet(self.links[link]) for link in node.sides)
 
     async def subscribe(self, caller: Caller, listener: ReportListener) -> None:
         self._node_of(caller).listener = listener

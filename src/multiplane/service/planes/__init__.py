@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final, Protocol
 
-from multiplane.api.operator import KmeReport, UnitRecord
+from multiplane.api.operator import KmeReport, StockFlight, UnitRecord
 from multiplane.kernel.nouns import Caller, Noun, Secret
 from multiplane.security.policy import check_prefix
 
@@ -182,6 +182,10 @@ class KmeControl(Protocol):
     """A key manager's door for the management of its domain."""
 
     async def report(self, caller: Caller) -> KmeReport: ...
+
+    async def flights(self, caller: Caller) -> tuple[StockFlight, ...]:
+        """How each stock that issues keys is being filled."""
+        ...
 
     async def find_unit(self, caller: Caller, name: str) -> tuple[UnitRecord, ...]:
         """Units under a key id, a digest or an endpoint URN; empty when there are none."""

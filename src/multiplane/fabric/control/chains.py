@@ -1,0 +1,262 @@
+"""What a chain of links gives: how often, how good in the mean, and how good at the very least. Pure.
+
+Model: each link tries without pause with all memories of its window. A half inside the chain that waits for
+its partner longer than the cut-off is given up, which loses all that was swapped with it; the ends wait until
+they are told (TRACK runs along the whole chain), and have no cut-off. Ages of halves bound the fidelity from
+below whatever happens; means use the waits of neighbouring links as if they were independent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+from multiplane.fabric.control.hops import Hop, rested
+from multiplane.fabric.control.segments import Span, Wait, joined, mean_latest, wait
+from multiplane.physics import bell
+from multiplane.physics.bell import Correlations
+from multiplane.physics.purification import bbpssw, dejmps
+
+SEQUENTIAL_SHARE: Final = 0.21
+"""How far swaps as soon as possible lie between nested and sequential ones when they may fail, on a scale of
+logarithms: fitted to samples of 2 to 8 links."""
+_NEVER: Final = 1e-12
+_SURE: Final = 0.99
+PROTOCOLS: Final = {"dejmps": dejmps, "bbpssw": bbpssw}
+
+
+class Shape(NamedTuple):
+    """How a chain is run.
+
+    Args:
+        rounds: of purification on each link; windows: memories of each link.
+        cutoff_s: age at which a half that waits inside is given up, > 0.
+        levels: of the inner sites, all 0 = as soon as possible.
+    """
+
+    rounds: tuple[int, ...]
+    windows: tuple[int, ...]
+    cutoff_s: float
+    levels: tuple[int, ...]
+    protocol: str = "dejmps"
+
+
+class Chain(NamedTuple):
+    """What a chain gives.
+
+    Args:
+        mean: of the delivered pairs, at the later of both ends.
+        first_s: mean time until the first; rate_per_s: in the long run, a bound from below.
+        flip_per_s, relax_per_s: what both ends together lose from then on.
+    """
+
+    mean: Correlations
+    first_s: float
+    rate_per_s: float
+    flip_per_s: float
+    relax_per_s: float
+
+    @property
+    def fidelity(self) -> float:
+        """Of a delivered pair in the mean."""
+        return bell.fidelity(self.mean)
+
+
+class Leg(NamedTuple):
+    """A link with its purification: when pairs come from it, and how good they are in the mean."""
+
+    span: Span
+    mean: Correlations
+
+
+def leg(hop: Hop, rounds: int, window: int, cutoff_s: float, protocol: str) -> Leg:
+    """Pairs of a link after `rounds` of purification, each of two pairs of the round before.
+
+    `window` > `rounds` memories make them: the first of two takes one, and waits for the second, which the
+    rest make, for `cutoff_s` at most.
+    """
+    mean_s, mean = hop.mean_s / window, hop.fresh
+    if not rounds:
+        return Leg(Span(mean_s), mean)
+    first = leg(hop, rounds - 1, window, cutoff_s, protocol)
+    second_s = leg(hop, rounds - 1, window - 1, cutoff_s, protocol).span.mean_s
+    flip, relax, told_s = _both(hop)
+    in_time = -math.expm1(-cutoff_s / second_s)
+    older = _waited(first.mean, wait(second_s, second_s, cutoff_s), flip, relax)
+    mean, success = PROTOCOLS[protocol](older, first.mean, *_noise(hop))
+    mean_s = (first.span.mean_s + second_s * in_time + told_s) / max(in_time * success, _NEVER)
+    return Leg(Span(mean_s), rested(mean, flip * told_s, relax * told_s))
+
+
+def _least_of_link(hop: Hop, rounds: int, cutoff_s: float, protocol: str) -> Correlations:
+    """A bound of each single pair of a link: both pairs of every round have waited until the cut-off."""
+    least = hop.fresh
+    flip, relax, told_s = _both(hop)
+    for _ in range(rounds):
+        old = rested(least, flip * cutoff_s, relax * cutoff_s)
+        least, _ = PROTOCOLS[protocol](old, old, *_noise(hop))
+        least = rested(least, flip * told_s, relax * told_s)
+    return least
+
+
+def _both(hop: Hop) -> tuple[float, float, float]:
+    """What both halves together lose by the second, and how long they rest until a round is known."""
+    near, far = hop.near, hop.far
+    told_s = hop.delay_s + max(near.operation_s, far.operation_s)
+    return near.flip_per_s + far.flip_per_s, near.relax_per_s + far.relax_per_s, told_s
+
+
+def _noise(hop: Hop) -> tuple[tuple[float, ...], float]:
+    """Gates and readouts of a purification: those of the worse end."""
+    worse = min(hop.near, hop.far, key=lambda place: place.double16[0])
+    return worse.double16, max(hop.near.flip_probability, hop.far.flip_probability)
+
+
+def _waited(pair: Correlations, waiting: Wait, flip_per_s: float, relax_per_s: float) -> Correlations:
+    left = waiting.left(flip_per_s)
+    return Correlations(pair.x * left, pair.y * left, pair.z * waiting.left(relax_per_s))
+
+
+def chain(hops: Sequence[Hop], shape: Shape) -> Chain:
+    """What a chain of one or more links gives when it is run in this shape."""
+    legs = [
+        leg(hop, rounds, window, shape.cutoff_s, shape.protocol)
+        for hop, rounds, window in zip(hops, shape.rounds, shape.windows, strict=True)
+    ]
+    waits = [wait(one.span.mean_s, two.span.mean_s, shape.cutoff_s) for one, two in pairwise(legs)]
+    whole_s, told_s = _time(hops, legs, waits, shape).mean_s, _told_s(hops)
+    first, last = hops[0].near, hops[-1].far
+    mean = _swapped(hops, [one.mean for one in legs])
+    for waiting, (flip, relax) in zip(waits, _resting(hops, legs, waits, shape), strict=True):
+        mean = _waited(mean, waiting, flip, relax)
+    return Chain(
+        mean=mean,
+        first_s=whole_s + told_s,
+        rate_per_s=1.0 / (whole_s + told_s / min(shape.windows)),
+        flip_per_s=first.flip_per_s + last.flip_per_s,
+        relax_per_s=first.relax_per_s + last.relax_per_s,
+    )
+
+
+class Least(NamedTuple):
+    """A bound of each single delivered pair, by the cut-off: a pair, and what each second of it costs."""
+
+    pair: Correlations
+    flip_per_s: float
+    relax_per_s: float
+
+    def fidelity(self, cutoff_s: float) -> float:
+        """No pair is worse."""
+        x, y, z = self.pair
+        flip, relax = math.exp(-self.flip_per_s * cutoff_s), math.exp(-self.relax_per_s * cutoff_s)
+        return (1.0 + (x + y) * flip + z * relax) / 4.0
+
+
+def least(hops: Sequence[Hop], shape: Shape) -> Least:
+    """A bound of each single delivered pair of a chain that is run in this shape.
+
+    As soon as possible: of two halves at an inner site one waits, up to the cut-off, and what both ends wait
+    together is no more than what all inner sites wait. Otherwise every half may wait so long. The pair itself
+    depends on the cut-off of the shape where links are purified.
+    """
+    cutoff_s, protocol = shape.cutoff_s, shape.protocol
+    pairs = [
+        _least_of_link(hop, rounds, cutoff_s, protocol) if rounds else hop.fresh
+        for hop, rounds in zip(hops, shape.rounds, strict=True)
+    ]
+    pair = _swapped(hops, pairs)
+    first, last = hops[0].near, hops[-1].far
+    flip, relax = (first.flip_per_s, last.flip_per_s), (first.relax_per_s, last.relax_per_s)
+    inner = len(hops) - 1
+    if any(shape.levels):
+        flips = inner * sum(flip) + 2.0 * sum(hop.far.flip_per_s for hop in hops[:-1])
+        relaxes = inner * sum(relax) + 2.0 * sum(hop.far.relax_per_s for hop in hops[:-1])
+    else:
+        flips = inner * max(flip) + sum(hop.far.flip_per_s for hop in hops[:-1])
+        relaxes = inner * max(relax) + sum(hop.far.relax_per_s for hop in hops[:-1])
+    return Least(pair, flips, relaxes)
+
+
+def _resting(
+    hops: Sequence[Hop], legs: Sequence[Leg], waits: Sequence[Wait], shape: Shape
+) -> list[tuple[float, float]]:
+    """What a pair loses by each second of the wait at each inner site: there, and at the ends for it."""
+    if not waits:
+        return []
+    first, last = hops[0].near, hops[-1].far
+    all_s, total_s = mean_latest([one.span for one in legs]), sum(waiting.mean_s for waiting in waits)
+    near, far = (max(0.0, all_s - at.span.mean_s) / total_s for at in (legs[0], legs[-1]))
+    halves = 2.0 if any(shape.levels) else 1.0
+    flips = near * first.flip_per_s + far * last.flip_per_s
+    relaxes = near * first.relax_per_s + far * last.relax_per_s
+    return [
+        (halves * hop.far.flip_per_s + flips, halves * hop.far.relax_per_s + relaxes) for hop in hops[:-1]
+    ]
+
+
+def _told_s(hops: Sequence[Hop]) -> float:
+    """From the last herald until both ends know: TRACK runs along the chain, each site does its swap."""
+    if len(hops) == 1:
+        return 0.0
+    return sum(hop.delay_s for hop in hops) + max(hop.far.operation_s for hop in hops[:-1])
+
+
+def _swapped(hops: Sequence[Hop], pairs: Sequence[Correlations]) -> Correlations:
+    """The pair of a chain in which nobody waits: links, swaps, the way of TRACK, a correction."""
+    pair = pairs[0]
+    for (left, right), one in zip(pairwise(hops), pairs[1:], strict=True):
+        noise = Correlations(*map(min, left.far.swap, right.near.swap))
+        pair = bell.swap(bell.swap(pair, one), noise)
+    first, last, told_s = hops[0].near, hops[-1].far, _told_s(hops)
+    keep = min(first.correct_gain, last.correct_gain)
+    flip, relax = first.flip_per_s + last.flip_per_s, first.relax_per_s + last.relax_per_s
+    return bell.swap(rested(pair, flip * told_s, relax * told_s), Correlations(keep, keep, keep))
+
+
+def _time(hops: Sequence[Hop], legs: Sequence[Leg], waits: Sequence[Wait], shape: Shape) -> Span:
+    """Time until the chain is whole, swaps and cut-offs that fail included."""
+    works = [min(left.far.swap_probability, right.near.swap_probability) for left, right in pairwise(hops)]
+    spans = [one.span for one in legs]
+    if len(spans) <= 2 or any(shape.levels):
+        return _by_levels(spans, waits, works, shape.levels)
+    if min(works) >= 1.0 and min(waiting.success_probability for waiting in waits) > _SURE:
+        return Span(mean_latest(spans) / math.prod(waiting.success_probability for waiting in waits))
+    nested = _by_levels(spans, waits, works, nested_levels(len(works)))
+    sequential = _by_levels(spans, waits, works, tuple(range(1, len(works) + 1)))
+    share = SEQUENTIAL_SHARE
+    return Span(nested.mean_s ** (1.0 - share) * sequential.mean_s**share, nested.breadth_ratio)
+
+
+def _by_levels(
+    spans: Sequence[Span], waits: Sequence[Wait], works: Sequence[float], levels: Sequence[int]
+) -> Span:
+    """Join the parts of a chain in order of the levels of its inner sites."""
+    parts = list(spans)
+    left = sorted(range(len(works)), key=lambda place: (levels[place], place))
+    owner = list(range(len(spans)))  # of each link, the first link of the part that it is in
+    for place in left:
+        one, two = owner[place], owner[place + 1]
+        waiting = waits[place]
+        in_time = waiting.success_probability
+        saved_s = waiting.mean_s * (1.0 - in_time)
+        parts[one] = joined(parts[one], parts[two], works[place] * in_time, saved_s)
+        owner = [one if part == two else part for part in owner]
+    return parts[0]
+
+
+def nested_levels(inner: int) -> tuple[int, ...]:
+    """Levels that halve the chain again and again: the middle site swaps last."""
+    levels = [0] * inner
+
+    def halve(low: int, high: int) -> int:
+        """Levels of the inner sites low to high - 1; the highest of them."""
+        if low >= high:
+            return 0
+        middle = (low + high) // 2
+        levels[middle] = 1 + max(halve(low, middle), halve(middle + 1, high))
+        return levels[middle]
+
+    halve(0, inner)
+    return tuple(levels)

@@ -1,0 +1,86 @@
+"""Which plan an order gets with what is free now, and who of those in line may go. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from multiplane.api.fabric_units import UnitOrder
+from multiplane.fabric.control.links_now import LinksNow
+from multiplane.fabric.control.planning import Plan, Unattainable, plan
+from multiplane.fabric.control.policies import Policies
+from multiplane.fabric.control.views import PairView
+from multiplane.fabric.control.windows import Line, needs
+
+
+class Choosing:
+    """Plans, and the line of orders that wait for memories of the links they would take, or for a way."""
+
+    def __init__(self, links: LinksNow, policies: Policies) -> None:
+        self._links, self._policies = links, policies
+        self._line = Line()
+        self._needs: dict[str, dict[str, int] | None] = {}
+
+    def __len__(self) -> int:
+        return len(self._line)
+
+    def __contains__(self, order_id: object) -> bool:
+        return order_id in self._line
+
+    def ideal(self, order: UnitOrder, now_ns: int = 0) -> Plan | Unattainable:
+        """With all memories free. Args: now_ns: by which deadlines are judged, 0 = not at all."""
+        return self._plan(order, self._links.whole, now_ns)
+
+    def now(self, order: UnitOrder, now_ns: int = 0) -> Plan | Unattainable:
+        """With what is free."""
+        return self._plan(order, self._links.now, now_ns)
+
+    def around(self, order: UnitOrder, avoid: set[str]) -> Plan | Unattainable:
+        """With what is free, not over the links to avoid if there is a choice. Work that has begun goes on
+        while there is any chance to be in time: the deadline is not looked at."""
+        found = self.now(order) if not avoid else self._plan(order, self._links.without(avoid), 0)
+        return self.now(order) if avoid and isinstance(found, Unattainable) else found
+
+    def fitting(self, order: UnitOrder, ideal: Plan, now_ns: int) -> Plan | None:
+        """A plan that fits what is free, if nobody of the same rank waits for the same memories."""
+        needed = needs(ideal.job)
+        if any(
+            needed.keys() & (self._needs[other.order_id] or {}).keys()
+            for other in self._line.orders()
+            if other.priority >= order.priority
+        ):
+            return None
+        if self._links.fits(needed):
+            return ideal
+        found = self.now(order, now_ns)
+        return None if isinstance(found, Unattainable) else found
+
+    def wait(self, order: UnitOrder) -> str:
+        """Stand in line; why there is no way, or empty when there is one that is taken."""
+        ideal = self.ideal(order)
+        lost = isinstance(ideal, Unattainable)
+        self._needs[order.order_id] = None if isinstance(ideal, Unattainable) else needs(ideal.job)
+        self._line.join(order)
+        return ideal.reason if isinstance(ideal, Unattainable) and lost else ""
+
+    def leave(self, order_id: str, *, served: bool = False) -> None:
+        """Wait no more; `served`: it was this one's turn."""
+        self._line.leave(order_id, served=served)
+        self._needs.pop(order_id, None)
+
+    def look_again(self) -> None:
+        """Links changed: those in line may have another way, or one at last."""
+        for order in list(self._line.orders()):
+            needed = self._needs[order.order_id]
+            if needed is None or not all(map(self._links.up, needed)):
+                self.wait(order)
+
+    def ready(self) -> Iterator[str]:
+        """Those in line with room on all links that they would take, whose turn is first first."""
+        return (order_id for order_id in self._line.in_order(self._has_room) if self._has_room(order_id))
+
+    def _has_room(self, order_id: str) -> bool:
+        needed = self._needs.get(order_id)
+        return needed is not None and self._links.room(needed)
+
+    def _plan(self, order: UnitOrder, view: PairView, now_ns: int) -> Plan | Unattainable:
+        return plan(order, view, self._policies, now_ns=now_ns)

@@ -1,0 +1,102 @@
+"""Links of pairs as chains are worked out with: rates and losses instead of a data sheet. Pure."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+from multiplane.api.instructions import LinkSheet
+from multiplane.kernel.quantity import NS_PER_S
+from multiplane.physics import bell
+from multiplane.physics.bell import Correlations
+from multiplane.physics.operations import depolarising16, swap_factors
+
+
+class Place(NamedTuple):
+    """One end of a link.
+
+    Args:
+        flip_per_s, relax_per_s: what a resting half loses of <XX> and <YY>, and of <ZZ>, by the second.
+        swap: what a Bell measurement with a half of this link costs; swap_probability: that it works.
+        correct: what a Pauli correction of a half costs. double16, flip_probability: of purification.
+        cutoff_s: age at which the device itself throws a qubit away; infinite = never.
+    """
+
+    site: str
+    memories: int
+    flip_per_s: float
+    relax_per_s: float
+    swap: Correlations
+    swap_probability: float
+    correct_gain: float
+    double16: tuple[float, ...]
+    flip_probability: float
+    cutoff_s: float
+    operation_s: float
+
+
+class Hop(NamedTuple):
+    """A link, seen in the direction of a path.
+
+    Args:
+        mean_s: until one memory at each end has a pair; delay_s: one way.
+        fresh: the pair when both ends know of it.
+    """
+
+    link: str
+    near: Place
+    far: Place
+    mean_s: float
+    delay_s: float
+    fresh: Correlations
+
+
+def reverse(hop: Hop) -> Hop:
+    """The same link the other way."""
+    return hop._replace(near=hop.far, far=hop.near)
+
+
+@lru_cache(maxsize=4096)
+def hop_of(sheet: LinkSheet) -> Hop:
+    """A link in the order of its sites."""
+    near, far = (_place(sheet, end) for end in (0, 1))
+    return Hop(
+        link=sheet.link,
+        near=near,
+        far=far,
+        mean_s=max(1, sheet.attempt_ns) / NS_PER_S / sheet.success_probability,
+        delay_s=sheet.delay_ns / NS_PER_S,
+        fresh=bell.from_weights(sheet.weights),
+    )
+
+
+def _place(sheet: LinkSheet, end: int) -> Place:
+    double16 = depolarising16(sheet.keep_double[end])
+    flip_probability = sheet.flip_probability[end]
+    return Place(
+        site=sheet.sites[end],
+        memories=sheet.memories[end],
+        flip_per_s=_per_s(sheet.t2_s[end]),
+        relax_per_s=_per_s(sheet.t1_s[end]),
+        swap=swap_factors(double16, flip_probability),
+        swap_probability=sheet.swap_probability[end],
+        correct_gain=sheet.keep_single[end],
+        double16=double16,
+        flip_probability=flip_probability,
+        cutoff_s=sheet.cutoff_ns[end] / NS_PER_S if sheet.cutoff_ns[end] else math.inf,
+        operation_s=sheet.operation_ns[end] / NS_PER_S,
+    )
+
+
+def _per_s(lifetime_s: float) -> float:
+    return 1.0 / lifetime_s if lifetime_s > 0.0 else 0.0
+
+
+def rested(pair: Correlations, flip_level: float, relax_level: float) -> Correlations:
+    """A pair after rest that costs e^-flip_level of <XX> and <YY>, and e^-relax_level of <ZZ>.
+
+    Relaxation towards |0> in both halves at once, which helps phi and harms psi alike, is left out.
+    """
+    x = math.exp(-flip_level)
+    return Correlations(pair.x * x, pair.y * x, pair.z * math.exp(-relax_level))

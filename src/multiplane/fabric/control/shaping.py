@@ -1,0 +1,123 @@
+"""How to run a chain so that it meets a floor at the best rate: rounds of purification and cut-off. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+from multiplane.fabric.control.chains import Chain, Least, Shape, chain, least
+from multiplane.fabric.control.hops import Hop, rested
+
+PATIENCE: Final = 5.0
+"""No cut-off is longer than so many mean times of the slowest link: it would cost fidelity for no rate."""
+LEAST_PATIENCE: Final = 0.3
+"""Nor shorter than this share of one: the rate would be next to nothing."""
+_SHORTEST_S: Final = 1e-9
+_HALVINGS: Final = 16
+_HALVINGS_PURIFIED: Final = 7
+
+
+class Shaped(NamedTuple):
+    """A chain that meets the floor, and how it is run."""
+
+    hops: tuple[Hop, ...]
+    shape: Shape
+    gives: Chain
+
+
+class Floor(NamedTuple):
+    """What every delivered pair must be above, for so long after it was delivered."""
+
+    fidelity: float
+    hold_s: float = 0.0
+
+
+class Sought(NamedTuple):
+    """The best shape, if any meets the floor; and the best that any of those looked at can promise."""
+
+    found: Shaped | None
+    best_fidelity: float
+
+
+def bound_per_s(hops: Sequence[Hop], windows: Sequence[int]) -> float:
+    """No shape of a chain gives more than its slowest link does."""
+    return 1.0 / max(hop.mean_s / window for hop, window in zip(hops, windows, strict=True))
+
+
+def shaped(hops: tuple[Hop, ...], shapes: Iterable[Shape], floor: Floor) -> Sought:
+    """The shape of the best rate whose every pair is above the floor.
+
+    Args: shapes: what may be tried, the least purified first; their cut-offs are set here.
+    """
+    best: Shaped | None = None
+    best_fidelity = 0.0
+    for shape in shapes:
+        slowest_s = _slowest_s(hops, shape)
+        if best is not None and best.gives.rate_per_s * slowest_s >= 1.0:
+            continue
+        longest_s = _longest_s(hops, slowest_s)
+        shortest_s = min(longest_s, LEAST_PATIENCE * slowest_s)
+        reached = _least_fidelity(hops, shape, shortest_s, floor.hold_s)
+        best_fidelity = max(best_fidelity, reached)
+        if reached < floor.fidelity:
+            continue
+        cutoff_s = _cutoff_s(hops, shape, (shortest_s, longest_s), floor)
+        tried = shape._replace(cutoff_s=cutoff_s)
+        gives = chain(hops, tried)
+        if best is None or gives.rate_per_s > best.gives.rate_per_s:
+            best = Shaped(hops, tried, gives)
+            if cutoff_s >= longest_s and not any(shape.levels):
+                break  # more purification would only be slower
+    return Sought(best, best_fidelity)
+
+
+def _slowest_s(hops: Sequence[Hop], shape: Shape) -> float:
+    """Mean time of the slowest link, which a chain never beats; roughly, where links are purified."""
+    return max(
+        hop.mean_s * (1 << rounds) / window
+        for hop, rounds, window in zip(hops, shape.rounds, shape.windows, strict=True)
+    )
+
+
+def _longest_s(hops: Sequence[Hop], slowest_s: float) -> float:
+    """The longest cut-off that is worth trying, and that the devices themselves allow."""
+    longest_s = PATIENCE * slowest_s
+    inner = len(hops) - 1
+    for left, right in pairwise(hops):
+        longest_s = min(longest_s, left.far.cutoff_s, right.near.cutoff_s)
+    outer_s = min(hops[0].near.cutoff_s, hops[-1].far.cutoff_s)
+    if inner and outer_s < math.inf:
+        longest_s = min(longest_s, (outer_s - sum(hop.delay_s for hop in hops)) / inner)
+    return max(longest_s, _SHORTEST_S)
+
+
+def _least_fidelity(hops: Sequence[Hop], shape: Shape, cutoff_s: float, hold_s: float) -> float:
+    """No pair is worse `hold_s` after it was delivered."""
+    return _held(hops, least(hops, shape._replace(cutoff_s=cutoff_s)), hold_s).fidelity(cutoff_s)
+
+
+def _held(hops: Sequence[Hop], bound: Least, hold_s: float) -> Least:
+    """The bound after rest of both ends."""
+    if hold_s <= 0.0:
+        return bound
+    first, last = hops[0].near, hops[-1].far
+    flip, relax = first.flip_per_s + last.flip_per_s, first.relax_per_s + last.relax_per_s
+    return bound._replace(pair=rested(bound.pair, flip * hold_s, relax * hold_s))
+
+
+def _cutoff_s(hops: Sequence[Hop], shape: Shape, span_s: tuple[float, float], floor: Floor) -> float:
+    """The longest cut-off within `span_s` that keeps the floor; the shortest does."""
+    low_s, high_s = span_s
+    if _least_fidelity(hops, shape, high_s, floor.hold_s) >= floor.fidelity:
+        return high_s
+    plain = None if any(shape.rounds) else _held(hops, least(hops, shape), floor.hold_s)
+    for _ in range(_HALVINGS if plain else _HALVINGS_PURIFIED):
+        middle_s = (low_s + high_s) / 2.0
+        if plain:
+            keeps = plain.fidelity(middle_s) >= floor.fidelity
+        else:
+            keeps = _least_fidelity(hops, shape, middle_s, floor.hold_s) >= floor.fidelity
+        low_s, high_s = (middle_s, high_s) if keeps else (low_s, middle_s)
+    return low_s

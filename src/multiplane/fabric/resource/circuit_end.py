@@ -1,0 +1,496 @@
+"""One end of a circuit: halves that TRACK has reached are put right, purified, and handed over.
+
+What is handed over has the same name at both ends: the circuit, its binding and the number of the pair on the
+first link. Which states are sacrificed, and in which basis, follows from the name; so do both ends agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+from multiplane.api.fabric_units import HeldState, StateLost
+from multiplane.api.instructions import Gate, LinkSheet, Measure, Report
+from multiplane.api.states import TraceRow
+from multiplane.fabric.planes import Circuit, Job, Junction
+from multiplane.fabric.resource.end_pool import Confirmed, EndEvents, EndPool, enough_pairs
+from multiplane.fabric.resource.network_layer import CircuitEvents, CircuitSite
+from multiplane.fabric.resource.pair_words import (
+    FRAME_GATES,
+    Desk,
+    Distil,
+    Distilled,
+    Half,
+    Held,
+    Joined,
+    Lost,
+    Outcome,
+    PairMessage,
+    Track,
+    Want,
+)
+from multiplane.fabric.resource.quality import (
+    FOREVER_NS,
+    Leg,
+    at,
+    expires_ns,
+    leg_of,
+    of_memory,
+    rested,
+    state_fidelity,
+    turned,
+)
+from multiplane.fabric.resource.sacrifice import Outcomes, Tally, basis_at, differ, flips, sacrifice_of
+from multiplane.physics.bell import Correlations
+
+MOST_BITS: Final = 1024
+
+
+class CircuitEnd:
+    """One end.
+
+    Args:
+        junction: that the circuit belongs to, if any.
+            Its pairs are joined to others at this end (`joins`) or at the other (`given`).
+    """
+
+    def __init__(
+        self,
+        desk: Desk,
+        job: Job,
+        circuit: Circuit,
+        *,
+        site: str,
+        sheet: LinkSheet,
+        tally: Tally,
+        events: EndEvents,
+        junction: Junction | None = None,
+    ) -> None:
+        self.desk, self.job, self.circuit, self.site, self.sheet = desk, job, circuit, site, sheet
+        self.junction = junction
+        self.joins = junction is not None and junction.site == site
+        self.given = junction is not None and not self.joins
+        self.plain = junction is None
+        self.head = circuit.path[0] == site
+        self._tally, self._events = tally, events
+        hears = CircuitEvents(self._came, self._tracked, self._broken, self._passed, events.failed)
+        sheets = (None, sheet) if self.head else (sheet, None)
+        self.circuit_site = CircuitSite(desk, circuit, site, sheets, hears, enough=enough_pairs(job, circuit))
+        self._two_way = self.plain or circuit.end_rounds > 0
+        self._pool = EndPool(desk, self.circuit_site, sheet, pure=self.pure, broken=self.let_go)
+        self._queue: list[Half] = []
+        self._tracks: dict[int, Track] = {}
+        self._flying: set[int] = set()
+        self._bits: dict[int, int] = {}
+        self._known: dict[int, Confirmed] = {}
+        self._measured: dict[int, Confirmed] = {}
+        self._given: dict[int, Half] = {}
+        self._states: dict[int, tuple[str, str]] = {}
+        self._sacrificed = Outcomes()
+        self._want_seq = 0
+        self._stopped = False
+
+    # halves come
+
+    def name(self, number: int) -> str:
+        """Of the state that started as pair `number` of the first link."""
+        return f"{self.circuit.circuit}.{self.circuit.binding}/{number}"
+
+    def basis(self, number: int) -> str:
+        """In which a state is sacrificed, empty if it is not."""
+        return sacrifice_of(self.name(number), self.circuit.sacrifice_share) if self.plain else ""
+
+    @property
+    def _gated(self) -> bool:
+        """Whether no more pairs may be under way than are still wanted."""
+        return self.head and self.plain and self.job.size > 0 and not self.circuit.end_rounds
+
+    @property
+    def _tolerant(self) -> bool:
+        """Whether halves are measured as they come."""
+        return bool(self.circuit.measure) and self.plain and not self.circuit.end_rounds
+
+    def _came(self, half: Half) -> None:
+        self._queue.append(half)
+        self.admit()
+
+    def admit(self) -> None:
+        """Let halves start as far as states are still wanted."""
+        while self._queue:
+            half = self._queue[0]
+            if self._gated and not self.basis(half.number):
+                if self._tally.held + self._tally.flying >= self.job.size:
+                    return
+                self._flying.add(half.number)
+                self._tally.flying += 1
+            self._queue.pop(0)
+            self._start(half)
+
+    def _start(self, half: Half) -> None:
+        if self._two_way or self.given:
+            self.circuit_site.track(half, half.number, half.frame, half.pair)
+        if self.given and not self._two_way:
+            self.circuit_site.settle(half)
+            self._given[half.number] = half
+        if self._tolerant:
+            self._measure(half, self.circuit.measure)
+        track = self._tracks.pop(half.number, None)
+        if track is not None:
+            self._tracked(half, track)
+
+    def _measure(self, half: Half, basis: str) -> None:
+        asked = Measure(request=self.desk.request(), handle=half.handle, basis=basis)
+        self.desk.ask(asked, partial(self._read, half))
+
+    def _read(self, half: Half, report: Report) -> None:
+        """The outcome of a half that is measured here, before or after its TRACK has come."""
+        if half.gone:
+            return
+        if not report.ok:
+            self.circuit_site.expire(half)
+            self._broken(half.number)
+            return
+        self._bits[half.number] = report.bits[0]
+        while len(self._bits) > MOST_BITS:
+            del self._bits[next(iter(self._bits))]
+        self.circuit_site.freed(half.handle)
+        known = self._measured.pop(half.number, None)
+        if known is not None:
+            self._deliver_bit(known)
+
+    def _tracked(self, half: Half, track: Track) -> None:
+        """The other end's half is at the other end: what both are is known."""
+        if half in self._queue:
+            self._tracks[half.number] = track
+            return
+        if half.number in self._known or (self.given and not self._two_way):
+            return
+        now_ns = self.desk.now_ns
+        mine = of_memory(self.sheet, self.site, half.since_ns)
+        pair = Correlations(*track.pair)
+        if not self._tolerant:
+            pair = rested(pair, track.resting, now_ns - track.known_ns)
+            pair = rested(pair, mine, now_ns - half.known_ns)
+        half.shared = half.number if self.head else track.first
+        known = Confirmed(
+            half=half,
+            # TRACK has not passed the half here: its own link's share of the frame is in it already.
+            frame=track.frame,
+            leg=leg_of(pair, now_ns, *(() if self._tolerant else (mine, track.resting))),
+            first=track.first,
+            made_ns=min(track.made_ns, half.since_ns),
+            rows=track.rows,
+        )
+        self.circuit_site.settle(half)
+        self._known[half.number] = known
+        if self.circuit.end_rounds:
+            self._put_right(known, self._purify)
+        elif self.joins:
+            self._confirm(known)
+        else:
+            self._deliver(known)
+
+    # what they are is known
+
+    def _put_right(self, known: Confirmed, then: Callable[[Confirmed], None]) -> None:
+        """The end down the path takes the frame out."""
+        if self.head or not known.frame:
+            then(known)
+            return
+        self._gate(known, then)
+
+    def _gate(self, known: Confirmed, then: Callable[[Confirmed], None]) -> None:
+        gate = FRAME_GATES[known.frame]
+        asked = Gate(request=self.desk.request(), gate=gate, handles=(known.half.handle,))
+        self.desk.ask(asked, partial(self._turned, known, then))
+
+    def _turned(self, known: Confirmed, then: Callable[[Confirmed], None], report: Report) -> None:
+        half = known.half
+        if half.gone or half.number not in self._known:
+            return
+        if not report.ok:
+            self.let_go(half)
+            return
+        row = TraceRow(
+            what="correct",
+            name=f"{FRAME_GATES[known.frame]} {self.site}/{half.handle}",
+            site=self.site,
+            parts=(known.rows[-1].name,),
+            at_ns=report.due_ns,
+        )
+        pair = turned(at(known.leg, report.due_ns), self.sheet, self.site)
+        leg = leg_of(pair, report.due_ns, *known.leg.resting)
+        known = known._replace(frame=0, leg=leg, rows=(*known.rows, row))
+        self._known[half.number] = known
+        then(known)
+
+    def _deliver(self, known: Confirmed) -> None:
+        """A pair that is handed over as it is."""
+        basis = self.basis(known.half.shared)
+        if self._tolerant:
+            if known.half.number in self._bits:
+                self._deliver_bit(known)
+            else:
+                self._measured[known.half.number] = known
+        elif basis:
+            asked = Measure(request=self.desk.request(), handle=known.half.handle, basis=basis)
+            self.desk.ask(asked, partial(self._sacrifice, known, basis))
+        else:
+            self._put_right(known, self._hold)
+
+    def _hold(self, known: Confirmed) -> None:
+        """Hand a state over, unless it would not stay above the floor for long enough."""
+        self._offer(known, self.name(known.half.shared), "bell", (known.leg,))
+
+    def _offer(self, known: Confirmed, name: str, shape: str, legs: tuple[Leg, ...]) -> None:
+        half, now_ns, job = known.half, self.desk.now_ns, self.job
+        until_ns = expires_ns(shape, legs, now_ns, job.min_fidelity)
+        if until_ns < now_ns + max(job.hold_ns, 1):
+            self.let_go(half)
+            return
+        address = f"{self.site}/{half.handle}"
+        row = TraceRow(
+            what="address", name=address, site=self.site, parts=(known.rows[-1].name,), at_ns=now_ns
+        )
+        self._announce(
+            known,
+            HeldState(
+                order_id=job.order_id,
+                state=name,
+                address=address,
+                fidelity=state_fidelity(shape, legs, now_ns),
+                made_ns=known.made_ns,
+                expires_ns=until_ns,
+            ),
+            row,
+        )
+
+    def _deliver_bit(self, known: Confirmed) -> None:
+        """The same of one that was measured as it came."""
+        half, basis, now_ns = known.half, self.circuit.measure, self.desk.now_ns
+        bit = self._bits.pop(half.number) ^ (0 if self.head else flips(known.frame, basis))
+        fidelity = state_fidelity("bell", (known.leg,), now_ns)
+        if fidelity < self.job.min_fidelity:
+            self.let_go(half)
+        elif self.basis(half.shared):
+            self._settled(half)
+            self._reveal(self.name(half.shared), basis, bit)
+        else:
+            self._announce(
+                known,
+                HeldState(
+                    order_id=self.job.order_id,
+                    state=self.name(half.shared),
+                    address="",
+                    fidelity=fidelity,
+                    made_ns=known.made_ns,
+                    expires_ns=now_ns + FOREVER_NS,
+                    bits=(bit,),
+                ),
+                TraceRow(what="address", name="", site=self.site, at_ns=now_ns, bits=(bit,)),
+            )
+
+    def _announce(self, known: Confirmed, state: HeldState, row: TraceRow) -> None:
+        half = known.half
+        self._settled(half)
+        self._states[half.number] = state.state, state.address
+        oldest = next(iter(self._states))
+        if len(self._states) > MOST_BITS and not self._states[oldest][1]:
+            del self._states[oldest]
+        handle = half.handle if state.address else 0
+        if handle:
+            self.circuit_site.hand_over(half)
+        self.desk.put(Held(state, handle, (*known.rows, row)))
+        self._tally.held += 1
+        self.enough()
+        self._events.changed()
+
+    def _settled(self, half: Half) -> None:
+        """It is under way no more."""
+        self._known.pop(half.number, None)
+        if half.number in self._flying:
+            self._flying.remove(half.number)
+            self._tally.flying -= 1
+
+    # sacrificed states
+
+    def _sacrifice(self, known: Confirmed, basis: str, report: Report) -> None:
+        half = known.half
+        if half.gone:
+            return
+        if not report.ok:
+            self.let_go(half)
+            return
+        self._settled(half)
+        self.circuit_site.freed(half.handle)
+        bit = report.bits[0] ^ (0 if self.head else flips(known.frame, basis))
+        self._reveal(self.name(half.shared), basis, bit)
+        self.admit()
+
+    def _reveal(self, state: str, basis: str, bit: int) -> None:
+        """The end down the path tells its outcome, the first end counts."""
+        if self.head:
+            self._compare(state, basis, 0, bit)
+        else:
+            self._tell_bit(state, 1, bit, basis)
+
+    def _compare(self, state: str, basis: str, place: int, bit: int) -> None:
+        bits = self._sacrificed.add(state, place, bit)
+        if len(bits) == 2:
+            self._sacrificed.drop(state)
+            self._tally.check(basis, differ(basis, (bits[0], bits[1])))
+            self._events.changed()
+
+    # what ends
+
+    def let_go(self, half: Half) -> None:
+        """Give a half up, and let the other end know."""
+        self.circuit_site.expire(half)
+        self._broken(half.number)
+
+    def _broken(self, number: int) -> None:
+        """The half with this number is lost, or the rest of its pair is."""
+        self._queue = [half for half in self._queue if half.number != number]
+        self._tracks.pop(number, None)
+        self._given.pop(number, None)
+        self._measured.pop(number, None)
+        self._known.pop(number, None)
+        self._pool.drop(number)
+        if number in self._flying:
+            self._flying.remove(number)
+            self._tally.flying -= 1
+        state, address = self._states.pop(number, ("", ""))
+        self.circuit_site.release_number(number)
+        if state:
+            self._tally.held -= 1
+            reason = "the other end has lost its part"
+            lost = StateLost(order_id=self.job.order_id, state=state, address=address, reason=reason)
+            self.desk.put(Lost(lost))
+            self.enough()
+            self._events.changed()
+        if self._events.broken is not None:
+            self._events.broken(number)
+        self.admit()
+
+    def freed(self, handle: int) -> None:
+        """Whoever a state was handed over to has let go of its qubit."""
+        for half in self.circuit_site.handed():
+            if half.handle == handle:
+                self._states.pop(half.number, None)
+        self.circuit_site.freed(handle)
+
+    def enough(self) -> None:
+        """The first end stops when it holds all states that are wanted, and goes on when one was lost."""
+        more = not self.job.size or self._tally.held < self.job.size
+        if self.head and self.plain and more == self._stopped:
+            self.want(more)
+
+    def want(self, more: bool) -> None:
+        """Let all sites of the circuit make pairs, or no more."""
+        self._want_seq += 1
+        self.circuit_site.send(Want(**self._about(), seq=self._want_seq, more=more))
+        self._stop(not more)
+
+    def _stop(self, stopped: bool) -> None:
+        self._stopped = stopped
+        if stopped:
+            self._empty()
+        self.circuit_site.pause(stopped)
+
+    def _empty(self) -> None:
+        """Let go of all that nobody has been told of and that is not on its way to somebody."""
+        self._pool.clear()
+        for half in self.circuit_site.halves():
+            if half.number not in self._known:
+                self.circuit_site.release(half)
+        self._queue.clear()
+        self._tracks.clear()
+        self._given.clear()
+
+    def close(self) -> None:
+        """The job is over here; what was handed over stays."""
+        self.circuit_site.close()
+
+    def _passed(self, message: PairMessage) -> None:
+        """For this end alone."""
+        match message:
+            case Want() if message.seq > self._want_seq and not (self.head and self.plain):
+                self._want_seq = message.seq
+                self._stop(not message.more)
+            case Outcome() if self.plain:
+                self._compare(message.state, message.basis, message.place, message.bit)
+            case Outcome() if self._events.outcome is not None:
+                self._events.outcome(message)
+            case Joined() if self.given:
+                self._joined(message)
+            case Distil() if not self.head:
+                self._pool.distiller.begun(message.kept, message.sacrificed, message.bit, message.at_ns)
+            case Distilled() if self.head:
+                self._pool.distiller.done(message.kept, message.sacrificed, message.bit)
+            case _:
+                pass
+
+    def _about(self) -> dict[str, Any]:
+        desk = self.desk
+        return {"order_id": desk.order_id, "binding": desk.binding, "circuit": self.circuit.circuit}
+
+    # for a junction
+
+    def _confirm(self, known: Confirmed) -> None:
+        self._known.pop(known.half.number, None)
+        if self._events.confirmed is not None:
+            self._events.confirmed(known)
+
+    def _joined(self, joined: Joined) -> None:
+        """The half that was given away is now a part of something larger."""
+        half = self._given.pop(joined.first, None)
+        if half is None:
+            return  # lost meanwhile: EXPIRE is on its way
+        known = Confirmed(half, joined.frame, joined.legs[0], joined.first, joined.made_ns, joined.rows)
+        self._known[half.number] = known
+        basis = sacrifice_of(joined.state, self.circuit.sacrifice_share)
+        if basis and self.junction is not None:
+            own = basis_at(self.junction, joined.state, basis, self._vertex)
+            asked = Measure(request=self.desk.request(), handle=half.handle, basis=own)
+            self.desk.ask(asked, partial(self._reveal_part, known, joined.state, own))
+        elif joined.frame:
+            self._gate(known, partial(self._take_part, joined))
+        else:
+            self._take_part(joined, known)
+
+    @property
+    def _vertex(self) -> int:
+        """This end's place in the state."""
+        return 0 if self.junction is None else self.junction.circuits.index(self.circuit.circuit) + 1
+
+    def _take_part(self, joined: Joined, known: Confirmed) -> None:
+        self._offer(known, joined.state, joined.shape, joined.legs)
+
+    def _reveal_part(self, known: Confirmed, state: str, basis: str, report: Report) -> None:
+        half = known.half
+        if half.gone:
+            return
+        self._known.pop(half.number, None)
+        self.circuit_site.freed(half.handle)
+        if report.ok:
+            self._tell_bit(state, self._vertex, report.bits[0] ^ flips(known.frame, basis), basis)
+
+    def _tell_bit(self, state: str, place: int, bit: int, basis: str) -> None:
+        self.circuit_site.send(Outcome(**self._about(), state=state, place=place, bit=bit, basis=basis))
+
+    # purification between the ends
+
+    def _purify(self, known: Confirmed) -> None:
+        self._known.pop(known.half.number, None)
+        self._pool.add(known)
+
+    def pure(self, half: Half, known: Confirmed) -> None:
+        """All rounds are behind it."""
+        self._known[half.number] = known
+        if self.plain:
+            self._deliver(known)
+        elif self.joins:
+            self._confirm(known)
+        else:
+            self._given[half.number] = half

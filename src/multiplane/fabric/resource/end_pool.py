@@ -1,0 +1,148 @@
+"""Purification between the two ends of a circuit: pairs that are known and put right, two by two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from multiplane.api.instructions import LinkSheet
+from multiplane.api.states import TraceRow
+from multiplane.fabric.planes import Circuit, Job
+from multiplane.fabric.resource.distilling import Distiller
+from multiplane.fabric.resource.network_layer import CircuitSite
+from multiplane.fabric.resource.pair_words import Desk, Distil, Distilled, Half, Outcome
+from multiplane.fabric.resource.quality import Leg, at, leg_of
+from multiplane.physics.bell import Correlations
+from multiplane.physics.operations import depolarising16
+from multiplane.physics.purification import bbpssw, dejmps
+
+
+class Confirmed(NamedTuple):
+    """A half of which this end knows what it is half of.
+
+    Args: frame: still to be taken out at the far end; leg: its quality; first: its number at the far end.
+    """
+
+    half: Half
+    frame: int
+    leg: Leg
+    first: int
+    made_ns: int
+    rows: tuple[TraceRow, ...]
+
+
+class EndEvents(NamedTuple):
+    """What the job hears of an end.
+
+    Args: confirmed, broken, outcome: for a junction here; changed: held, errors, or done.
+    """
+
+    changed: Callable[[], None]
+    failed: Callable[[str, str], None]
+    confirmed: Callable[[Confirmed], None] | None = None
+    broken: Callable[[int], None] | None = None
+    outcome: Callable[[Outcome], None] | None = None
+
+
+def enough_pairs(job: Job, circuit: Circuit) -> int:
+    """How many pairs each link of a circuit has to make, 0 when some are made to be used up."""
+    used_up = circuit.end_rounds or any(circuit.rounds) or circuit.sacrifice_share
+    return 0 if used_up else job.size
+
+
+class EndPool:
+    """One end's pool; implements `distilling.Pool`.
+
+    Args: pure: told of a pair with all rounds behind it; broken: of one that is lost by it.
+    """
+
+    def __init__(
+        self,
+        desk: Desk,
+        circuit_site: CircuitSite,
+        sheet: LinkSheet,
+        *,
+        pure: Callable[[Half, Confirmed], None],
+        broken: Callable[[Half], None],
+    ) -> None:
+        circuit = circuit_site.circuit
+        self._desk, self._site, self._circuit = desk, circuit_site, circuit
+        self._pure, self._broken = pure, broken
+        self._known: dict[int, Confirmed] = {}
+        end = sheet.sites.index(circuit_site.site)
+        self._noise = depolarising16(sheet.keep_double[end]), sheet.flip_probability[end]
+        name = f"{desk.order_id}/{desk.binding}/{circuit.circuit}"
+        leads = circuit_site.place == 0
+        self.distiller = Distiller(desk, self, name, circuit.end_rounds, circuit.protocol, leads=leads)
+
+    def add(self, known: Confirmed) -> None:
+        """It counts as a pair of the quality that it has now."""
+        half = known.half
+        self._known[half.shared] = known
+        half.pair, half.known_ns = Correlations(known.leg.x, known.leg.y, known.leg.z), known.leg.at_ns
+        self.distiller.add(half)
+
+    def drop(self, number: int) -> None:
+        """The half with this number, of the link here, is lost."""
+        for known in list(self._known.values()):
+            if known.half.number == number:
+                del self._known[known.half.shared]
+                self.distiller.drop(known.half)
+
+    def clear(self) -> None:
+        """Let go of all that waits."""
+        for known in list(self._known.values()):
+            self.drop(known.half.number)
+
+    def tell_begun(self, kept: Half, sacrificed: Half, bit: int, at_ns: int) -> None:
+        message = Distil(
+            order_id=self._desk.order_id,
+            binding=self._desk.binding,
+            circuit=self._circuit.circuit,
+            kept=kept.shared,
+            sacrificed=sacrificed.shared,
+            bit=bit,
+            at_ns=at_ns,
+            far=True,
+        )
+        self._site.send(message)
+
+    def tell_done(self, kept: int, sacrificed: int, bit: int) -> None:
+        message = Distilled(
+            order_id=self._desk.order_id,
+            binding=self._desk.binding,
+            circuit=self._circuit.circuit,
+            kept=kept,
+            sacrificed=sacrificed,
+            bit=bit,
+            far=True,
+        )
+        self._site.send(message)
+
+    def improved(self, kept: Half, sacrificed: Half, at_ns: int) -> Correlations:
+        mine, other = self._known[kept.shared], self._known.pop(sacrificed.shared)
+        rule = dejmps if self._circuit.protocol == "dejmps" else bbpssw
+        better = rule(at(mine.leg, at_ns), at(other.leg, at_ns), *self._noise)[0]
+        row = TraceRow(
+            what="purify",
+            name=f"{self._circuit.circuit}/{kept.shared}+{sacrificed.shared}",
+            site=f"{self._circuit.path[0]} {self._circuit.path[-1]}",
+            parts=(mine.rows[-1].name, other.rows[-1].name),
+            at_ns=at_ns,
+        )
+        self._known[kept.shared] = mine._replace(
+            leg=leg_of(better, at_ns, *mine.leg.resting),
+            made_ns=min(mine.made_ns, other.made_ns),
+            rows=(*mine.rows, *other.rows, row),
+        )
+        return better
+
+    def pure(self, half: Half) -> None:
+        self._pure(half, self._known.pop(half.shared))
+
+    def used(self, half: Half) -> None:
+        self._site.freed(half.handle)
+
+    def broken(self, half: Half) -> None:
+        self._known.pop(half.shared, None)
+        self._broken(half)

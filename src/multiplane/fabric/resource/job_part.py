@@ -1,0 +1,330 @@
+"""One site's part of a job: it deals what happens to its circuits, and says how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+
+from multiplane.api.instructions import PROTOCOLS, LinkSheet, Report
+from multiplane.fabric.planes import Circuit, Job, JobState
+from multiplane.fabric.resource.circuit_end import CircuitEnd
+from multiplane.fabric.resource.end_pool import Confirmed, EndEvents, enough_pairs
+from multiplane.fabric.resource.fusing import Fusing
+from multiplane.fabric.resource.network_layer import CircuitEvents, CircuitSite
+from multiplane.fabric.resource.pair_words import (
+    BASES,
+    Action,
+    Changed,
+    Desk,
+    Half,
+    Outcome,
+    PairMessage,
+    key_of,
+)
+from multiplane.fabric.resource.sacrifice import Tally
+from multiplane.kernel.errors import Refused
+from multiplane.kernel.names import link_id
+
+ZEROES = ((0, 0), (0, 0), (0, 0))
+
+
+class JobPart:
+    """What a site does for one binding of an order. Every method returns what is to be done.
+
+    Args: sheets: of the links at this site by id; numbers, full: as of `Desk`.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        site: str,
+        sheets: Mapping[str, LinkSheet],
+        numbers: Iterator[str],
+        full: Callable[[str], bool],
+    ) -> None:
+        self.job = job
+        self.site = site
+        self.reason = ""
+        self._trouble: dict[str, str] = {}
+        self.closed = False
+        self.desk = Desk(job.order_id, job.binding, numbers, full)
+        self._tally = Tally(job.size)
+        self._inner: dict[str, CircuitSite] = {}
+        self._ends: dict[str, CircuitEnd] = {}
+        self._fusing: dict[str, Fusing] = {}
+        for circuit in job.circuits:
+            if site in circuit.path:
+                self._add(circuit, sheets)
+        for junction in job.junctions:
+            if junction.site == site:
+                fusing = Fusing(
+                    self.desk, job, junction, ends=self._ends, tally=self._tally, changed=self._changed
+                )
+                self._fusing |= dict.fromkeys(junction.circuits, fusing)
+
+    def _add(self, circuit: Circuit, sheets: Mapping[str, LinkSheet]) -> None:
+        place = circuit.path.index(self.site)
+        near = [sheets.get(link_id(self.site, circuit.path[at])) for at in _neighbours(circuit, place)]
+        if len(near) == 2:
+            heard = CircuitEvents(_nothing, _nothing, _nothing, _nothing, self._failed)
+            self._inner[circuit.circuit] = CircuitSite(
+                self.desk,
+                circuit,
+                self.site,
+                (near[0], near[1]),
+                heard,
+                enough=enough_pairs(self.job, circuit),
+            )
+            return
+        (sheet,) = near
+        assert sheet is not None
+        junction = next((one for one in self.job.junctions if circuit.circuit in one.circuits), None)
+        events = EndEvents(self._changed, self._failed)
+        if junction is not None and junction.site == self.site:
+            events = EndEvents(
+                self._changed,
+                self._failed,
+                partial(self._confirmed, circuit.circuit),
+                partial(self._broken, circuit.circuit),
+                self._outcome,
+            )
+        self._ends[circuit.circuit] = CircuitEnd(
+            self.desk,
+            self.job,
+            circuit,
+            site=self.site,
+            sheet=sheet,
+            tally=self._tally,
+            events=events,
+            junction=junction,
+        )
+
+    def _circuits(self) -> list[CircuitSite]:
+        return [*self._inner.values(), *(end.circuit_site for end in self._ends.values())]
+
+    def _of(self, circuit: str) -> CircuitSite | None:
+        if circuit in self._ends:
+            return self._ends[circuit].circuit_site
+        return self._inner.get(circuit)
+
+    def _confirmed(self, circuit: str, known: Confirmed) -> None:
+        self._fusing[circuit].confirmed(circuit, known)
+
+    def _broken(self, circuit: str, number: int) -> None:
+        self._fusing[circuit].broken(circuit, number)
+
+    def _outcome(self, outcome: Outcome) -> None:
+        self._fusing[outcome.circuit].outcome(outcome)
+
+    # what happens
+
+    def begin(self, now_ns: int, peer: str = "") -> list[Action]:
+        """The job is taken on, or the channel to `peer` is there again."""
+        self.desk.now_ns = now_ns
+        if peer and self._trouble.pop(link_id(self.site, peer), ""):
+            self._changed()
+        for circuit in self._circuits():
+            circuit.begin(peer)
+        return self.desk.take()
+
+    def report(self, report: Report, now_ns: int) -> list[Action]:
+        """Of something this part asked for, or of a pair of one of its circuits."""
+        self.desk.now_ns = now_ns
+        if report.number and not report.handles and report.ok and not report.bits:
+            return []
+        key = key_of(report.request)
+        circuit = None if key is None else self._of(key.circuit)
+        if circuit is not None and report.number:
+            half = self._half(report)
+            if report.ok or half is None:
+                circuit.report(report)
+            elif not report.ok:
+                circuit.thrown_away(half)
+        else:
+            self.desk.answered(report)
+        return self.desk.take()
+
+    def _half(self, report: Report) -> Half | None:
+        if not report.handles:
+            return None
+        mine = [*self.halves(), *self.handed()]
+        return next((half for half in mine if half.handle == report.handles[0]), None)
+
+    def heard(self, peer: str, message: PairMessage, now_ns: int) -> list[Action]:
+        """A word of a neighbour."""
+        self.desk.now_ns = now_ns
+        circuit = self._of(message.circuit)
+        if circuit is not None:
+            circuit.heard(peer, message)
+        return self.desk.take()
+
+    def freed(self, handle: int, now_ns: int) -> list[Action]:
+        """The service has let go of a qubit that was handed over."""
+        self.desk.now_ns = now_ns
+        for end in self._ends.values():
+            end.freed(handle)
+        return self.desk.take()
+
+    def close(self, reason: str, now_ns: int) -> list[Action]:
+        """Stop, and free all memories that were not handed over."""
+        self.desk.now_ns = now_ns
+        self.closed, self.reason = True, reason
+        self.desk.forget()
+        for end in self._ends.values():
+            end.close()
+        for circuit in self._inner.values():
+            circuit.close()
+        return self.desk.take()
+
+    def woken(self, then: Callable[[int], None], now_ns: int) -> list[Action]:
+        """Time has come for something that was put off."""
+        self.desk.now_ns = now_ns
+        then(now_ns)
+        return self.desk.take()
+
+    def cut(self, peer: str, reason: str, now_ns: int) -> list[Action]:
+        """The channel to a neighbour is gone: what is said meanwhile is lost."""
+        self.desk.now_ns = now_ns
+        self._trouble[link_id(self.site, peer)] = f"no channel to {peer}: {reason}"
+        self._changed()
+        return self.desk.take()
+
+    # how far it is
+
+    def peers(self) -> set[str]:
+        """Neighbours that it works with."""
+        return {link.peer for circuit in self._circuits() for link in circuit.links if link is not None}
+
+    def trouble(self, link: str) -> str:
+        """Why a link makes no pairs, empty when it does."""
+        return self._trouble.get(link, "")
+
+    def link_of(self, handle: int) -> str:
+        """Where a qubit came from."""
+        return next((half.link for half in self.handed() if half.handle == handle), "")
+
+    def halves(self) -> list[Half]:
+        """All qubits that it holds and has not handed over."""
+        return [half for circuit in self._circuits() for half in circuit.halves()]
+
+    def handed(self) -> list[Half]:
+        """What it has handed over and nobody has let go of."""
+        return [half for circuit in self._circuits() for half in circuit.handed()]
+
+    @property
+    def state(self) -> JobState:
+        """What the controller is told."""
+        errors = self._tally.errors
+        held = self._tally.held
+        return JobState(
+            order_id=self.job.order_id,
+            binding=self.job.binding,
+            site=self.site,
+            held=held,
+            in_use=len(self.halves()),
+            errors=ZEROES if errors is None else (_both(errors[0]), _both(errors[1]), _both(errors[2])),
+            done=self.closed or bool(self._ends and self.job.size and held >= self.job.size),
+            reason=self.reason or next(iter(self._trouble.values()), ""),
+        )
+
+    def _changed(self) -> None:
+        self.desk.put(Changed())
+
+    def _failed(self, link: str, reason: str) -> None:
+        """ERR of a link; an empty reason: it makes pairs again."""
+        if reason:
+            self._trouble[link] = reason
+        else:
+            self._trouble.pop(link, None)
+        self._changed()
+
+
+def _both(counted: list[int]) -> tuple[int, int]:
+    return counted[0], counted[1]
+
+
+def _neighbours(circuit: Circuit, place: int) -> list[int]:
+    return [at for at in (place - 1, place + 1) if 0 <= at < len(circuit.path)]
+
+
+def _nothing(*_: object) -> None:
+    """Sites inside a circuit hand nothing over."""
+
+
+def windows(job: Job, site: str) -> dict[str, int]:
+    """Memories that a job may use at a site, by link."""
+    needed: dict[str, int] = {}
+    for circuit in job.circuits:
+        if site not in circuit.path:
+            continue
+        place = circuit.path.index(site)
+        for at in _neighbours(circuit, place):
+            link = link_id(site, circuit.path[at])
+            needed[link] = needed.get(link, 0) + circuit.window[min(at, place)]
+    return needed
+
+
+def check_job(job: Job, site: str, sheets: Mapping[str, LinkSheet], now_ns: int) -> None:
+    """Refuse a job that this site can have no part in.
+
+    Raises: Refused(`repeater.job`).
+    """
+    if job.until_ns and job.until_ns <= now_ns:
+        _refuse("until_ns", job.until_ns, f"more than {now_ns}")
+    here = [circuit for circuit in job.circuits if site in circuit.path]
+    if not here:
+        _refuse("circuits", len(job.circuits), f"one that passes {site}")
+    for circuit in here:
+        _check_circuit(circuit)
+        _check_junction(job, circuit)
+        for at in _neighbours(circuit, circuit.path.index(site)):
+            link = link_id(site, circuit.path[at])
+            if link not in sheets:
+                _refuse("path", link, f"a link of pairs at {site}")
+
+
+def _check_circuit(circuit: Circuit) -> None:
+    path, hops = circuit.path, len(circuit.path) - 1
+    if hops < 1 or len(set(path)) != len(path):
+        _refuse("path", path, "two or more different sites")
+    for name, values, wanted in (
+        ("levels", circuit.levels, hops - 1),
+        ("rounds", circuit.rounds, hops),
+        ("window", circuit.window, hops),
+        ("cutoff_ns", circuit.cutoff_ns, hops),
+    ):
+        if len(values) != wanted or any(value < 0 for value in values):
+            _refuse(name, values, f"{wanted} numbers of at least 0")
+    for rounds, window in zip(circuit.rounds, circuit.window, strict=True):
+        if window < rounds + 1:
+            _refuse("window", window, f"at least {rounds + 1} for {rounds} rounds of purification")
+    if circuit.protocol not in PROTOCOLS:
+        _refuse("protocol", circuit.protocol, " or ".join(PROTOCOLS))
+    if circuit.measure not in ("", *BASES):
+        _refuse("measure", circuit.measure, "x, y, z or nothing")
+
+
+def _check_junction(job: Job, circuit: Circuit) -> None:
+    """Whether what the pairs of a circuit are joined to can be made here."""
+    joined = [junction for junction in job.junctions if circuit.circuit in junction.circuits]
+    if len(joined) > 1:
+        _refuse("junctions", len(joined), f"at most one for circuit {circuit.circuit!r}")
+    known = {one.circuit for one in job.circuits}
+    for junction in joined:
+        if junction.site not in (circuit.path[0], circuit.path[-1]):
+            _refuse("site", junction.site, f"an end of circuit {circuit.circuit!r}")
+        if circuit.measure:
+            _refuse("measure", circuit.measure, "nothing for pairs that are joined")
+        if not set(junction.circuits) <= known or len(set(junction.circuits)) != len(junction.circuits):
+            _refuse("circuits", junction.circuits, "different circuits of the job")
+        if junction.kind not in ("ghz", "graph"):
+            _refuse("kind", junction.kind, "ghz or graph")
+        places = range(0 if junction.party else 1, len(junction.circuits) + 1)
+        if any(len(set(edge)) != 2 or not set(edge) <= set(places) for edge in junction.edges):
+            _refuse("edges", junction.edges, f"pairs of different places from {places[0]} to {places[-1]}")
+        if junction.kind == "graph" and junction.party and all(0 not in edge for edge in junction.edges):
+            _refuse("edges", junction.edges, "one at the junction's site, which is a party")
+
+
+def _refuse(field: str, value: object, expected: str) -> None:
+    raise Refused("repeater.job", f"{field}: got {value!r}, expected {expected}")

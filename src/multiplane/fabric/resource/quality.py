@@ -1,0 +1,125 @@
+"""How good a state is as devices are calibrated, now and later: correlations of the pairs that it is made of.
+
+Everything that happens to a pair multiplies its correlations, so each site adds its own share, and the ends
+need to know nothing of the sites between.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+from multiplane.api.instructions import LinkSheet
+from multiplane.kernel.nouns import Noun
+from multiplane.kernel.quantity import NS_PER_S
+from multiplane.physics.bell import Correlations, fidelity, from_weights, swap
+from multiplane.physics.multipartite import ghz_from_star, ghz_with_centre, graph_state_floor
+from multiplane.physics.operations import depolarising3, depolarising16, pauli_factors, swap_factors
+
+FOREVER_NS: Final = 10**18
+"""No state is promised for longer than about 30 years."""
+
+
+class Resting(Noun, frozen=True, kw_only=True):
+    """How a qubit ages: X and Y, and Z, fall by e so often a second; thrown away at `until_ns`, 0 = never."""
+
+    xy_per_s: float = 0.0
+    z_per_s: float = 0.0
+    until_ns: int = 0
+
+
+class Leg(Noun, frozen=True, kw_only=True):
+    """One pair of a state: its correlations at `at_ns`, and how its halves age from then on."""
+
+    x: float
+    y: float
+    z: float
+    at_ns: int
+    resting: tuple[Resting, ...] = ()
+
+
+def of_memory(sheet: LinkSheet, site: str, known_ns: int = 0) -> Resting:
+    """How a memory of this link at this site ages a qubit that came at `known_ns`."""
+    end = sheet.sites.index(site)
+    t1_s, t2_s, cutoff_ns = sheet.t1_s[end], sheet.t2_s[end], sheet.cutoff_ns[end]
+    return Resting(
+        xy_per_s=1.0 / t2_s if t2_s else 0.0,
+        z_per_s=1.0 / t1_s if t1_s else 0.0,
+        until_ns=known_ns + cutoff_ns if cutoff_ns and known_ns else 0,
+    )
+
+
+def fresh(sheet: LinkSheet) -> Correlations:
+    """A pair of this link when both ends know of it, in the frame that its herald names."""
+    return from_weights(sheet.weights)
+
+
+def rested(pair: Correlations, resting: Resting, elapsed_ns: int) -> Correlations:
+    """The pair after rest of one half; the second-order gain of relaxation to |0> is left out."""
+    elapsed_s = max(0, elapsed_ns) / NS_PER_S
+    xy, z = math.exp(-elapsed_s * resting.xy_per_s), math.exp(-elapsed_s * resting.z_per_s)
+    return Correlations(pair.x * xy, pair.y * xy, pair.z * z)
+
+
+def swapped(one: Correlations, two: Correlations, sheet: LinkSheet, site: str) -> Correlations:
+    """The pair that a Bell measurement, or a fusion, on memories of this link at this site leaves."""
+    end = sheet.sites.index(site)
+    return swap(swap(one, two), _swap_factors(sheet.keep_double[end], sheet.flip_probability[end]))
+
+
+def turned(pair: Correlations, sheet: LinkSheet, site: str) -> Correlations:
+    """The pair after a gate on one half."""
+    return swap(pair, pauli_factors(depolarising3(sheet.keep_single[sheet.sites.index(site)])))
+
+
+def _swap_factors(keep_probability: float, flip_probability: float) -> Correlations:
+    return swap_factors(depolarising16(keep_probability), flip_probability)
+
+
+def leg_of(pair: Correlations, at_ns: int, *resting: Resting) -> Leg:
+    """A pair whose halves rest like that from `at_ns` on."""
+    return Leg(x=pair.x, y=pair.y, z=pair.z, at_ns=at_ns, resting=resting)
+
+
+def at(leg: Leg, now_ns: int) -> Correlations:
+    """The pair of a leg at a later moment."""
+    pair = Correlations(leg.x, leg.y, leg.z)
+    for resting in leg.resting:
+        pair = rested(pair, resting, now_ns - leg.at_ns)
+    return pair
+
+
+def state_fidelity(shape: str, legs: Sequence[Leg], now_ns: int) -> float:
+    """Fidelity of a state made of legs.
+
+    Args: shape: `bell` (one leg), `ghz` (the centre keeps a qubit), `star` (it does not), `graph`.
+    """
+    pairs = [at(leg, now_ns) for leg in legs]
+    if shape == "bell":
+        return fidelity(pairs[0])
+    if shape == "graph":
+        return graph_state_floor(pairs)
+    if shape == "star" and len(pairs) > 1:
+        return ghz_from_star(pairs)
+    return ghz_with_centre(pairs)
+
+
+def expires_ns(shape: str, legs: Sequence[Leg], now_ns: int, floor_fidelity: float) -> int:
+    """When it falls below the floor, or a memory throws a part away, Unix nanoseconds; 0: it is below now."""
+    if state_fidelity(shape, legs, now_ns) < floor_fidelity:
+        return 0
+    thrown_ns = [resting.until_ns for leg in legs for resting in leg.resting if resting.until_ns]
+    last_ns = min([now_ns + FOREVER_NS, *thrown_ns])
+    if last_ns <= now_ns:
+        return 0
+    if state_fidelity(shape, legs, last_ns) >= floor_fidelity:
+        return last_ns
+    low_ns, high_ns = now_ns, last_ns
+    while high_ns - low_ns > 1:
+        middle_ns = (low_ns + high_ns) // 2
+        if state_fidelity(shape, legs, middle_ns) >= floor_fidelity:
+            low_ns = middle_ns
+        else:
+            high_ns = middle_ns
+    return low_ns

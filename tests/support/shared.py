@@ -1,0 +1,148 @@
+"""Networks of links of pairs for tests of shared states: worlds from edges, ears at sites, a QUI listener."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+
+from multiplane.api.fabric_units import HeldState, Qui, StateLost, UnitOrder
+from multiplane.assembly.study import Study, run_study
+from multiplane.twin.scenario import World, parse
+
+HEAD = """
+format = "multiplane-scenario/1"
+name = "shared"
+domain = "shared"
+[defaults]
+profile = "bare-fibre"
+[[memory]]
+name = "cell"
+t1_s = {t1_s}
+t2_s = {t2_s}
+cutoff_s = {cutoff_s}
+"""
+LINK = """
+[[link]]
+a = "{a}"
+b = "{b}"
+length_km = {length_km}
+loss_db = 2.0
+[[entangled]]
+a = "{a}"
+b = "{b}"
+type = "fixed"
+fidelity = {fidelity}
+success_probability = {success_probability}
+memories = {memories}
+memory = "cell"
+handshake = "grant"
+"""
+
+
+def world(
+    edges: Iterable[tuple[str, str]],
+    *,
+    memories: int = 4,
+    fidelity: float = 0.98,
+    success_probability: float = 0.05,
+    length_km: float = 10.0,
+    t1_s: float = 100.0,
+    t2_s: float = 10.0,
+    cutoff_s: float = 2.0,
+) -> World:
+    """Equal links of pairs between sites."""
+    links = list(edges)
+    sites = sorted({site for edge in links for site in edge})
+    text = HEAD.format(t1_s=t1_s, t2_s=t2_s, cutoff_s=cutoff_s)
+    text += "".join(f'[[site]]\nname = "{site}"\n' for site in sites)
+    text += "".join(
+        LINK.format(
+            a=a,
+            b=b,
+            length_km=length_km,
+            fidelity=fidelity,
+            success_probability=success_probability,
+            memories=memories,
+        )
+        for a, b in links
+    )
+    return parse(text, "shared.toml")
+
+
+class Ear:
+    """The service at one site. Args: keeps_s: so long it keeps what it is handed; None = until it is told."""
+
+    def __init__(self, study: Study, site: str, keeps_s: float | None = None) -> None:
+        self._study, self._site, self._keeps_s = study, site, keeps_s
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.held: list[HeldState] = []
+        self.lost: list[StateLost] = []
+
+    def state_held(self, held: HeldState) -> None:
+        self.held.append(held)
+        if self._keeps_s is not None and held.address:
+            task = asyncio.ensure_future(self._let_go_later(held.address, self._keeps_s))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _let_go_later(self, address: str, keeps_s: float) -> None:
+        await asyncio.sleep(keeps_s)
+        await self.let_go(address)
+
+    def state_lost(self, lost: StateLost) -> None:
+        self.lost.append(lost)
+
+    def states(self) -> list[str]:
+        return sorted(held.state for held in self.held)
+
+    async def listen(self) -> Ear:
+        site = self._study.sites[self._site]
+        assert site.repeater is not None
+        await site.repeater.subscribe(site.caller, self)
+        return self
+
+    async def let_go(self, *addresses: str) -> None:
+        site = self._study.sites[self._site]
+        assert site.repeater is not None
+        await site.repeater.discard(site.caller, addresses)
+
+
+class Quis:
+    """Hears of all orders of the controllers' own caller."""
+
+    def __init__(self) -> None:
+        self.told: list[Qui] = []
+        self._news = asyncio.Event()
+
+    def qui_changed(self, qui: Qui) -> None:
+        self.told.append(qui)
+        self._news.set()
+
+    async def until(self, order_id: str, *phases: str) -> Qui:
+        """The QUI of an order once it is in one of these phases."""
+        while True:
+            told = [qui for qui in self.told if qui.order_id == order_id]
+            if told and told[-1].phase.value in phases:
+                return told[-1]
+            self._news.clear()
+            await self._news.wait()
+
+    def phases(self, order_id: str) -> list[tuple[str, int]]:
+        return [(qui.phase.value, qui.binding) for qui in self.told if qui.order_id == order_id]
+
+
+def order(order_id: str, *sites: str, **fields: object) -> UnitOrder:
+    """Two sites: pairs; more: a GHZ state."""
+    kind = "bell" if len(sites) == 2 else "ghz"
+    return UnitOrder(**{"order_id": order_id, "kind": kind, "sites": sites, **fields})  # type: ignore[arg-type]
+
+
+def in_study(place: World, seed: int, workload: Callable[[Study, Quis], Awaitable[None]]) -> None:
+    """Run a workload against a network in virtual time, with somebody who hears of QUIs."""
+
+    async def run(study: Study) -> None:
+        quis = Quis()
+        await study.centre.units.subscribe(study.centre.caller, quis)
+        await workload(study, quis)
+
+    run_study(place, seed, run)

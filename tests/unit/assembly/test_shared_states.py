@@ -1,0 +1,165 @@
+"""Orders of shared states over the real agents and the twin, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+from tests.support.shared import Ear, Quis, in_study, order, world
+
+from multiplane.assembly.study import EPOCH_NS, Study
+from multiplane.kernel.errors import Refused
+from multiplane.kernel.nouns import ends
+from multiplane.twin.oracle import Oracle
+from multiplane.twin.quantum.devices import Entanglement
+from multiplane.twin.scenario import load_shipped
+
+SQUARE = (("a", "b"), ("b", "d"), ("a", "c"), ("c", "d"))
+
+
+def leaks(study: Study) -> list[str]:
+    """What is not free though nothing is ordered."""
+    figures = study.centre.edc.figures()
+    found = [f"reserved {figures.memories_reserved}"] if figures.memories_reserved else []
+    found += [f"{phase} {count}" for phase, count in figures.phases.items()]
+    for site in study.sites.values():
+        if site.repeater is not None:
+            sheets = site.repeater._sheets.values()
+            found += [
+                f"{site.parts.site}: {sheet.link} has {site.repeater.free(sheet.link)} free"
+                for sheet in sheets
+                if site.repeater.free(sheet.link) != sheet.memories[0]
+            ]
+    held = Oracle(study.centre.twin.quantum).held()
+    return [*found, f"{held} qubits held"] if held else found
+
+
+def checked(study: Study) -> int:
+    """States of the one order that were sacrificed so far."""
+    (carried,) = study.centre.edc._orders.values()
+    return sum(count for state in carried.states.values() for count, _ in state.errors)
+
+
+def test_a_chain_delivers_the_same_names_at_both_ends_and_can_say_what_went_into_each() -> None:
+    async def workload(study: Study, quis: Quis) -> None:
+        a, e = await Ear(study, "a").listen(), await Ear(study, "e").listen()
+        oracle = Oracle(study.centre.twin.quantum)
+        found = await study.centre.units.attainable(study.centre.caller, order("o", "a", "e"))
+        began_ns = study.timeline.now_ns()
+        await study.centre.units.place(study.centre.caller, order("o", "a", "e", size=3))
+        await asyncio.sleep(0)
+        assert study.timeline.now_ns() == began_ns
+        await quis.until("o", "released")
+        assert quis.phases("o") == [("bound", 1), ("released", 1)]
+        assert found.possible
+        assert a.states() == e.states()
+        assert len(a.held) == 3
+        for near in a.held:
+            (far,) = [each for each in e.held if each.state == near.state]
+            handle = int(near.address.split("/")[1])
+            assert oracle.partner("a", handle) == ("e", int(far.address.split("/")[1]))
+            rows = await study.centre.units.trace(study.centre.caller, "o", near.state)
+            assert [row.what for row in rows].count("pair") == 4
+            assert [row.what for row in rows].count("swap") == 3
+            assert {row.name for row in rows if row.what == "address"} == {near.address, far.address}
+            names = [row.name for row in rows]
+            assert all(names.index(part) < names.index(row.name) for row in rows for part in row.parts)
+        await a.let_go(*(held.address for held in a.held))
+        await e.let_go(*(held.address for held in e.held))
+        await asyncio.sleep(1)
+        assert not leaks(study)
+
+    in_study(load_shipped("chain5"), 1, workload)
+
+
+def test_a_cut_fibre_is_gone_around_while_states_keep_coming() -> None:
+    async def workload(study: Study, quis: Quis) -> None:
+        a, d = await Ear(study, "a").listen(), await Ear(study, "d").listen()
+        units, caller = study.centre.units, study.centre.caller
+        await units.place(caller, order("o", "a", "d", size=0, measure="z"))
+        await asyncio.sleep(0.5)
+        before = len(a.held)
+        assert before > 10
+        await study.scenario.cut(caller, ends("b", "d"))
+        await asyncio.sleep(0.5)
+        assert quis.phases("o") == [("bound", 1), ("bound", 2)]
+        assert len(a.held) > before + 10
+        rows = await units.trace(caller, "o", a.held[-1].state)
+        assert {row.name.split("/")[0] for row in rows if row.what == "pair"} == {"a--c", "c--d"}
+        await study.scenario.cut(caller, ends("c", "d"))
+        await asyncio.sleep(0.5)
+        assert quis.phases("o")[-1] == ("preparing", 2)
+        await study.scenario.restore(caller, ends("b", "d"))
+        await asyncio.sleep(0.5)
+        assert quis.phases("o")[-1] == ("bound", 3)
+        await units.withdraw(caller, "o")
+        await asyncio.sleep(1)
+        names = a.states()
+        assert len(names) == len(set(names))
+        assert not leaks(study)
+        assert len(set(names) & set(d.states())) >= len(names) - 8  # what was on its way when it was cut
+
+    in_study(world(SQUARE, success_probability=0.01), 2, workload)
+
+
+def test_a_drift_is_told_of_within_one_window_and_its_end_is_found_out() -> None:
+    async def workload(study: Study, quis: Quis) -> None:
+        units, caller = study.centre.units, study.centre.caller
+        for site in "ab":
+            await Ear(study, site, keeps_s=0.001).listen()
+        wanted = order("o", "a", "b", size=0, min_fidelity=0.93, sacrifice_share=0.5)
+        await units.place(caller, wanted)
+        await asyncio.sleep(1)
+        assert quis.phases("o") == [("bound", 1)]
+        (qui,) = study.centre.edc.quis()
+        assert abs(qui.estimated_fidelity - qui.fidelity) < qui.fidelity_error
+        await study.scenario.set_error(caller, ends("a", "b"), 0.1)
+        before = checked(study)
+        while quis.phases("o")[-1][0] == "bound":
+            await asyncio.sleep(0.05)
+            assert checked(study) - before <= 300, "a whole window went by"
+        assert quis.phases("o") == [("bound", 1), ("degraded", 1), ("preparing", 1)]
+        assert quis.told[1].estimated_fidelity < 0.93
+        best = await units.attainable(caller, wanted)
+        assert not best.possible
+        assert best.fidelity < 0.93
+        await study.scenario.set_error(caller, ends("a", "b"), 0.0)
+        await quis.until("o", "bound")  # the controller measures the link again by itself
+        assert study.timeline.now_ns() < EPOCH_NS + 70 * 10**9
+
+    in_study(world([("a", "b")], success_probability=0.01), 3, workload)
+
+
+def test_orders_beyond_what_there_is_are_refused_with_the_reason() -> None:
+    async def workload(study: Study, quis: Quis) -> None:
+        units, caller = study.centre.units, study.centre.caller
+        with pytest.raises(
+            Refused, match=r"fabric\.unattainable: min_fidelity: 0\.999, expected at most 0\.9"
+        ):
+            await units.place(caller, order("o", "a", "c", min_fidelity=0.999))
+        with pytest.raises(
+            Refused, match=r"fabric\.order: sites: 'z', expected a site with quantum memories"
+        ):
+            await units.place(caller, order("o", "a", "z"))
+        answer = await units.attainable(caller, order("o", "a", "c", min_fidelity=0.999))
+        assert not answer.possible
+        assert 0.9 < answer.fidelity < 0.999
+        assert not quis.told
+        assert not leaks(study)
+
+    in_study(world([("a", "b"), ("b", "c")]), 4, workload)
+
+
+def test_links_of_pairs_cost_nothing_while_nothing_is_ordered() -> None:
+    handlers = []
+
+    async def workload(study: Study, quis: Quis) -> None:
+        await asyncio.sleep(100)
+        handlers.append(study.timeline.statistics().count)
+        assert not quis.told
+
+    with_pairs = world(SQUARE)
+    in_study(with_pairs, 5, workload)
+    in_study(msgspec.structs.replace(with_pairs, entanglement=Entanglement()), 5, workload)
+    assert handlers[0] == handlers[1] > 0

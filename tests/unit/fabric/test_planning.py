@@ -1,0 +1,97 @@
+"""Plans for shared states: routes, floors, reasons why not."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import msgspec
+
+from multiplane.fabric.control.planning import Plan, Unattainable, plan
+from multiplane.physics import bell
+from multiplane.physics.multipartite import ghz_from_star, ghz_with_centre
+
+from .planning_cases import order, sheet, view
+
+CHAIN = view(*(sheet(a, b) for a, b in pairwise("abcde")))
+CALM = view(*(sheet(a, b, t1_s=(0.0, 0.0), t2_s=(0.0, 0.0)) for a, b in pairwise("abcde")))
+
+
+def planned(found: Plan | Unattainable) -> Plan:
+    assert isinstance(found, Plan), found
+    return found
+
+
+def refused(found: Plan | Unattainable) -> Unattainable:
+    assert isinstance(found, Unattainable), found
+    return found
+
+
+def test_a_chain_is_one_circuit_with_swaps_of_perfect_memories() -> None:
+    found = planned(plan(order("a", "e"), CALM))
+    (circuit,) = found.job.circuits
+    assert circuit.path == ("a", "b", "c", "d", "e")
+    assert len(circuit.window) == len(circuit.rounds) == len(circuit.cutoff_ns) == 4
+    assert len(circuit.levels) == 3
+    level = (4 * 0.97 - 1) / 3
+    assert abs(found.fidelity - (1 + 3 * level**4) / 4) < 1e-9
+
+
+def test_waiting_in_memories_costs_fidelity_and_cut_offs_bound_it() -> None:
+    easy = planned(plan(order("a", "e", min_fidelity=0.8), CHAIN))
+    hard = planned(plan(order("a", "e", min_fidelity=0.87), CHAIN))
+    assert easy.fidelity < hard.fidelity < planned(plan(order("a", "e"), CALM)).fidelity
+    assert hard.job.circuits[0].cutoff_ns[0] < easy.job.circuits[0].cutoff_ns[0]
+    assert hard.rate_per_s < easy.rate_per_s
+    assert easy.lifetime_ns > 5 * hard.lifetime_ns > 0
+
+
+def test_what_cannot_be_is_told_with_the_best_that_could() -> None:
+    why = refused(plan(order("a", "e", min_fidelity=0.99), CHAIN))
+    assert why.code == "fabric.fidelity"
+    assert 0.85 < why.fidelity < 0.97
+    again = planned(plan(order("a", "e", min_fidelity=why.fidelity), CHAIN))
+    assert again.rate_per_s >= why.rate_per_s > 0.0
+
+
+def test_no_way_no_memory_too_late_and_too_slow_are_told_apart() -> None:
+    assert refused(plan(order("a", "z"), CHAIN)).code == "fabric.no_route"
+    links = {
+        **CHAIN.links,
+        "b--c": msgspec.structs.replace(CHAIN.links["b--c"], free=(0, 4)),
+    }
+    full = msgspec.structs.replace(CHAIN, links=links)
+    assert refused(plan(order("a", "e"), full)).code == "fabric.no_memory"
+    down = {**CHAIN.links, "b--c": msgspec.structs.replace(CHAIN.links["b--c"], up=False)}
+    assert (
+        refused(plan(order("a", "e"), msgspec.structs.replace(CHAIN, links=down))).code == "fabric.no_route"
+    )
+    late = refused(plan(order("a", "e", deadline_ns=5_000_000), CHAIN, now_ns=4_000_000))
+    assert late.code == "fabric.deadline"
+    assert late.expected_ns > 1_000_000
+    slow = refused(plan(order("a", "e", rate_per_s=1e6), CHAIN))
+    assert slow.code == "fabric.rate"
+    assert 0.0 < slow.rate_per_s < 1e6
+
+
+def test_a_star_has_its_centre_where_it_is_best_and_both_formulas() -> None:
+    inside = planned(plan(order("a", "c", "e"), CALM))
+    (junction,) = inside.job.junctions
+    assert (junction.site, junction.party) == ("c", True)
+    assert {circuit.path for circuit in inside.job.circuits} == {("a", "b", "c"), ("e", "d", "c")}
+    leg = bell.swap(bell.werner(0.97), bell.werner(0.97))
+    assert abs(inside.fidelity - ghz_with_centre([leg, leg])) < 1e-9
+    hub = view(*(sheet("hub", leaf, t1_s=(0.0, 0.0), t2_s=(0.0, 0.0)) for leaf in "abc"))
+    outside = planned(plan(order("a", "b", "c"), hub))
+    (junction,) = outside.job.junctions
+    assert (junction.site, junction.party) == ("hub", False)
+    assert abs(outside.fidelity - ghz_from_star([bell.werner(0.97)] * 3)) < 1e-9
+
+
+def test_a_site_to_avoid_is_gone_round() -> None:
+    ring = view(*(sheet(a, b) for a, b in [*pairwise("abcd"), ("a", "d")]))
+    assert planned(plan(order("a", "d"), ring)).job.circuits[0].path == ("a", "d")
+    assert planned(plan(order("a", "c", avoid=("b",)), ring)).job.circuits[0].path == ("a", "d", "c")
+    assert refused(plan(order("a", "c", avoid=("b", "d")), ring)).code in (
+        "fabric.no_route",
+        "fabric.no_memory",
+    )
