@@ -474,23 +474,25 @@ def intercepted(random: Random, count: int) -> float:
     return apart(found, dense.correlations(mixed))
 
 
+def probed(random: Random, count: int) -> float:
+    """One half turns a probe that nobody looks at; the states it ends in overlap by 1 - share."""
+    start, share = some_weights(random, count), random.uniform(0.0, 1.0, count)
+    state = dense.tensor(dense.bell_diagonal(start), np.diag([1.0, 0.0]).astype(complex)[None])
+    mixed = []
+    for one, kept in zip(state, 1.0 - share, strict=True):
+        other = np.sqrt(1.0 - kept**2)
+        turn = np.array([[kept, -other], [other, kept]])
+        gate = np.block([[np.eye(2), np.zeros((2, 2))], [np.zeros((2, 2)), turn]]).astype(complex)
+        mixed.append(dense.keep_only(dense.apply(one[None], gate, 1, 2), 0, 1)[0])
+    found = [attacks.probed_pair(p, x) for p, x in zip(pairs(start), share.tolist(), strict=True)]
+    return apart(found, dense.correlations(np.stack(mixed)))
+
+
 RULES: Final[dict[str, Rule]] = {
     rule.__name__: rule
     for rule in (
-        *(
-            weights,
-            named_states,
-            werner,
-            swap,
-            noisy_swap,
-            pauli,
-            gains,
-            depolarising,
-            rest,
-            merged_rest,
-            twirl,
-            relabel,
-        ),
-        *(dejmps, bbpssw, teleport, measured, ghz_star, ghz_with_centre, graph_state, intercepted),
+        *(weights, named_states, werner, swap, noisy_swap, pauli, gains, depolarising),
+        *(rest, merged_rest, twirl, relabel),
+        *(dejmps, bbpssw, teleport, measured, ghz_star, ghz_with_centre, graph_state, intercepted, probed),
     )
 }

@@ -169,7 +169,7 @@ CHECKS: Final[dict[ModuleType, tuple[Check, ...]]] = {
     codes: (coded,),
     generations: (repeated,),
     waiting: (waiting_times, cases("pub-wait-", "pub-decay-", "pub-detdeliver-")),
-    attacks: (rules("intercepted"), attacked, cases("pub-ir-", "pub-pns-")),
+    attacks: (rules("intercepted", "probed"), attacked, cases("pub-ir-", "pub-pns-")),
     detection: (
         test_attacks.test_levels_make_the_likelihood_ratio_a_fair_game,
         test_attacks.test_a_fixed_test_of_the_size_it_says_keeps_its_errors,

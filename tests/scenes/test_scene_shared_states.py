@@ -11,31 +11,35 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.scenes.tools.network import Failed, Network, running
+from tests.scenes.tools.network import Network, running
 from tests.support.shared import scenario
+
+from multiplane.api.units import Consumption
+from multiplane.sdk import wishes
+from multiplane.sdk.units import UnitClient
 
 pytestmark = [pytest.mark.scene, pytest.mark.timeout(280)]
 
 SQUARE = (("a", "b"), ("b", "d"), ("a", "c"), ("c", "d"))
-PATIENCE_S = 25.0
+PATIENCE_S = 40.0
+SETTLING_S = 0.3
+"""What was on its way when something was struck has come by then."""
 
 
-async def delivered(network: Network, application: str = "a-1") -> int:
-    """States that one end of the one unit has had."""
-    (view,) = await network.acli_json("unit", "list", application)
-    count: int = view["delivered"]
-    return count
+def speaking_as(network: Network, alias: str) -> UnitClient:
+    """A client as that application."""
+    sae = network.saes[alias]
+    return UnitClient(network.url(sae.kme), network.ca, sae.cert, sae.key)
 
 
-async def more(network: Network) -> int:
-    """Wait for three further states; how many there are. An end is handed what all ends have, or nothing."""
-    before = await delivered(network)
-    for _ in range(int(PATIENCE_S)):
-        now = await delivered(network)
-        if now >= before + 3:
-            return now
-        await asyncio.sleep(0.5)
-    raise Failed(f"not within {PATIENCE_S:g} s: more than {before} states\n{network.tail()}")
+async def more(client: UnitClient, unit: str) -> int:
+    """Wait for five further states; how many there are. An end is handed what all ends have, or nothing."""
+    await asyncio.sleep(SETTLING_S)
+    view = await client.unit(unit)
+    async with asyncio.timeout(PATIENCE_S):
+        came = await client.delivered(unit, 5, view.last_seq)
+    assert len(came) == 5, "the unit has ended"
+    return view.delivered + 5
 
 
 async def quis(network: Network) -> dict[str, Any]:
@@ -46,33 +50,31 @@ async def quis(network: Network) -> dict[str, Any]:
 
 
 async def strike(network: Network) -> str:
-    words = ("a-1", "d-1", "--class", "tolerant", "--rate", "2", "--valid", "10m")
-    asked = await network.acli_json("unit", "request", *words)
-    unit = asked["unit"]
-    await more(network)
-    for site in ("b", "c"):  # one of them carries the unit
-        pid = network.kill(site)
-        await more(network)
-        await network.serves_again(site, pid)
-    struck = (await quis(network))["rebinds"]
-    assert struck >= 1
-    for ends in (("a", "b"), ("c", "d")):  # one after the other, so that there is always a way
-        await network.acli("link", "cut", *ends)
-        await more(network)
-        await network.acli("link", "restore", *ends)
-    count = await more(network)
-    assert await delivered(network, "d-1") >= count
-    carried = (await quis(network))["rebinds"]
-    assert carried > struck
-    await network.acli("unit", "release", "a-1", unit)
-    for _ in range(20):
-        left = await quis(network)
-        if not left["phases"] and not left["memories_reserved"]:
-            break
-        await asyncio.sleep(0.5)
-    assert not left["phases"], left
+    async with speaking_as(network, "a-1") as here, speaking_as(network, "d-1") as there:
+        terms = {"valid_s": 600.0, "rate_per_s": 2.0, "consumption": Consumption.TOLERANT.value}
+        answer = await here.request(wishes.bell(network.saes["d-1"].urn, **terms))  # type: ignore[arg-type]
+        unit = answer.unit
+        await more(here, unit)
+        for site in ("b", "c"):  # one of them carries the unit
+            pid = network.kill(site)
+            await more(here, unit)
+            await network.serves_again(site, pid)
+        struck = (await quis(network))["rebinds"]
+        assert struck >= 1
+        for ends in (("a", "b"), ("c", "d")):  # one after the other, so that there is always a way
+            await network.acli("link", "cut", *ends)
+            await more(here, unit)
+            await network.acli("link", "restore", *ends)
+        count = await more(here, unit)
+        assert (await there.unit(unit)).delivered >= count
+        assert (await there.unit(unit)).state == "making"
+        await here.release(unit)
+    await asyncio.sleep(SETTLING_S)
+    left = await quis(network)
+    assert left["rebinds"] > struck
+    assert not left["phases"]
     assert left["memories_reserved"] == left["memories_in_use"] == 0
-    return f"{count} states at both ends, carried anew {carried} times"
+    return f"{count} states at both ends, carried anew {left['rebinds']} times"
 
 
 def test_states_come_again_when_a_repeater_dies_and_when_a_fibre_is_cut(

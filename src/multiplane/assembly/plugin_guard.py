@@ -182,7 +182,7 @@ class GuardedLink:
     def __init__(
         self,
         origin: Origin,
-        kind: Callable[[LinkFacts, LinkHost], LinkProtocol],
+        kind: Callable[..., LinkProtocol],
         facts: LinkFacts,
         host: LinkHost,
     ) -> None:
@@ -194,7 +194,7 @@ class GuardedLink:
         self._passing: BaseException | None = None
         self._at_ps: int | None = None
         try:
-            self._protocol = kind(facts, self)
+            self._protocol = kind(facts, self, **facts.numbers)
         except Exception as error:
             reason = origin.raised(f"__init__ on link {facts.link}", error)
             raise Refused("input.plugin", reason) from error

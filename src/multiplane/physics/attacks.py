@@ -83,6 +83,18 @@ def intercepted_pair(pair: Correlations, fraction: float) -> Correlations:
     return Correlations(pair.x * half, pair.y * (1.0 - fraction), pair.z * half)
 
 
+def probed_pair(pair: Correlations, share: float) -> Correlations:
+    """A pair of which one half turned Eve's probe, whose two end states overlap by 1 - share.
+
+    Args: share in [0, 1]; 1 = as if she had measured in Z.
+    Raises: ValueError outside of it.
+    Holds for: a probe that is not looked at before the pair is used. <ZZ> does not show it.
+    Source: definition: coherences between |0> and |1> fall to the overlap of the probe's states.
+    """
+    ranges.probability("share", share)
+    return Correlations(pair.x * (1.0 - share), pair.y * (1.0 - share), pair.z)
+
+
 def splitting(setup: Setup, loss_db: float, mu: float, nu: float) -> Splitting:
     """Eve blocks single photons, keeps one of several and sends the rest on without loss.
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from multiplane.physics import attacks, decoy_bb84, fibre
+from multiplane.physics.bell import PHI_PLUS, Correlations
 from multiplane.physics.decoy_bb84 import Setup, SinglePhoton, binary_entropy
 
 
@@ -25,6 +26,7 @@ class Tampering(NamedTuple):
         split_share: of the pulses, under photon-number splitting, in [0, 1].
         blinded_share: of the pulses that meet blinded, steered detectors, in [0, 1].
         leak_mu: mean photon number that comes back out of the sender from each probing pulse, >= 0.
+        pairs_left: what is left of each correlation of an entangled pair; None = what the flips leave.
     """
 
     loss_db: float = 0.0
@@ -33,6 +35,7 @@ class Tampering(NamedTuple):
     split_share: float = 0.0
     blinded_share: float = 0.0
     leak_mu: float = 0.0
+    pairs_left: Correlations | None = None
 
 
 CLEAR: Final = Tampering()
@@ -47,13 +50,14 @@ class Seen(NamedTuple):
     error_rate: float
 
 
-def together(parts: Iterable[Tampering]) -> Tampering:
+def together(several: Iterable[Tampering]) -> Tampering:
     """Several things at once, each independent of the others.
 
     Holds for: losses and leaks add, flips cancel in pairs, shares and clicks combine as chances do.
     Source: definition.
     """
-    loss_db = leak_mu = flip = dark = split = blind = 0.0
+    parts, loss_db, leak_mu = tuple(several), 0.0, 0.0
+    flip = dark = split = blind = 0.0
     for part in parts:
         loss_db += part.loss_db
         leak_mu += part.leak_mu
@@ -61,7 +65,23 @@ def together(parts: Iterable[Tampering]) -> Tampering:
         dark = _either(dark, part.background_probability)
         split = _either(split, part.split_share)
         blind = _either(blind, part.blinded_share)
-    return Tampering(loss_db, flip, dark, split, blind, leak_mu)
+    left = None
+    if any(part.pairs_left is not None for part in parts):
+        each = zip(*map(left_of_pairs, parts), strict=True)
+        left = Correlations(*(math.prod(factors) for factors in each))
+    return Tampering(loss_db, flip, dark, split, blind, leak_mu, left)
+
+
+def left_of_pairs(done: Tampering) -> Correlations:
+    """What is left of each correlation of a pair, of which one half travelled there.
+
+    Holds for: a flip in any basis alike, with probability p, leaves 1 - 2 p of each.
+    Source: definition.
+    """
+    if done.pairs_left is not None:
+        return done.pairs_left
+    left = 1.0 - 2.0 * done.flip_probability
+    return Correlations(left, left, left)
 
 
 def flipped(error_rate: float, flip_probability: float) -> float:
@@ -81,7 +101,18 @@ def intercept_resend(share: float) -> Tampering:
     Holds for: BB84, an intruder who makes up for her losses, so that the gain stays.
     Source: Bennett, Brassard (1984); Scarani et al., RMP 81, 1301 (2009).
     """
-    return Tampering(flip_probability=share / 4.0)
+    left = attacks.intercepted_pair(PHI_PLUS, share)
+    return Tampering(flip_probability=share / 4.0, pairs_left=left)
+
+
+def entangling_probe(share: float) -> Tampering:
+    """Let each photon turn a probe that is kept: errors x / 2 in one basis and none in the other.
+
+    Args: share in [0, 1]: 1 - overlap of the two states of the probe.
+    Holds for: as `attacks.probed_pair`; BB84 whose two bases are used alike, so e = e0 + x (1 - 2 e0) / 4.
+    Source: definition.
+    """
+    return Tampering(flip_probability=share / 4.0, pairs_left=attacks.probed_pair(PHI_PLUS, share))
 
 
 def clock_offset(offset_ps: float, jitter_ps: float, period_ps: float) -> Tampering:

@@ -13,6 +13,8 @@ def tampering(attacker: Attacker) -> Tampering:
     match attacker.kind:
         case "intercept-resend":
             return tampered_bb84.intercept_resend(attacker.share)
+        case "entangling-probe":
+            return tampered_bb84.entangling_probe(attacker.share)
         case "photon-number-splitting":
             return Tampering(split_share=attacker.share)
         case "blinding":

@@ -15,6 +15,7 @@ PROCESSES: Final = ("constant", "poisson", "diurnal", "bursts")
 FAULTS: Final = ("cut", "drift", "device", "clock", "site")
 ATTACKS: Final = (
     "intercept-resend",
+    "entangling-probe",
     "photon-number-splitting",
     "blinding",
     "jamming",
@@ -109,7 +110,8 @@ class Attacker(Happening, frozen=True, kw_only=True, omit_defaults=True):
 
     Args:
         kind: one of `ATTACKS`.
-        share: of the pulses (intercept-resend, splitting) or of the time (blinding), in (0, 1].
+        share: of the pulses (intercept-resend, splitting), of the time (blinding), or 1 - overlap of the
+            states of the probe, in (0, 1].
         background_probability: of `jamming`: clicks of an empty pulse, added.
         loss_db: of `tap`; leak_mu: of `trojan-horse`, photons that come back from a pulse.
     """

@@ -44,6 +44,7 @@ _OF_FAULT: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
 }
 _OF_ATTACK: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "intercept-resend": ((), ("share",)),
+    "entangling-probe": ((), ("share",)),
     "photon-number-splitting": ((), ("share",)),
     "blinding": ((), ("share",)),
     "jamming": (("background_probability",), ()),

@@ -1,8 +1,8 @@
 """What happens to fibres and devices, as links of pairs feel it.
 
 Whatever the cause, the world is looked at anew. While no light passes, or a device at an end has failed,
-nobody tries, and what is held lives on. Other loss makes another pace, flipped bits make other pairs. A
-device that fails loses what its memories held.
+nobody tries, and what is held lives on. Other loss makes another pace; flipped bits, and whoever measures
+or probes what travels, make other pairs. A device that fails loses what its memories held.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import msgspec
 
 from multiplane.kernel.errors import Refused
+from multiplane.physics.bell import PHI_PLUS
+from multiplane.physics.tampered_bb84 import left_of_pairs
 from multiplane.twin.modules import Modules
 from multiplane.twin.optics import Optics
 from multiplane.twin.quantum.building import retune
@@ -27,7 +29,7 @@ class Lighting:
         self, world: World, quantum: Quantum, optics: Optics, modules: Modules, policies: Policies
     ) -> None:
         self._words = {words.id: words for words in world.entanglement.links}
-        self._flips = dict.fromkeys(self._words, 0.0)
+        self._left = dict.fromkeys(self._words, PHI_PLUS)
         self._hopeless: set[str] = set()
         self._quantum, self._optics, self._modules, self._policies = quantum, optics, modules, policies
         if self._words:
@@ -52,13 +54,13 @@ class Lighting:
             link.light()
 
     def _tune(self, span: str, link: Link) -> None:
-        loss_db, flip_probability = self._optics.loss_db(span), self._optics.done(span).flip_probability
-        if (loss_db, flip_probability) == (self._words[span].loss_db, self._flips[span]):
+        loss_db, left = self._optics.loss_db(span), left_of_pairs(self._optics.done(span))
+        if (loss_db, left) == (self._words[span].loss_db, self._left[span]):
             return
         words = self._words[span] = msgspec.structs.replace(self._words[span], loss_db=loss_db)
-        self._flips[span] = flip_probability
+        self._left[span] = left
         try:
-            retune(link, words, flip_probability, self._policies)
+            retune(link, words, left, self._policies)
             self._hopeless.discard(span)
         except (ValueError, Refused):  # so much is lost that it would never make a pair
             self._hopeless.add(span)

@@ -25,6 +25,8 @@ from multiplane.kernel.errors import Faulty, Refused
 from multiplane.twin.quantum.engine import Quantum
 from multiplane.twin.quantum.policies import POLICIES, Policies
 from multiplane.twin.scenario import load_shipped, parse
+from multiplane.twin.scenario_writing import write
+from multiplane.twin.toml_reading import ScenarioError
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 FILES = [EXAMPLES / name for name in ("time_bins.py", "stretched.py", "biased.py")]
@@ -271,6 +273,42 @@ def network(policies: Policies, edit: dict[str, str]) -> tuple[Heap, Quantum, di
     for name, ear in ears.items():
         quantum.listen(name, ear)
     return heap, quantum, ears
+
+
+def test_a_link_protocol_takes_numbers_of_its_own(tmp_path: Path) -> None:
+    text = (EXAMPLES / "time_bins.py").read_text()
+    slower = tmp_path / "slower.py"
+    made = "def __init__(self, facts: LinkFacts, host: LinkHost"
+    cycle = "self.cycle_ps = max(self.heard_ps) + facts.reset_ps"
+    slower.write_text(
+        text.replace(made, f"{made}, guard_ps: float = 0.0").replace(cycle, f"{cycle} + round(guard_ps)")
+    )
+    policies = load_plugins([slower, *FILES[1:]]).policies
+    guarded = 'handshake = "time-bins"\nprotocol = {guard_ps = 5e9}\n'
+    pairs = []
+    for edit in ({}, {'handshake = "time-bins"\n': guarded}):
+        heap, quantum, _ = network(policies, edit)
+        quantum.perform("a", Generate(request="g", link="a--b", pairs=0, keep=False))
+        heap.advance_to(20 * SECOND_PS)
+        pairs.append(quantum.links["a--b"].made)
+    plain_ps, guard_ps = 1e9 * 0.5, 5e9  # 100 km: half a millisecond there and back to the middle
+    assert pairs[0] > 500
+    assert pairs[0] / pairs[1] == pytest.approx((plain_ps + guard_ps) / plain_ps, rel=0.35)
+    world = parse((EXAMPLES / "mine.toml").read_text(), "mine.toml", policies=policies)
+    again = write(
+        parse(write(world).replace('"time-bins"\n', guarded[12:], 1), "again.toml", policies=policies)
+    )
+    assert "protocol = {guard_ps = 5000000000.0}" in again
+    with pytest.raises(Refused, match=r"plug-in 'time-bins': __init__ on link a--b .*guard_pz"):
+        network(policies, {'handshake = "time-bins"\n': guarded.replace("guard_ps", "guard_pz")})
+    for said, why in (
+        ("protocol = 5", "expected a table"),
+        ('protocol = {guard_ps = "x"}', "expected a number"),
+    ):
+        with pytest.raises(ScenarioError, match=why):
+            network(policies, {'handshake = "time-bins"\n': f'handshake = "time-bins"\n{said}\n'})
+    with pytest.raises(ScenarioError, match="'grant' takes no numbers, expected none"):
+        network(policies, {'handshake = "time-bins"': 'handshake = "grant"\nprotocol = {guard_ps = 1}'})
 
 
 @pytest.mark.parametrize("method", ["raw", "withdraw", "herald"])

@@ -176,6 +176,38 @@ def test_faults_of_a_scenario_reach_links_of_pairs() -> None:
     assert made[2] > 50
 
 
+@pytest.mark.parametrize(
+    ("kind", "left"),
+    [("intercept-resend", (0.8, 0.6, 0.8)), ("entangling-probe", (0.6, 0.6, 1.0))],
+)
+def test_whoever_measures_or_probes_leaves_his_own_mark_on_pairs(
+    kind: str, left: tuple[float, float, float]
+) -> None:
+    rig = Rig(
+        more=f"""
+[[attacker]]
+kind = "{kind}"
+link = ["a", "b"]
+share = 0.4
+from = "1s"
+until = "3s"
+"""
+    )
+    rig.twin.start()
+    plain = rig.link.source.pair
+    rig.advance(0.5)
+    assert rig.link.source.pair == plain
+    rig.advance(1.0)
+    assert rig.link.source.pair == pytest.approx([one * by for one, by in zip(plain, left, strict=True)])
+    assert rig.link.lit
+    rig.ask(rig.twin.scenario.set_error(OPERATOR, ENDS, 0.1))
+    both = [one * by * 0.8 for one, by in zip(plain, left, strict=True)]
+    assert rig.link.source.pair == pytest.approx(both)
+    rig.ask(rig.twin.scenario.set_error(OPERATOR, ENDS, 0.0))
+    rig.advance(2.0)
+    assert rig.link.source.pair == plain
+
+
 def test_a_drift_reaches_a_bare_fibre_with_pairs() -> None:
     drift = (
         'fault = [{kind = "drift", link = ["a", "b"], loss_db = 6.02, flip_probability = 0.05, '

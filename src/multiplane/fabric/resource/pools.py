@@ -22,7 +22,7 @@ UNSORTED_SHARE: Final = 64
 LEAST_UNSORTED_BYTE: Final = 4096
 """At most this, or that part of the room, is kept before it is known to find room, so that what finds none is
 burnt soon."""
-SORTED_AT_ONCE_BYTE: Final = 1024
+SORTED_AT_ONCE_BYTE: Final = 512
 
 
 class Lane:
@@ -35,7 +35,8 @@ class Lane:
     __slots__ = ("_runs", "cursor", "stock_byte")
 
     def __init__(self) -> None:
-        self._runs: list[tuple[int, bytearray]] = []  # each with the position of its first byte, gaps between
+        # Each with the position of its first byte, gaps between.
+        self._runs: list[tuple[int, bytearray]] | tuple[()] = ()
         self.cursor = 0
         self.stock_byte = 0
 
@@ -44,12 +45,14 @@ class Lane:
         if not key:
             return
         self.stock_byte += len(key)
-        if self._runs:
-            start, held = self._runs[-1]
-            if start + len(held) == position:
-                held += key
-                return
-        self._runs.append((position, bytearray(key)))
+        if not self._runs:
+            self._runs = [(position, bytearray(key))]
+            return
+        start, held = self._runs[-1]
+        if start + len(held) == position:
+            held += key
+        else:
+            self._runs.append((position, bytearray(key)))
 
     def read(self, position: int, size_byte: int) -> tuple[int, bytes] | None:
         """Where the first `size_byte` bytes in a row from `position` on begin, and they; None if too few."""
@@ -205,8 +208,9 @@ class LinkPool:
         self._out, self._in = Lane(), Lane()
         self._reserve.clear()
         self._blocks.clear()
-        self._sorted = self._received = self._granted = self._pads_until = 0
-        self._fits_until = self._keeps_until = 0
+        self._sorted = self._received = self._granted = 0
+        self._pads_until = self._rules.pads_until(0)
+        self._look_ahead()
         self.epoch = epoch
         return True
 

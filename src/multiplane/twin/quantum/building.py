@@ -53,17 +53,16 @@ def build(
     return nodes, links
 
 
-def retune(link: Link, words: Entangled, flip_probability: float, policies: Policies) -> None:
+def retune(link: Link, words: Entangled, left: Correlations, policies: Policies) -> None:
     """Let a link make pairs as `words` say from now on, over the fibre as it is now.
 
-    Args: flip_probability: that one basis tells another bit at the two ends, more often than `words` say, in
-        [0, 0.5]; the same for all three.
+    Args: left: of each correlation of the pairs that `words` tell of.
     Raises: ValueError when it would never make a pair; Refused from a handshake that cannot serve it.
     """
     near, far = (side.memory.kind.efficiency for side in link.sides)
     made = make_source(words, (near, far))
-    left = 1.0 - 2.0 * flip_probability
-    source = made._replace(pair=Correlations(made.pair.x * left, made.pair.y * left, made.pair.z * left))
+    pair = Correlations(made.pair.x * left.x, made.pair.y * left.y, made.pair.z * left.z)
+    source = made._replace(pair=pair)
     facts = link_facts(words, source.success_probability)
     protocol = policies.handshakes[words.handshake][words.attempts](facts, link)
     link.photon_probability = _photon_probability(words, (near, far))
@@ -92,6 +91,7 @@ def link_facts(words: Entangled, success_probability: float) -> LinkFacts:
         reset_ps=max(0, wanted_ps - cycle_ps),
         memories=words.memories,
         dead_ps=round(words.dead_ns * 1000),
+        numbers=dict(words.protocol),
     )
 
 

@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+PLANNING: Final = ("routing", "scheduling", "purification", "swapping", "admission")
 STATE_MODELS: Final = ("pairs", "dense")
 LINK_TYPES: Final = ("fixed", "single-click", "double-click", "source-between")
 Numbers = tuple[tuple[str, float], ...]
@@ -52,6 +53,7 @@ class Entangled(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         handshake: name of the link protocol; attempts: `jump` (one draw per pair) or `message` (each one).
         attempts_per_s: how often the hardware can try at most, > 0; 0 = as often as light allows.
         dead_ns: how long the detectors see nothing after a herald, >= 0.
+        protocol: numbers of the link protocol, where it takes some.
     """
 
     id: str
@@ -66,6 +68,7 @@ class Entangled(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     attempts: str = "jump"
     attempts_per_s: float = 0.0
     dead_ns: float = 0.0
+    protocol: Numbers = ()
 
 
 class Entanglement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -74,6 +77,7 @@ class Entanglement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     Args:
         state_model: `pairs` (three correlations per pair, stabiliser states beyond) or `dense`.
         twirl: make Werner pairs of what goes into a swap and of what comes out.
+        planning: kind and name of policies that pairs are planned with; where it is silent, the usual ones.
     """
 
     state_model: str = "pairs"
@@ -81,6 +85,7 @@ class Entanglement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     memories: tuple[MemoryKind, ...] = ()
     noises: tuple[NoiseKind, ...] = ()
     links: tuple[Entangled, ...] = ()
+    planning: tuple[tuple[str, str], ...] = ()
 
 
 NONE: Final = Entanglement()

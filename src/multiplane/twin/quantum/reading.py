@@ -1,4 +1,4 @@
-"""What a scenario says about entanglement: `[states]`, `[[memory]]`, `[[noise]]`, `[[entangled]]`."""
+"""What a scenario says about entanglement: states, planning, memories, noise and links of pairs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from multiplane.twin.quantum.building import link_facts
 from multiplane.twin.quantum.devices import (
     LINK_TYPES,
     NONE,
+    PLANNING,
     STATE_MODELS,
     Entangled,
     Entanglement,
@@ -18,12 +19,12 @@ from multiplane.twin.quantum.devices import (
     NoiseKind,
     Numbers,
 )
-from multiplane.twin.quantum.policies import Policies
+from multiplane.twin.quantum.policies import POLICIES, Policies
 from multiplane.twin.quantum.sources import make_source
 from multiplane.twin.toml_reading import Reader, Where, choice, show
 
 T = TypeVar("T")
-SECTIONS: Final = ("states", "memory", "noise", "entangled")
+SECTIONS: Final = ("states", "planning", "memory", "noise", "entangled")
 MAX_MEMORIES: Final = 10_000
 _LONGEST_S: Final = 1e9
 _NUMBERS: Final = 1e18
@@ -46,6 +47,7 @@ _LINK_KEYS: Final = (
     "attempts",
     "attempts_per_s",
     "dead_ns",
+    "protocol",
 )
 
 
@@ -99,8 +101,23 @@ class _Reading:
             memories=tuple(self._memories.values()),
             noises=tuple(self._noises.values()),
             links=tuple(links.values()),
+            planning=self._planning(document.get("planning", {})),
         )
         return NONE if said == NONE else said  # the very default is not encoded
+
+    def _planning(self, table: Any) -> tuple[tuple[str, str], ...]:
+        """Names of policies of the controller of pairs."""
+        if not isinstance(table, dict):
+            raise self._doc.error(("planning",), f"got {show(table)}, expected a table [planning]")
+        self._doc.keys(table, ("planning",), (), PLANNING)
+        known = self._policies.planning
+        for kind, name in table.items():
+            here = ("planning", kind)
+            if known:
+                self._named(name, here, known[kind])
+            else:
+                self._doc.text(name, here)
+        return tuple(sorted(table.items()))
 
     def _tables(self, section: str) -> Iterable[tuple[Where, dict[str, Any]]]:
         tables = self._doc.tables(self._doc.document.get(section, []), section)
@@ -155,6 +172,7 @@ class _Reading:
             attempts=self._named(table.get("attempts", "jump"), (*where, "attempts"), handshakes[handshake]),
             attempts_per_s=self._optional(table, (*where, "attempts_per_s"), 1e12, 0.0),
             dead_ns=self._optional(table, (*where, "dead_ns"), 1e9, 0.0),
+            protocol=self._of_protocol(table.get("protocol", {}), handshake, (*where, "protocol")),
         )
         efficiencies = tuple(self._memories[name].efficiency if name else 1.0 for name in link.memory)
         source = self._try(table, where, lambda: make_source(link, (efficiencies[0], efficiencies[1])))
@@ -164,6 +182,17 @@ class _Reading:
                 (*where, "attempts"), f"got 'jump', expected 'message': {'; '.join(unseen)}"
             )
         return link
+
+    def _of_protocol(self, said: Any, handshake: str, where: Where) -> Numbers:
+        """Numbers of a link protocol of somebody's own, which knows what they may be."""
+        if not isinstance(said, dict):
+            raise self._doc.error(where, f"got {show(said)}, expected a table such as {{guard_ps = 100}}")
+        if said and handshake in POLICIES.handshakes:
+            raise self._doc.error(where, f"handshake {handshake!r} takes no numbers, expected none")
+        return tuple(
+            (key, self._doc.number(value, (*where, key), _NUMBERS, least=-_NUMBERS))
+            for key, value in said.items()
+        )
 
     def _fibre(self, table: dict[str, Any], where: Where) -> Fibre:
         labels = []

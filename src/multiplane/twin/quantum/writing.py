@@ -22,6 +22,9 @@ def lines(entanglement: Entanglement) -> Iterator[str]:
             yield f"model = {json.dumps(entanglement.state_model)}"
         if "twirl" in states:
             yield "twirl = true"
+    if entanglement.planning:
+        yield from ("", "[planning]")
+        yield from (f"{kind} = {json.dumps(name)}" for kind, name in entanglement.planning)
     for section, kinds in (("noise", entanglement.noises), ("memory", entanglement.memories)):
         for kind in kinds:
             yield from ("", f"[[{section}]]", *_table(kind))
@@ -41,6 +44,8 @@ def _table(words: msgspec.Struct) -> Iterator[str]:
     for key, value in said.items():
         if key == "numbers":
             yield from (f"{name} = {number!r}" for name, number in value)
+        elif key == "protocol":
+            yield f"protocol = {{{', '.join(f'{name} = {number!r}' for name, number in value)}}}"
         elif key not in _OF_THE_FIBRE:
             yield f"{key} = {json.dumps(list(value)) if isinstance(value, tuple) else _scalar(value)}"
 
