@@ -14,7 +14,10 @@ PATIENCE: Final = 5.0
 """No cut-off is longer than so many mean times of the slowest link: it would cost fidelity for no rate."""
 LEAST_PATIENCE: Final = 0.3
 """Nor shorter than this share of one: the rate would be next to nothing."""
+GOOD_RATIO: Final = 0.95
 MOST_ROUNDS: Final = 2
+EACH_LINK: Final = 7
+"""On longer chains links are purified by halves of the chain, not one by one."""
 _CHANGES: Final = 4
 _SHORTEST_S: Final = 1e-9
 _HALVINGS: Final = 16
@@ -60,9 +63,20 @@ def shaped(hops: tuple[Hop, ...], shapes: Iterable[Shape], floor: Floor) -> Soug
         tried, reached = _tried(hops, shape, floor, best)
         best_fidelity = max(best_fidelity, reached)
         best = tried or best
-        if tried is not None and tried.shape.cutoff_s >= _longest_s(hops, _slowest_s(hops, shape), shape):
+        if tried is not None and not any(shape.rounds) and _nearly_unbound(tried):
             return Sought(tried, best_fidelity)  # more purification would only be slower
-    return Sought(best and _improved(best, floor), best_fidelity)
+    if best is not None and len(hops) <= EACH_LINK:
+        best = _improved(best, floor)
+    return Sought(best, best_fidelity)
+
+
+def _nearly_unbound(found: Shaped) -> bool:
+    """Whether the floor costs next to nothing: with the longest cut-off it would hardly be quicker."""
+    hops, shape = found.hops, found.shape
+    longest_s = _longest_s(hops, _slowest_s(hops, shape), shape)
+    if shape.cutoff_s >= longest_s:
+        return True
+    return found.gives.rate_per_s >= GOOD_RATIO * chain(hops, shape._replace(cutoff_s=longest_s)).rate_per_s
 
 
 def _tried(
