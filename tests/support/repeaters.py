@@ -201,7 +201,7 @@ def run_lab(
     policies: Policies = PLAIN,
     late_ns: int = 0,
 ) -> T:
-    """Run `work` with an agent at each site and return its answer; reports reach them `late_ns` after time."""
+    """Run `work` with an agent at each site and return its answer; reports reach them `late_ns` late."""
 
     async def main(clock: JumpClock) -> T:
         lab = Lab(entanglement, clock, seed, policies, late_ns=late_ns)
