@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.scenes.tools import foresight
-from tests.scenes.tools.foresight import DEMANDS_BIT_PER_S, Lived, Pair
+from tests.scenes.tools.foresight import DEMANDS_BIT_PER_S, Lived, Pair, TooBusy
 from tests.scenes.tools.network import FULL, Network, running
 
 from multiplane.assembly.fork import WhatIf, fork
@@ -51,7 +51,12 @@ def foreseen(lived: Lived, seed: int = 1, *, poisson: bool = False) -> dict[Pair
 
 def test_each_pair_runs_dry_when_it_was_foreseen(madqci: Network, record_property: Saw) -> None:
     for _ in range(RUNS):
-        lived = asyncio.run(foresight.lived(madqci, RATE, FOR_S))
+        try:
+            lived = asyncio.run(foresight.lived(madqci, RATE, FOR_S))
+        except TooBusy as busy:
+            if FULL:
+                raise
+            pytest.skip(str(busy))
         copy = foreseen(lived)
         offs = []
         for pair, happened_s in lived.dry_s.items():

@@ -140,12 +140,14 @@ class Spread:
         limit_s = START_S + START_EACH_S * len(self._sites)
         serving = asyncio.gather(*(site.serving.wait() for site in self._sites.values()))
         either: tuple[asyncio.Future[Any], ...] = (serving, self._refused)
-        await asyncio.wait(either, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
-        if serving.done():
-            return
-        serving.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await serving
+        try:
+            await asyncio.wait(either, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+            if serving.done():
+                return
+        finally:  # told to stop meanwhile, too
+            serving.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await serving
         if self._refused.done():
             refusal = self._refused.result()
             raise Refused(refusal.code, refusal.reason)

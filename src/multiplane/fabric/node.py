@@ -391,7 +391,7 @@ class FabricAgent:
         """Key came or went: tell of it soon if it is much, give the device room when enough was freed."""
         pool = link.pool
         if not link.moved:
-            self._reporting.note(link, pool.about_byte)
+            self._reporting.note(link, pool.stock_byte)
         limit = pool.grant() if link.attached else None
         if limit is not None:
             with contextlib.suppress(

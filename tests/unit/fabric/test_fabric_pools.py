@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -260,6 +261,28 @@ def test_traffic_in_one_direction_alone_never_starves() -> None:
     assert carried > 4 * MIB
     assert low.ledger().closes
     assert high.ledger().closes
+
+
+def test_bursts_both_ways_into_full_lanes_find_their_pads_at_the_other_end() -> None:
+    """What finds no room is burnt when it comes, by both ends alike, and not when somebody looks."""
+    low, high = LinkPool("a", "b"), LinkPool("b", "a")
+    limits, made, carried, chance = [0, 0], 0, 0, random.Random(1)
+    low.begin(1)
+    high.begin(1)
+    for _ in range(4000):
+        limits = [max(old, pool.grant() or 0) for old, pool in zip(limits, (low, high), strict=True)]
+        size = min(5_000, min(limits) - made)
+        if size > 0:
+            put(low, block(1, made, size))
+            put(high, block(1, made, size))
+            made += size
+        for sender, receiver, often in ((low, high, 0.06), (high, low, 0.05)):
+            burst = chance.randrange(1, 24) if chance.random() < often else 0
+            for _ in range(burst):
+                if (pad := sender.take(2120)) is not None:
+                    receiver.accept(open_pad(receiver, pad))
+                    carried += 1
+    assert carried > 4000
 
 
 def test_nothing_secret_in_a_representation() -> None:

@@ -18,10 +18,6 @@ ROOM_BYTE: Final = 1024 * KIB
 OUT_SHARE: Final = 15 / 32
 """The receiving side frees a pad one path delay after the sending side: its lane has the larger room."""
 GRANT_STEPS: Final = 16
-UNSORTED_SHARE: Final = 64
-LEAST_UNSORTED_BYTE: Final = 4096
-"""At most this, or that part of the room, is kept before it is known to find room, so that what finds none is
-burnt soon."""
 SORTED_AT_ONCE_BYTE: Final = 512
 
 
@@ -167,13 +163,11 @@ class LinkPool:
     @property
     def stock_byte(self) -> int:
         """Key held for both directions, bytes."""
-        self._burn_surplus()
-        return self.about_byte
+        return self._out.stock_byte + self._in.stock_byte + self._received - self._sorted
 
     @property
     def out_byte(self) -> int:
         """Key held for what this end sends, bytes."""
-        self._burn_surplus()
         even_byte = (self._received + 1) // 2 - (self._sorted + 1) // 2
         mine_byte = even_byte if self._leads else self._received - self._sorted - even_byte
         return self._out.stock_byte + mine_byte
@@ -185,15 +179,10 @@ class LinkPool:
             if lane.stock_byte > keep_byte:
                 self.burnt_byte += lane.free(lane.before_last(keep_byte))
 
-    @property
-    def about_byte(self) -> int:
-        """The same before it is known whether the last blocks found room."""
-        return self._out.stock_byte + self._in.stock_byte + self._received - self._sorted
-
     def ledger(self) -> LinkLedger:
         """The accounts of this end, in bits."""
         return LinkLedger(
-            stock_bit=bit_from_byte(self.stock_byte),  # first: what finds no room is burnt now
+            stock_bit=bit_from_byte(self.stock_byte),
             made_bit=bit_from_byte(self.made_byte),
             delivered_bit=bit_from_byte(self.spent_byte),
             burnt_bit=bit_from_byte(self.burnt_byte),
@@ -238,13 +227,7 @@ class LinkPool:
         in_byte = self._room_byte - self._out_room_byte - self._in.stock_byte
         room_byte = out_byte if out_byte < in_byte else in_byte
         self._fits_until = self._sorted + (2 * room_byte if room_byte > 0 else 0)
-        unsure_byte = max(LEAST_UNSORTED_BYTE, self._room_byte // UNSORTED_SHARE)
-        self._keeps_until = min(self._fits_until + unsure_byte, self._pads_until)
-
-    def _burn_surplus(self) -> None:
-        """Nothing is held after this but what has room."""
-        if self._received > self._fits_until:
-            self._sort_out()
+        self._keeps_until = min(self._fits_until, self._pads_until)
 
     def deposit(self, block: KeyBlock) -> bytes | None:
         """Take a block; what has no room, and blocks out of order or of an older epoch, are burnt.
