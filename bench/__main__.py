@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import chains, early, keys014, many_kmes, scale, twin, twin_hour
+from bench import chains, early, keys014, many_kmes, scale, twin, twin_hour, units
 from bench.processes import PINNED
 from bench.report import Row
 
 TWIN_S = 60.0
-NAMES = ("keys", "many", "scale", "chains", "twin", "hour", "growth", "early")
+NAMES = ("keys", "many", "scale", "chains", "twin", "hour", "growth", "early", "units")
 
 
 def main() -> int:
@@ -22,7 +22,7 @@ def main() -> int:
         "names",
         nargs="*",
         metavar="NAME",
-        help="keys, many (both by default), scale, chains, twin, hour, growth, early",
+        help="keys, many (both by default), scale, chains, twin, hour, growth, early, units",
     )
     parser.add_argument("--rounds", type=int, default=keys014.ROUNDS, help="interleaved rounds, 5 or more")
     parser.add_argument("--seconds", type=float, default=keys014.RUN_S, help="length of one window of load")
@@ -48,6 +48,7 @@ def main() -> int:
         "hour": twin_hour.bench,
         "growth": twin.growth,
         "early": early.bench,
+        "units": units.bench,
     }
     rows = [row for name, bench in benches.items() if name in names for row in bench()]
     return int(any(row.verdict == "MISSED" for row in rows))

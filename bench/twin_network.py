@@ -6,6 +6,7 @@ each relayed pair has a route in the tables. Doors to the modules are strict one
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import math
 import random
@@ -158,7 +159,9 @@ class Network:
         """Order every link over its own span and light it."""
         for agent in self.agents.values():
             await agent.start()
-        for span in self.world.spans:
+        for number, span in enumerate(self.world.spans):
+            if not number % 50:
+                await asyncio.sleep(0)  # channels open, reports are heard
             delay_ns = round(span.length_km * 5_000)
             path = QuantumPath(
                 path_id=f"p-{span.id}",

@@ -46,7 +46,7 @@ def test_the_document_holds(
 ) -> None:
     cases, saw = 0, []
     for name, config in (("any names", CONFIG), ("known names", CONFIG + KNOWN)):
-        report = _run(pair, tmp_path, config)
+        report = _run(pair, tmp_path, config, "/openapi.json")
         summary = re.findall(r"Test cases:\s*\n\s+([\d,]+) generated.*", report)
         assert summary, report
         cases += int(summary[0].replace(",", ""))
@@ -55,7 +55,17 @@ def test_the_document_holds(
     record_property("saw", ", ".join(saw))
 
 
-def _run(network: Network, folder: Path, config: str) -> str:
+def test_the_document_of_units_holds(
+    pair: Network, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    report = _run(pair, tmp_path, CONFIG, "/units/v1/openapi.json")
+    summary = re.findall(r"Test cases:\s*\n\s+([\d,]+) generated.*", report)
+    assert summary, report
+    assert int(summary[0].replace(",", "")) >= LEAST_CASES / 2
+    record_property("saw", f"units: {summary[0]} cases")
+
+
+def _run(network: Network, folder: Path, config: str, path: str) -> str:
     """The report of one run. Fails with it when a check has failed."""
     (folder / "schemathesis.toml").write_text(config)
     mine = network.saes["alice-1"]
@@ -63,7 +73,7 @@ def _run(network: Network, folder: Path, config: str) -> str:
         [
             str(Path(sys.executable).parent / "schemathesis"),
             *("--config-file", str(folder / "schemathesis.toml")),
-            *("run", f"{network.url('alice')}/openapi.json"),
+            *("run", network.url("alice") + path),
             *("--tls-verify", network.ca, "--request-cert", mine.cert, "--request-cert-key", mine.key),
             *("--checks", ",".join(CHECKS), "--phases", "examples,coverage,fuzzing", "--seed", "7"),
             *("--max-examples", str(EXAMPLES), "--continue-on-failure", "--no-color", "--warnings", "off"),

@@ -43,7 +43,8 @@ class DenseNetwork:
     Args:
         state: what all share; fidelity: promised of it.
         lost: indices of states that are lost on the way; refusal: code with which every wish is answered.
-        clocks_ns: what the clock of each end shows too much; jitter_ns: standard deviation of its detections.
+        clocks_ns: what the clock of each end shows too much; jitter_ns: standard deviation of what it tells;
+        late_ns: by how much later than who asked the others hear of a state.
     """
 
     def __init__(
@@ -55,10 +56,12 @@ class DenseNetwork:
         refusal: str = "",
         clocks_ns: Sequence[float] = (),
         jitter_ns: float = 0.0,
+        late_ns: float = 0.0,
         seed: int = 1,
     ) -> None:
         self._state, self.fidelity, self._lost, self._refusal = state, fidelity, lost, refusal
         self._clocks_ns, self._jitter_ns = clocks_ns or (0.0,) * 8, jitter_ns
+        self._late_ns, self._asker = late_ns, 0
         self._chance = Random(seed)
         self._held: dict[int, tuple[dense.Matrix, list[tuple[int, str]]]] = {}
         self._prepared: dict[tuple[int, str], int] = {}
@@ -69,7 +72,8 @@ class DenseNetwork:
     def parties(self, *names: str) -> list[Party]:
         return [Party(name, _End(self, end)) for end, name in enumerate(names)]
 
-    def request(self, wish: Wish) -> Answer:
+    def request(self, wish: Wish, end: int = 0) -> Answer:
+        self._asker = end
         self.wishes.append(wish)
         self.size = wish.parts[0].size
         verdict = Verdict.REFUSED if self._refusal else Verdict.ACCEPTED
@@ -86,6 +90,7 @@ class DenseNetwork:
         events = [UnitEvent(seq=1, unit=UNIT, what="committed", at_ns=0)]
         for index in range(self.size):
             seen_ns = index * _SECOND_NS + self._clocks_ns[end] + self._chance.gauss(0.0, self._jitter_ns)
+            seen_ns += self._late_ns * (end != self._asker)
             events.append(
                 UnitEvent(
                     seq=index + 2,
@@ -143,7 +148,7 @@ class _End:
         self._network, self._end = network, end
 
     async def request(self, wish: Wish) -> Answer:
-        return self._network.request(wish)
+        return self._network.request(wish, self._end)
 
     async def events(self, unit: str, after: int = 0) -> AsyncGenerator[UnitEvent, None]:
         if unit != UNIT:

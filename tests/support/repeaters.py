@@ -127,6 +127,7 @@ class Lab:
         self.ears: dict[str, Ear] = {}
         self.controller = Controller()
         self.failure: Exception | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def _failed(self, error: Exception) -> None:
         self.failure = error
@@ -147,6 +148,13 @@ class Lab:
     async def drop(self, order_id: str) -> None:
         for agent in self.agents.values():
             await agent.drop(CONTROLLER, order_id, "dropped by the test")
+
+    def let_go(self, site: str, address: str) -> None:
+        """The service at a site has used a state."""
+        work = self.agents[site].discard(element(site), (address,))
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def sleep_s(self, seconds: float) -> None:
         await self.clock.sleep_until_ps(self.clock.now_ps() + round(seconds * 1e12))

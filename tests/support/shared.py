@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from multiplane.api.fabric_units import HeldState, Qui, StateLost, UnitOrder
 from multiplane.assembly.study import Study, run_study
+from multiplane.twin.oracle import Oracle
 from multiplane.twin.scenario import World, parse
 
 HEAD = """
@@ -39,7 +40,7 @@ handshake = "grant"
 """
 
 
-def world(
+def scenario(
     edges: Iterable[tuple[str, str]],
     *,
     memories: int = 4,
@@ -49,13 +50,16 @@ def world(
     t1_s: float = 100.0,
     t2_s: float = 10.0,
     cutoff_s: float = 2.0,
-) -> World:
-    """Equal links of pairs between sites."""
+    saes: bool = False,
+) -> str:
+    """The file of equal links of pairs between sites. Args: saes: one application at each, `a-1` at a."""
     links = list(edges)
     sites = sorted({site for edge in links for site in edge})
     text = HEAD.format(t1_s=t1_s, t2_s=t2_s, cutoff_s=cutoff_s)
-    text += "".join(f'[[site]]\nname = "{site}"\n' for site in sites)
-    text += "".join(
+    for site in sites:
+        text += f'[[site]]\nname = "{site}"\n'
+        text += f'saes = ["{site}-1"]\n' if saes else "saes = []\n"
+    return text + "".join(
         LINK.format(
             a=a,
             b=b,
@@ -66,7 +70,11 @@ def world(
         )
         for a, b in links
     )
-    return parse(text, "shared.toml")
+
+
+def world(edges: Iterable[tuple[str, str]], **numbers: float) -> World:
+    """Equal links of pairs between sites that are relays; numbers as of `scenario`."""
+    return parse(scenario(edges, **numbers), "shared.toml")  # type: ignore[arg-type]
 
 
 class Ear:
@@ -146,3 +154,20 @@ def in_study(place: World, seed: int, workload: Callable[[Study, Quis], Awaitabl
         await workload(study, quis)
 
     run_study(place, seed, run)
+
+
+def leaks(study: Study) -> list[str]:
+    """What is not free though nothing is ordered."""
+    figures = study.centre.edc.figures()
+    found = [f"reserved {figures.memories_reserved}"] if figures.memories_reserved else []
+    found += [f"{phase} {count}" for phase, count in figures.phases.items()]
+    for site in study.sites.values():
+        if site.repeater is not None:
+            sheets = site.repeater._sheets.values()
+            found += [
+                f"{site.parts.site}: {sheet.link} has {site.repeater.free(sheet.link)} free"
+                for sheet in sheets
+                if site.repeater.free(sheet.link) != sheet.memories[0]
+            ]
+    held = Oracle(study.centre.twin.quantum).held()
+    return [*found, f"{held} qubits held"] if held else found

@@ -31,6 +31,7 @@ class Making(Noun, frozen=True, kw_only=True):
         size_bit: of each key; 0 = the key managers' default.
         measure: basis in which each half is measured on arrival, whatever the class; empty = as the class
             says.
+        sacrifice_share: of the states, measured to estimate fidelity, in [0, 1); -1 = as the domain says.
     """
 
     carrier: Carrier
@@ -38,6 +39,7 @@ class Making(Noun, frozen=True, kw_only=True):
     edges: tuple[tuple[int, int], ...] = ()
     size_bit: int = 0
     measure: str = ""
+    sacrifice_share: float = -1.0
 
 
 class UnitKind(Protocol):

@@ -34,9 +34,12 @@ class RouteFigures(Noun, frozen=True, kw_only=True):
 
 
 class ListenerFigures(Noun, frozen=True, kw_only=True):
-    """One HTTPS listener: `open_connections` and `half_open` are of now.
+    """One HTTPS listener: `open_connections`, `half_open` and `streams` are of now.
 
     `dropped` went because the listener was full, `crowded_out` because their caller had too many.
+
+    Args:
+        units: that its site is an end of, also those that ended lately, by state.
     """
 
     site: str
@@ -46,6 +49,8 @@ class ListenerFigures(Noun, frozen=True, kw_only=True):
     dropped: int
     crowded_out: int
     failed_handshakes: int
+    streams: int = 0
+    units: dict[str, int] = msgspec.field(default_factory=dict)
 
 
 class StoreFigures(Noun, frozen=True, kw_only=True):

@@ -7,11 +7,12 @@ values it is given, the time and the chance of its host, and never waits.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from multiplane.api.fabric_units import UnitOrder
 from multiplane.kernel.nouns import Noun
 
 
@@ -229,3 +230,108 @@ MakeMemory = Callable[[Mapping[str, float]], MemoryModel]
 """A memory model from the numbers of a scenario, e.g. {"t1_s": 1.0, "t2_s": 0.5}."""
 MakeNoise = Callable[[Mapping[str, float]], NoiseModel]
 MakeLinkProtocol = Callable[[LinkFacts, LinkHost], LinkProtocol]
+
+
+class PairLink(NamedTuple):
+    """A link of pairs as it is calibrated, seen from `near` towards `far`.
+
+    Args:
+        mean_s: until a pair, with one memory at each end; attempt_s: of one attempt; delay_s: one way.
+        fidelity: of a fresh pair; swap_fidelity: what a swap of two perfect pairs at `far` leaves.
+        swap_probability: that a swap at `far` succeeds.
+        coherence_s: T2 of the memories at both ends, infinite = for ever; memories: at each end.
+    """
+
+    link: str
+    near: str
+    far: str
+    mean_s: float
+    attempt_s: float
+    delay_s: float
+    fidelity: float
+    swap_fidelity: float
+    swap_probability: float
+    coherence_s: tuple[float, float]
+    memories: tuple[int, int]
+
+
+class RouteAsk(NamedTuple):
+    """A route that is looked for.
+
+    Args: avoid: sites not to pass; free: memories at both ends of a link that nobody has reserved.
+    """
+
+    a: str
+    b: str
+    free: Callable[[PairLink], int]
+    avoid: frozenset[str] = frozenset()
+
+
+class PairNetwork(Protocol):
+    """The links of a domain that are up, for as long as no link changes but in what is free."""
+
+    def sites(self) -> Sequence[str]:
+        """In order of name."""
+        ...
+
+    def near(self, site: str) -> Sequence[PairLink]:
+        """The links of a site, leaving it."""
+        ...
+
+    def cheapest(self, cost: Callable[[PairLink], float], ask: RouteAsk) -> Iterator[tuple[str, ...]]:
+        """Simple routes with free memories, the cheapest first. Args: cost: of a link, >= 0 and always the
+        same: tables are kept for it."""
+        ...
+
+
+class RoutingPolicy(Protocol):
+    """Which routes are tried between two sites."""
+
+    def routes(self, network: PairNetwork, ask: RouteAsk) -> Iterable[tuple[str, ...]]:
+        """Sites from `ask.a` to `ask.b`, of each route; the planner takes the best of those that hold."""
+        ...
+
+
+class PurificationPolicy(Protocol):
+    """Which schedules of purification are tried on a route."""
+
+    def rounds(self, path: tuple[PairLink, ...], windows: tuple[int, ...]) -> Iterable[tuple[int, ...]]:
+        """Rounds on each link, fewer than its window has memories; the least purified first."""
+        ...
+
+
+class SwappingPolicy(Protocol):
+    """In which orders the sites inside a route may swap."""
+
+    def levels(self, path: tuple[PairLink, ...]) -> Iterable[tuple[int, ...]]:
+        """As `Circuit.levels`: one number for each inner site, all 0 = as soon as possible."""
+        ...
+
+
+class SchedulingPolicy(Protocol):
+    """How many memories an order gets while others wait."""
+
+    def window(self, order: UnitOrder, link: PairLink, free: int) -> int:
+        """Of `free` >= 1 memories at each end, at least 1."""
+        ...
+
+
+class Promise(NamedTuple):
+    """What a plan would give.
+
+    Args: reserved_share: of the memories of its fullest link, with it, in [0, 1].
+    """
+
+    fidelity: float
+    rate_per_s: float
+    expected_ns: int
+    lifetime_ns: int
+    reserved_share: float
+
+
+class AdmissionPolicy(Protocol):
+    """Whether an order that could be carried is."""
+
+    def admit(self, order: UnitOrder, promise: Promise) -> str:
+        """Empty if so, else why not."""
+        ...

@@ -19,7 +19,6 @@ from multiplane.apps.operations import EIGHTHS, measure_equator
 from multiplane.apps.results import Figure, Findings, mean_sign, werner_level
 from multiplane.apps.states import Party, Shared, use
 
-_OUTPUT: Final = "output"
 _WANTED: Final = (0, 1, 4)
 """Angles that the client wants, in eighths of a turn."""
 
@@ -48,7 +47,7 @@ async def blind_gate(parties: Sequence[Party], wish: Wish, chance: Random) -> Fi
     """The gate H Rz(a) on |+>, computed by the second party for the first. Theory: <Z> = w cos a."""
 
     async def one(state: Shared) -> Run:
-        client, server = state.address(0), state.address(1)
+        client, server, output = state.address(0), state.address(1), state.fresh("output")
         wanted, drawn, coin = chance.choice(_WANTED), chance.randrange(EIGHTHS), chance.randrange(2)
         (bit,) = await state.operate(0, measure_equator(client, -drawn))
         secret = drawn + EIGHTHS // 2 * bit
@@ -56,10 +55,10 @@ async def blind_gate(parties: Sequence[Party], wish: Wish, chance: Random) -> Fi
         first, second = await state.operate(
             1,
             (
-                Step(do="prepare", on=(_OUTPUT,), state="+"),
-                Step(do="gate", on=(server, _OUTPUT), gate="cz"),
+                Step(do="prepare", on=(output,), state="+"),
+                Step(do="gate", on=(server, output), gate="cz"),
                 *measure_equator(server, told),
-                Step(do="measure", on=(_OUTPUT,)),
+                Step(do="measure", on=(output,)),
             ),
         )
         return Run(wanted, told, 1 - 2 * (first ^ second ^ coin))

@@ -1,15 +1,18 @@
-"""Offset of two clocks from the times at which both ends of many pairs were detected.
+"""Offset of two clocks from the times at which both ends had the same states, two ways.
 
-Who delays the light to one end by d shifts the offset by d, and no error rate tells (`physics.timing`).
+The times are those of the sites' agents. Detectors that tag photons would do as `physics.timing` says.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random
+from secrets import token_hex
 from statistics import fmean, median
 from typing import Final, NamedTuple
+
+from msgspec.structs import replace
 
 from multiplane.api.units import Wish
 from multiplane.apps.results import Figure, Findings
@@ -57,27 +60,50 @@ def offset_of(differences_ns: Sequence[float], rounding_ns: float = _ROUNDING_NS
 
 
 async def clock_offset(parties: Sequence[Party], wish: Wish, chance: Random) -> Findings:
-    """What the second party's clock shows more than the first's. Theory: 0, for paths of equal length."""
+    """What the second party's clock shows more than the first's, two ways: each of them asks for half.
+
+    Who asked knows of a state first, by the delay between the two; in the mean of both ways it cancels, like
+    the delay of light does in `physics.timing.offset_bias_ps`. Theory: 0, the network has one clock.
+    """
     del chance
-
-    async def one(state: Shared) -> float:
-        first, second = state.events
-        return float(second.at_ns - first.at_ns)
-
-    used = await use(parties, wish, one)
-    offset = offset_of(used.results)
+    forth, back = [
+        await use(ends, _half(wish), _times(ends, parties)) for ends in (parties, tuple(reversed(parties)))
+    ]
+    one, other = offset_of(forth.results), offset_of(back.results)
     figure = Figure(
-        name="clock offset", value=offset.mean_ns, error=offset.error_ns, theory_value=0.0, unit="ns"
+        name="clock offset",
+        value=(one.mean_ns + other.mean_ns) / 2e6,
+        error=math.hypot(one.error_ns, other.error_ns) / 2e6,
+        theory_value=0.0,
+        unit="ms",
     )
+    used = len(forth.results) + len(back.results)
+    delay_ms = (one.mean_ns - other.mean_ns) / 2e6
     return Findings(
         application="clock offset",
         parties=tuple(party.name for party in parties),
-        states=len(used.results),
-        lost=used.lost,
-        fidelity=used.fidelity,
+        states=used,
+        lost=forth.lost + back.lost,
+        fidelity=(forth.fidelity + back.fidelity) / 2.0,
         figures=(figure,),
         remarks=(
-            f"{offset.kept} of {len(used.results)} comparisons, spread {offset.spread_ns:.1f} ns each",
-            "light that is late at one end shifts the offset by as much, and no error rate tells",
+            f"{one.kept + other.kept} of {used} comparisons; who did not ask hears {delay_ms:.3f} ms later",
+            "delays that differ both ways shift it by half of the difference, and no error rate tells",
         ),
     )
+
+
+def _half(wish: Wish) -> Wish:
+    """A wish of its own for half of the states, at least two."""
+    part = replace(wish.parts[0], size=max(wish.parts[0].size // 2, _LEAST))
+    return replace(wish, request=f"{wish.request}-{token_hex(4)}", parts=(part,))
+
+
+def _times(ends: Sequence[Party], parties: Sequence[Party]) -> Callable[[Shared], Awaitable[float]]:
+    """Of a state of a unit that `ends` share: when the second of `parties` had it, after the first."""
+    sign = 1.0 if ends[0] == parties[0] else -1.0
+
+    async def one(state: Shared) -> float:
+        return sign * (state.events[1].at_ns - state.events[0].at_ns)
+
+    return one

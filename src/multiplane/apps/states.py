@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, aclosing, suppress
+from contextlib import AsyncExitStack, aclosing
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from msgspec.structs import replace
@@ -16,7 +16,9 @@ from multiplane.kernel.quantity import NS_PER_S
 
 T = TypeVar("T")
 _GONE: Final = ("lost", "expired")
+_AT_ONCE: Final = 8
 _PATIENCE_S: Final = 5.0
+_SILENCE_S: Final = 10.0
 _SHORTEST_PAUSE_S: Final = 0.01
 _TOO_LATE: Final = ("unit.expired", "unit.address")
 _ENDS: Final = ("released", "refused", "expired")
@@ -64,6 +66,10 @@ class Shared:
         """Where the qubit of a party lies."""
         return self.events[party].addresses[0]
 
+    def fresh(self, name: str) -> str:
+        """A name for a fresh qubit that no other state of the unit uses."""
+        return f"{name}{self.index}"
+
     async def operate(self, party: int, steps: Sequence[Step]) -> tuple[int, ...]:
         """Steps at one end; the bits that it measured. Waits for a while where no memory is free."""
         loop = asyncio.get_running_loop()
@@ -99,7 +105,7 @@ class Used(NamedTuple, Generic[T]):
 async def use(parties: Sequence[Party], wish: Wish, act: Callable[[Shared], Awaitable[T]]) -> Used[T]:
     """Ask for a unit as the first party, act on each of its states as soon as all hold it, release it.
 
-    Args: wish: of one part; `parties` in it are overwritten. act: told of one state after the other.
+    Args: wish: of one part; `parties` in it are overwritten; act: on a state, on several side by side.
     Raises: Refused with the code of the answer when it is not accepted; Faulty(`app.no_states`) when no state
         came at all; what `act` raises.
     """
@@ -123,9 +129,20 @@ class _Gathering:
 
     def __init__(self, ends: int, size: int) -> None:
         self.held: dict[int, dict[int, UnitEvent]] = {}
-        self.ready: asyncio.Queue[tuple[int, list[UnitEvent]] | MultiplaneError | None] = asyncio.Queue()
+        self._ready: asyncio.Queue[tuple[int, list[UnitEvent]] | MultiplaneError | None] = asyncio.Queue()
         self.ends, self._left = ends, set(range(size))
         self.deaf = 0  # ends whose events are over
+
+    async def next(self, patience_s: float | None) -> tuple[int, list[UnitEvent]] | MultiplaneError | None:
+        """The next state that all hold; None when there are no more, or after so long a silence."""
+        try:
+            return await asyncio.wait_for(self._ready.get(), patience_s)
+        except TimeoutError:
+            return None
+
+    def say(self, what: MultiplaneError | None) -> None:
+        """Say that there are no more, or what went wrong."""
+        self._ready.put_nowait(what)
 
     def hear(self, end: int, event: UnitEvent) -> bool:
         """Take an event of one end; whether there is nothing more to wait for."""
@@ -134,7 +151,7 @@ class _Gathering:
             if len(self.held[event.index]) == self.ends:
                 self._left.discard(event.index)
                 held = self.held.pop(event.index)
-                self.ready.put_nowait((event.index, [held[place] for place in range(self.ends)]))
+                self._ready.put_nowait((event.index, [held[place] for place in range(self.ends)]))
         elif event.what in _GONE and event.index >= 0:
             self._left.discard(event.index)
         return not self._left or (event.index < 0 and event.what in _ENDS)
@@ -144,20 +161,31 @@ async def _all_states(
     parties: Sequence[Party], unit: str, size: int, act: Callable[[Shared], Awaitable[T]]
 ) -> Used[T]:
     gathering = _Gathering(len(parties), size)
-    used = Used[T]([], [], 0)
+    used, slots = Used[T]([], [], 0), asyncio.Semaphore(_AT_ONCE)
+    acting: list[asyncio.Task[None]] = []
+
+    async def one(state: Shared) -> None:
+        try:
+            used.results.append(await act(state))
+        except Refused as refused:
+            if refused.code not in _TOO_LATE:
+                raise
+        else:
+            used.fidelities.append(min(event.fidelity for event in state.events))
+        finally:
+            slots.release()
+
     async with AsyncExitStack() as stack:
         for end, party in enumerate(parties):
             stack.push_async_callback(_stopped, asyncio.create_task(_listen(party, unit, end, gathering)))
-        while isinstance(whole := await gathering.ready.get(), tuple):
-            index, events = whole
-            try:
-                used.results.append(await act(Shared(parties, unit, index, events)))
-            except Refused as refused:
-                if refused.code not in _TOO_LATE:
-                    raise
-            else:
-                used.fidelities.append(min(event.fidelity for event in events))
-    if whole is not None:
+        while isinstance(whole := await gathering.next(_SILENCE_S if acting else None), tuple):
+            await slots.acquire()
+            if any(task.done() and task.exception() for task in acting):
+                break
+            acting.append(asyncio.create_task(one(Shared(parties, unit, *whole))))
+            stack.push_async_callback(_stopped, acting[-1])
+        await asyncio.gather(*acting)
+    if isinstance(whole, MultiplaneError):
         raise whole
     return used._replace(lost=size - len(used.results))
 
@@ -168,20 +196,21 @@ async def _listen(party: Party, unit: str, end: int, gathering: _Gathering) -> N
         async with aclosing(party.client.events(unit)) as events:
             async for event in events:
                 if gathering.hear(end, event):
-                    gathering.ready.put_nowait(None)
+                    gathering.say(None)
                     return
     except MultiplaneError as error:
-        gathering.ready.put_nowait(error)
+        gathering.say(error)
         return
     gathering.deaf += 1
     if gathering.deaf == gathering.ends:
-        gathering.ready.put_nowait(None)
+        gathering.say(None)
 
 
 async def _stopped(task: asyncio.Task[None]) -> None:
     task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
+    await asyncio.wait((task,))
+    if not task.cancelled():
+        task.exception()  # it was raised already, or another one was before it
 
 
 def _refused(answer: Answer) -> Refused:

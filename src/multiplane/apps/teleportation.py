@@ -17,7 +17,6 @@ from multiplane.apps.operations import gates, measure
 from multiplane.apps.results import Figure, Findings, share_of
 from multiplane.apps.states import Party, Shared, use
 
-_DATA: Final = "data"
 _AXIS: Final = {"0": "z", "1": "z", "+": "x", "-": "x", "+i": "y", "-i": "y"}
 _BIT: Final = {state: int(state in ("1", "-", "-i")) for state in STATES}
 _CLASSICAL: Final = 2.0 / 3.0
@@ -31,12 +30,12 @@ async def teleport(parties: Sequence[Party], wish: Wish, chance: Random) -> Find
 
     async def one(state: Shared) -> bool:
         sent = chance.choice(STATES)
-        here, there = state.address(0), state.address(1)
+        data, here, there = state.fresh("data"), state.address(0), state.address(1)
         steps = (
-            Step(do="prepare", on=(_DATA,), state=sent),
-            Step(do="gate", on=(_DATA, here), gate="cx"),
-            *gates(_DATA, ("h",)),
-            Step(do="measure", on=(_DATA,)),
+            Step(do="prepare", on=(data,), state=sent),
+            Step(do="gate", on=(data, here), gate="cx"),
+            *gates(data, ("h",)),
+            Step(do="measure", on=(data,)),
             Step(do="measure", on=(here,)),
         )
         phase_bit, flip_bit = await state.operate(0, steps)
@@ -98,24 +97,24 @@ async def remote_cnot(parties: Sequence[Party], wish: Wish, chance: Random) -> F
 
 async def _cnot(state: Shared, inputs: tuple[str, str], axis: str) -> list[int]:
     """Bits of control and target after the gate, read along the axis."""
-    here, there = state.address(0), state.address(1)
+    data, here, there = state.fresh("data"), state.address(0), state.address(1)
     (copied,) = await state.operate(
         0,
         (
-            Step(do="prepare", on=(_DATA,), state=inputs[0]),
-            Step(do="gate", on=(_DATA, here), gate="cx"),
+            Step(do="prepare", on=(data,), state=inputs[0]),
+            Step(do="gate", on=(data, here), gate="cx"),
             Step(do="measure", on=(here,)),
         ),
     )
     back, target = await state.operate(
         1,
         (
-            Step(do="prepare", on=(_DATA,), state=inputs[1]),
+            Step(do="prepare", on=(data,), state=inputs[1]),
             *gates(there, ("x",) * copied),
-            Step(do="gate", on=(there, _DATA), gate="cx"),
+            Step(do="gate", on=(there, data), gate="cx"),
             Step(do="measure", on=(there,), basis="x"),
-            *measure(_DATA, axis),
+            *measure(data, axis),
         ),
     )
-    (control,) = await state.operate(0, (*gates(_DATA, ("z",) * back), *measure(_DATA, axis)))
+    (control,) = await state.operate(0, (*gates(data, ("z",) * back), *measure(data, axis)))
     return [control, target]

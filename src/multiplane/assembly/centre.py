@@ -11,6 +11,7 @@ from multiplane.api.fabric_units import FabricUnits
 from multiplane.api.instructions import QuantumDevice
 from multiplane.api.service_connectivity import ServiceConnectivity
 from multiplane.api.service_fabric import FabricControl
+from multiplane.assembly.planning_policies import planning_policies
 from multiplane.assembly.topics import Topics
 from multiplane.assembly.unit_agents import kinds
 from multiplane.connectivity.controller import ConnectivityController
@@ -66,7 +67,14 @@ class Centre:
         self.connectivity = ConnectivityController(self.caller, timeline, optical, bus)
         downward = strict(FabricConnectivity, self.connectivity.for_fabric, self.tap)
         self.fabric = FabricController(self.caller, timeline, downward, nodes, bus)
-        self.edc = EntanglementController(self.caller, timeline, downward, repeaters, bus)
+        self.edc = EntanglementController(
+            self.caller,
+            timeline,
+            downward,
+            repeaters,
+            bus,
+            policies=planning_policies(world.entanglement.planning, policies.planning),
+        )
         self.units = strict(FabricUnits, self.edc, self.tap)
         self.service = ServiceController(
             self.caller,

@@ -30,6 +30,7 @@ from multiplane.api.policy import (
     NoiseModel,
     RepeaterGeneration,
 )
+from multiplane.assembly.planning_policies import GUARDS, Guarded
 from multiplane.assembly.plugin_guard import (
     GuardedGeneration,
     GuardedLink,
@@ -40,6 +41,7 @@ from multiplane.assembly.plugin_guard import (
     told,
 )
 from multiplane.fabric.control.generations import GENERATIONS
+from multiplane.fabric.control.policies import BUILT_IN
 from multiplane.kernel.errors import Refused
 from multiplane.twin.handshake import FIDELITIES
 from multiplane.twin.quantum.policies import POLICIES, Policies
@@ -74,7 +76,19 @@ GENERATION: Final = Kind(
     "multiplane.repeater_generations",
     {"attainable": 3, "signalling": 3},
 )
-KINDS: Final = (LINK, MEMORY, NOISE, GENERATION)
+_PLANNING_METHODS: Final[Mapping[str, Mapping[str, int]]] = {
+    "routing": {"routes": 2},
+    "scheduling": {"window": 3},
+    "purification": {"rounds": 2},
+    "swapping": {"levels": 1},
+    "admission": {"admit": 2},
+}
+PLANNING: Final = {
+    kind: Kind(f"{kind} policy", f"{kind.upper()}_POLICIES", f"multiplane.{kind}_policies", methods)
+    for kind, methods in _PLANNING_METHODS.items()
+}
+KINDS: Final = (LINK, MEMORY, NOISE, GENERATION, *PLANNING.values())
+WITH_PLANNING: Final = msgspec.structs.replace(POLICIES, planning=BUILT_IN)
 
 
 class Plugins(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,7 +98,7 @@ class Plugins(msgspec.Struct, frozen=True, kw_only=True):
         packages: name and version of each package that offers some.
     """
 
-    policies: Policies = POLICIES
+    policies: Policies = WITH_PLANNING
     generations: Mapping[str, RepeaterGeneration] = msgspec.field(default_factory=lambda: GENERATIONS)
     files: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
@@ -155,6 +169,10 @@ class Plugin:
         """As `api.policy.MakeNoise`."""
         return guarded_noise(self.origin, self.found, given)
 
+    def planning(self, kind: str) -> Guarded:
+        """A policy of planning, of this kind."""
+        return GUARDS[kind](self.origin, self.found)
+
     def generation(self) -> RepeaterGeneration:
         """As `api.policy.RepeaterGeneration`."""
         return GuardedGeneration(self.origin, self.found)
@@ -191,7 +209,8 @@ class _Registry:
     def __init__(self) -> None:
         self._taken: dict[tuple[str, str], str] = {}
         self._added: dict[str, dict[str, Mapping[str, Plugin]]] = {kind.group: {} for kind in KINDS}
-        shipped = (POLICIES.handshakes, POLICIES.memories, POLICIES.noises, GENERATIONS)
+        models = (POLICIES.handshakes, POLICIES.memories, POLICIES.noises)
+        shipped = (*models, GENERATIONS, *BUILT_IN.values())
         for kind, names in zip(KINDS, shipped, strict=True):
             self._taken.update({(kind.group, name): "multiplane itself" for name in names})
 
@@ -221,7 +240,12 @@ class _Registry:
             },
             memories={**POLICIES.memories, **{name: one[""].memory for name, one in memories.items()}},
             noises={**POLICIES.noises, **{name: one[""].noise for name, one in noises.items()}},
+            planning={name: {**shipped, **self._planning(name)} for name, shipped in BUILT_IN.items()},
         )
+
+    def _planning(self, kind: str) -> Mapping[str, Callable[[], Guarded]]:
+        added = self._added[PLANNING[kind].group]
+        return {name: partial(one[""].planning, kind) for name, one in added.items()}
 
     def generations(self) -> Mapping[str, RepeaterGeneration]:
         """Those that ship, and those that were added."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -259,6 +260,8 @@ class Site:
                 dropped=counts.dropped,
                 crowded_out=counts.crowded_out,
                 failed_handshakes=counts.failed_handshakes,
+                streams=counts.streams,
+                units=Counter(live.state for live in self.units.core.units.values()) if self.units else {},
             ),
         )
 

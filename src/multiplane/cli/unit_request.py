@@ -134,7 +134,7 @@ def request(
 
         multiplane unit request alice bob --wait
 
-        multiplane unit request alice bob carol --kind ghz --size 10 --min-fidelity 0.9 --valid 10s --wait
+        multiplane unit request alice bob carol --kind ghz --size 10 --min-fidelity 0.9 --valid 4s --wait
 
         multiplane unit request alice bob --kind key --size 2 --size-bit 256
 

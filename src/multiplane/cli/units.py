@@ -36,6 +36,7 @@ unit = typer.Typer(
     no_args_is_help=True,
     help="Service units: shared states between applications, and what a key is a state of.",
 )
+unit_request.add_to(unit)
 
 ApplicationArgument = Annotated[str, typer.Argument(metavar="APPLICATION", help=APPLICATION)]
 UnitArgument = Annotated[str, typer.Argument(metavar="UNIT", help=UNIT)]
@@ -43,7 +44,6 @@ UnitArgument = Annotated[str, typer.Argument(metavar="UNIT", help=UNIT)]
 
 def add_to(app: typer.Typer) -> None:
     """Hang the commands of this module on the application."""
-    unit_request.add_to(unit)
     app.add_typer(unit, name="unit")
 
 

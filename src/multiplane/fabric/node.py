@@ -8,6 +8,8 @@ from collections.abc import Coroutine
 from functools import partial
 from typing import Any, Final
 
+import msgspec
+
 from multiplane.api.device import KeyBlock, LinkStatus, QkdDevice
 from multiplane.api.service_fabric import Parcel, ParcelListener
 from multiplane.fabric.greeting import Greeting, ReservePorts, Reserves
@@ -226,7 +228,7 @@ class FabricAgent:
         known = link.status
         if known is not None and (status.epoch, status.at_ns) < (known.epoch, known.at_ns):
             return
-        link.status = status
+        link.status = msgspec.structs.replace(status, link=link.link)  # no second copy of the name
         if link.pool.begin(status.epoch):
             self._perform(self._relay.key_came(link.peer, self._timeline.now_ns()))
         self._grant(link)

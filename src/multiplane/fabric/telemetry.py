@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Final
+
+import msgspec
 
 from multiplane.api.device import LinkState
 from multiplane.api.instructions import LinkSheet
@@ -32,14 +35,21 @@ class LinkView:
         sound = report.site in report.link.split("--") and 0.0 <= report.rate_bit_per_s < math.inf
         if not sound or (known is not None and report.at_ns < known.at_ns):
             return False
-        ends[report.site] = report
+        ends[report.site] = msgspec.structs.replace(  # what was decoded brings new copies of all names
+            report,
+            link=sys.intern(report.link),
+            site=sys.intern(report.site),
+            path_id=sys.intern(report.path_id),
+            state=sys.intern(report.state),
+        )
         return True
 
     def hear(self, beat: SiteBeat) -> None:
         """A site lives: what it last told of its links holds still, as far as it came here."""
         known = self._beats.get(beat.site)
         if known is None or beat.at_ns >= known.at_ns:
-            self._beats[beat.site] = beat
+            told_ns = {sys.intern(link): at_ns for link, at_ns in beat.told_ns.items()}
+            self._beats[beat.site] = msgspec.structs.replace(beat, told_ns=told_ns)
 
     def forget_site(self, site: str) -> None:
         """A site began anew: what it said before means nothing now."""

@@ -8,6 +8,7 @@ speak with one certificate), any other label for an application. Controllers are
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
 from typing import Final
 
@@ -28,7 +29,8 @@ def slug(name: str) -> str:
 
 def link_id(a: str, b: str) -> str:
     """Id of the link between two sites, whichever comes first."""
-    return "--".join(sorted((a, b)))
+    # One string for each link: a large network names every one in a dozen places.
+    return sys.intern(f"{a}--{b}" if a < b else f"{b}--{a}")
 
 
 def element_urn(domain: str, site: str, role: str = "kme") -> str:

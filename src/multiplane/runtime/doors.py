@@ -43,8 +43,8 @@ class DoorEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 Tap = Callable[[DoorEvent], None]
 _Report = Callable[[tuple[Caller, ...], tuple[Any, ...], str], None]
-_Binder = Callable[[Callable[..., Any]], Callable[..., Any]]
-"""Makes of a function what stands before it."""
+_Guard = Callable[..., Any]
+"""Stands before a function, which it is given first."""
 _Make = Callable[[type, Any], object]
 """From the Protocol of a listener, and the listener or its number, to what stands for it on this side."""
 
@@ -101,17 +101,17 @@ class _Strict:
     def __init__(self, door: Door, tap: Tap | None, direct: frozenset[str]) -> None:
         self._door, self._name = door, f"strict {door.name}"
         wrap = _wrapper(tap, direct)
-        self._binders: list[_Binder] = [_binder(door, method, tap, direct, wrap) for method in door.methods]
+        self._guards: list[_Guard] = [_guard(door, method, tap, direct, wrap) for method in door.methods]
 
     def before(self, impl: object) -> _Stub:
         """Stand before `impl`. Raises: TypeError when it lacks a method."""
         stub = _Stub(self._name)
-        for (method, function), bind in zip(_bound(impl, self._door), self._binders, strict=True):
-            setattr(stub, method.name, bind(function))
+        for (method, function), guard in zip(_bound(impl, self._door), self._guards, strict=True):
+            setattr(stub, method.name, functools.partial(guard, function))
         return stub
 
 
-def _binder(door: Door, method: Method, tap: Tap | None, direct: frozenset[str], wrap: _Make) -> _Binder:
+def _guard(door: Door, method: Method, tap: Tap | None, direct: frozenset[str], wrap: _Make) -> _Guard:
     if method.is_call:
         return _strict_call(door, method, tap, wrap)
     if method.name in direct and not method.listeners:
@@ -119,22 +119,19 @@ def _binder(door: Door, method: Method, tap: Tap | None, direct: frozenset[str],
     return _strict_notice(door, method, tap, wrap)
 
 
-def _direct_notice(method: Method) -> _Binder:
+def _direct_notice(method: Method) -> _Guard:
     name = method.arguments.__name__
 
-    def bind(function: Callable[..., None]) -> Callable[..., None]:
-        def notify(*args: Any) -> None:
-            # As over a session, whoever notifies never hears how it was taken.
-            try:
-                function(*args)
-            except MultiplaneError:
-                pass
-            except Exception as error:
-                conceal(error, name)
+    def notify(function: Callable[..., None], *args: Any) -> None:
+        # As over a session, whoever notifies never hears how it was taken.
+        try:
+            function(*args)
+        except MultiplaneError:
+            pass
+        except Exception as error:
+            conceal(error, name)
 
-        return notify
-
-    return bind
+    return notify
 
 
 def _wrapper(tap: Tap | None, direct: frozenset[str]) -> _Make:
@@ -223,55 +220,49 @@ def _reporter(tap: Tap | None, door: Door, method: Method) -> _Report:
     return report
 
 
-def _strict_call(door: Door, method: Method, tap: Tap | None, wrap: _Make) -> _Binder:
+def _strict_call(door: Door, method: Method, tap: Tap | None, wrap: _Make) -> _Guard:
     across, report = _passer(method, wrap), _reporter(tap, door, method)
     decode_answer = method.answer_decoder.decode
 
-    def bind(function: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def call(*args: Any, **kwargs: Any) -> Any:
-            caller: tuple[Caller, ...] = ()
-            given: tuple[Any, ...] = ()
-            outcome = "door.cancelled"
-            try:
-                caller, values = _split(method, args)
-                given = across(values, kwargs)
-                answer = decode_answer(_encode(await function(*caller, *given)))
-                outcome = "ok"
-                return answer
-            except MultiplaneError as error:
-                outcome = error.code
-                raise
-            except Exception as error:
-                outcome = "door.fault"
-                raise conceal(error, method.arguments.__name__) from error
-            finally:
-                report(caller, given, outcome)
-
-        return call
-
-    return bind
-
-
-def _strict_notice(door: Door, method: Method, tap: Tap | None, wrap: _Make) -> _Binder:
-    across, report = _passer(method, wrap), _reporter(tap, door, method)
-
-    def bind(function: Callable[..., None]) -> Callable[..., None]:
-        def notify(*args: Any, **kwargs: Any) -> None:
+    async def call(function: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+        caller: tuple[Caller, ...] = ()
+        given: tuple[Any, ...] = ()
+        outcome = "door.cancelled"
+        try:
             caller, values = _split(method, args)
             given = across(values, kwargs)
+            answer = decode_answer(_encode(await function(*caller, *given)))
             outcome = "ok"
-            # As over a session, whoever notifies never hears how it was taken.
-            try:
-                function(*caller, *given)
-            except MultiplaneError as error:
-                outcome = error.code
-            except Exception as error:
-                outcome = conceal(error, method.arguments.__name__).code
+            return answer
+        except MultiplaneError as error:
+            outcome = error.code
+            raise
+        except Exception as error:
+            outcome = "door.fault"
+            raise conceal(error, method.arguments.__name__) from error
+        finally:
             report(caller, given, outcome)
 
-        return notify
+    return call
 
-    return bind
+
+def _strict_notice(door: Door, method: Method, tap: Tap | None, wrap: _Make) -> _Guard:
+    across, report = _passer(method, wrap), _reporter(tap, door, method)
+
+    def notify(function: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+        caller, values = _split(method, args)
+        given = across(values, kwargs)
+        outcome = "ok"
+        # As over a session, whoever notifies never hears how it was taken.
+        try:
+            function(*caller, *given)
+        except MultiplaneError as error:
+            outcome = error.code
+        except Exception as error:
+            outcome = conceal(error, method.arguments.__name__).code
+        report(caller, given, outcome)
+
+    return notify
 
 
 def remote(proto: Callable[..., P], session: Session, name: str) -> P:

@@ -28,12 +28,16 @@ from multiplane.api.operations import (
     TrafficFigures,
 )
 from multiplane.api.operator import KmeReport, LinkReport, PairLinkReport, PoolLedger, QuiFigures
+from multiplane.api.units import Verdict
 
 MEDIA: Final = "text/plain; version=0.0.4; charset=utf-8"
 POOLS_SHOWN: Final = 1_000
 LINKS_SHOWN: Final = 2_000
 REFUSALS: Final = ("issue", "collect")
 """First words of the counters of a key manager that count refusals; the rest of the name is the reason."""
+
+VERDICTS: Final = tuple(f"unit.{verdict.value}" for verdict in Verdict)
+"""Counters of the answers to wishes for units; those of errors begin with `unit.request.`."""
 
 Row = tuple[tuple[str, ...], float]
 
@@ -53,6 +57,7 @@ class _Figures(Collector):
         report, processes = self._figures.report, self._figures.processes
         yield from _network(self._figures)
         yield from _listeners(processes)
+        yield from _units(self._figures)
         yield from _key_managers(report.kmes)
         yield from _stocks(self._figures)
         yield from _links(report.links)
@@ -116,6 +121,7 @@ def _listeners(processes: tuple[ProcessFigures, ...]) -> Iterator[Metric]:
             lambda x: x.open_connections,
         ),
         ("http_connections_half_open", "Connections that have sent no request yet.", lambda x: x.half_open),
+        ("http_streams_open", "Answers that go on as things happen.", lambda x: x.streams),
     )
     for name, text, get in parts:
         yield _gauge(name, text, ("site",), [((one.site,), get(one)) for one in listeners])
@@ -133,6 +139,29 @@ def _listeners(processes: tuple[ProcessFigures, ...]) -> Iterator[Metric]:
             )
         ],
     )
+
+
+def _units(figures: NetworkFigures) -> Iterator[Metric]:
+    listeners = [one for process in figures.processes for one in process.listeners]
+    states = [
+        ((one.site, state), float(count)) for one in listeners for state, count in sorted(one.units.items())
+    ]
+    yield _gauge("units", "Units that a site is an end of, by state.", ("site", "state"), states)
+    verdicts = [
+        ((kme.name, verdict), float(count))
+        for kme in figures.report.kmes
+        for name, count in kme.counters.items()
+        if (verdict := _verdict(name))
+    ]
+    yield _counter("unit_requests", "Wishes for units, by their answers.", ("site", "verdict"), verdicts)
+
+
+def _verdict(counter: str) -> str:
+    """The answer to wishes that a counter counts: a verdict, or the code of an error; empty for others."""
+    word = counter.removeprefix("unit.")
+    if counter in VERDICTS:
+        return word
+    return word.removeprefix("request.") if counter.startswith("unit.request.") else ""
 
 
 def _latencies(listeners: Iterable[ListenerFigures]) -> Metric:
@@ -160,7 +189,7 @@ def _key_managers(kmes: tuple[KmeReport, ...]) -> Iterator[Metric]:
             what, _, reason = name.partition(".")
             if what in REFUSALS:
                 refusals.append(((kme.name, what, reason), count))
-            elif name not in ("key.issued", "key.collected"):
+            elif name not in ("key.issued", "key.collected") and not _verdict(name):
                 events.append(((kme.name, name), count))
     yield _gauge(
         "serving", "1 while a key manager serves.", ("site",), [((k.name,), k.serving) for k in kmes]

@@ -13,7 +13,7 @@ from multiplane.apps.blind import Run, leak_error
 from multiplane.apps.results import Findings, lines
 from multiplane.apps.table import APPLICATIONS, application, run
 from multiplane.kernel.errors import Faulty, Refused
-from multiplane.physics import dense
+from multiplane.physics import dense, timing
 
 NAMES = ("alice", "bob", "carol", "dave")
 
@@ -91,11 +91,17 @@ def test_the_server_of_a_blind_gate_would_show_a_leak() -> None:
 
 
 def test_clocks_are_compared_within_their_uncertainty() -> None:
-    network = DenseNetwork(dense.bell(0), 0.9, clocks_ns=(100.0, 437.5), jitter_ns=20.0)
+    offset_ns, jitter_ns = 337.5, 20.0
+    network = DenseNetwork(
+        dense.bell(0), 0.9, clocks_ns=(100.0, 100.0 + offset_ns), jitter_ns=jitter_ns, late_ns=5e3
+    )
     found = asyncio.run(run("clock", network.parties("alice", "bob"), Random(1), size=1000))
     offset = found.figures[0]
-    assert abs(offset.value - 337.5) < 4.0 * offset.error
-    assert offset.error == pytest.approx(20.0 * math.sqrt(2.0 / 1000), rel=0.1)
+    assert abs(1e6 * offset.value - offset_ns) < 4e6 * offset.error
+    assert 1e9 * offset.error == pytest.approx(timing.offset_spread_ps(1e3 * jitter_ns, 1000), rel=0.1)
+    assert "hears 0.005 ms later" in found.remarks[0]
+    assert [wish.parties for wish in network.wishes] == [("bob",), ("alice",)]
+    assert len({wish.request for wish in network.wishes}) == 2
     assert network.wishes[0].consumption == "tolerant"
     assert network.wishes[0].parts[0].kind == "timeline"
 

@@ -6,33 +6,19 @@ import asyncio
 
 import msgspec
 import pytest
-from tests.support.shared import Ear, Quis, in_study, order, world
+from tests.support.shared import Ear, Quis, in_study, leaks, order, world
 
+from multiplane.api.fabric_units import FabricUnits
 from multiplane.assembly.study import EPOCH_NS, Study
+from multiplane.fabric.edc import LEASE_NS, EntanglementController
 from multiplane.kernel.errors import Refused
 from multiplane.kernel.nouns import ends
+from multiplane.runtime.doors import strict
 from multiplane.twin.oracle import Oracle
 from multiplane.twin.quantum.devices import Entanglement
 from multiplane.twin.scenario import load_shipped
 
 SQUARE = (("a", "b"), ("b", "d"), ("a", "c"), ("c", "d"))
-
-
-def leaks(study: Study) -> list[str]:
-    """What is not free though nothing is ordered."""
-    figures = study.centre.edc.figures()
-    found = [f"reserved {figures.memories_reserved}"] if figures.memories_reserved else []
-    found += [f"{phase} {count}" for phase, count in figures.phases.items()]
-    for site in study.sites.values():
-        if site.repeater is not None:
-            sheets = site.repeater._sheets.values()
-            found += [
-                f"{site.parts.site}: {sheet.link} has {site.repeater.free(sheet.link)} free"
-                for sheet in sheets
-                if site.repeater.free(sheet.link) != sheet.memories[0]
-            ]
-    held = Oracle(study.centre.twin.quantum).held()
-    return [*found, f"{held} qubits held"] if held else found
 
 
 def checked(study: Study) -> int:
@@ -145,6 +131,11 @@ def test_orders_beyond_what_there_is_are_refused_with_the_reason() -> None:
         answer = await units.attainable(caller, order("o", "a", "c", min_fidelity=0.999))
         assert not answer.possible
         assert 0.9 < answer.fidelity < 0.999
+        with pytest.raises(
+            Refused, match=r"fabric\.unattainable: hold_ns: 3000000000, expected at most 1\d{9}:"
+        ):
+            await units.place(caller, order("o", "a", "c", hold_ns=3 * 10**9))
+        assert 10**9 < (await units.attainable(caller, order("o", "a", "c"))).lifetime_ns < 2 * 10**9
         assert not quis.told
         assert not leaks(study)
 
@@ -163,3 +154,37 @@ def test_links_of_pairs_cost_nothing_while_nothing_is_ordered() -> None:
     in_study(with_pairs, 5, workload)
     in_study(msgspec.structs.replace(with_pairs, entanglement=Entanglement()), 5, workload)
     assert handlers[0] == handlers[1] > 0
+
+
+def test_another_controller_takes_over_in_the_middle_of_an_order() -> None:
+    async def workload(study: Study, quis: Quis) -> None:
+        a, d = await Ear(study, "a", keeps_s=0.01).listen(), await Ear(study, "d", keeps_s=0.01).listen()
+        wanted = order("o", "a", "d", size=40)
+        forgotten = order("p", "b", "c", size=0)
+        for each in (wanted, forgotten):
+            await study.centre.units.place(study.centre.caller, each)
+        await asyncio.sleep(0.1)
+        before = len(a.held)
+        assert 0 < before < 40
+        centre = study.centre
+        await centre.edc.close()
+        centre.edc = EntanglementController(
+            centre.caller, study.timeline, centre.connectivity.for_fabric, study._repeater, study._bus
+        )
+        centre.units = strict(FabricUnits, centre.edc)
+        await centre.edc.start()
+        await centre.units.subscribe(centre.caller, quis)
+        for site in study.sites:
+            centre.edc.node_joined(site)
+        await asyncio.sleep(0.05)
+        await centre.units.place(centre.caller, wanted)
+        await quis.until("o", "released")
+        bindings = [binding for phase, binding in quis.phases("o") if phase == "bound"]
+        assert bindings[0] == 1 < bindings[1]
+        assert bindings == sorted(set(bindings))
+        assert a.states() == d.states()
+        assert 40 <= len(set(a.states())) == len(a.held)
+        await asyncio.sleep(LEASE_NS / 1e9 + 5)  # what nobody ordered again is gone, too
+        assert not leaks(study)
+
+    in_study(world(SQUARE, success_probability=0.01), 6, workload)

@@ -47,7 +47,10 @@ def test_the_fidelity_of_pairs_is_within_its_interval_and_readouts_are_taken_out
         total += estimate.fidelity
     assert misses <= 12
     assert abs(total / 400 - WEIGHTS[0]) < 0.004
-    assert estimation.bell(((1, 0), (1, 0), (0, 0))) == estimation.UNKNOWN
+    partly = estimation.bell(((0, 0), (0, 0), (100, 30)))
+    assert (partly.fidelity, partly.low, partly.checked) == (0.0, 0.0, 100)
+    assert 0.7 < partly.high < 0.83
+    assert estimation.bell(estimation.NONE) == estimation.UNKNOWN
 
 
 def test_weights_follow_from_errors_exactly() -> None:

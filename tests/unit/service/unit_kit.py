@@ -384,6 +384,12 @@ class Ear:
     def of(self, what: str) -> list[UnitEvent]:
         return [event for event in self.events if event.what == what]
 
+    async def more(self) -> None:
+        """Wait for the next event."""
+        async with asyncio.timeout(3600):
+            self._more.clear()
+            await self._more.wait()
+
     async def until(self, what: str, number: int = 1) -> list[UnitEvent]:
         """Wait for so many events of a name."""
         async with asyncio.timeout(3600):

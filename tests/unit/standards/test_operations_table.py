@@ -45,7 +45,16 @@ PAGE = (ROOT / "docs" / "operations" / "observing.md").read_text(encoding="utf-8
 METERING = (ROOT / "docs" / "operations" / "metering.md").read_text(encoding="utf-8")
 OPERATOR, CONTROLLER = "urn:qkd:lab:operator", "urn:qkd:lab:controller"
 CLASSES = len(LATENCY_BOUNDS_S) + 1
-COUNTERS = {"key.issued": 5, "issue.key.cold": 2, "collect.key.not_found": 1, "stock.epochs": 3}
+COUNTERS = {
+    "key.issued": 5,
+    "issue.key.cold": 2,
+    "collect.key.not_found": 1,
+    "stock.epochs": 3,
+    "unit.accepted": 4,
+    "unit.counter-offer": 6,
+    "unit.request.unit.full": 7,
+    "unit.opened": 8,
+}
 
 
 def ledger(owner: str, peer: str, side: str) -> PoolLedger:
@@ -87,6 +96,8 @@ def listener(site: str, statuses: list[str]) -> ListenerFigures:
         dropped=2,
         crowded_out=5,
         failed_handshakes=3,
+        streams=6,
+        units={"making": 2, "expired": 9},
     )
 
 
@@ -215,7 +226,7 @@ def test_refusals_are_told_by_reason_and_keys_are_no_refusals() -> None:
     assert value(SMALL, "keys_collected_total", site="a") == 0
     assert {
         dict(labels)["event"] for name, labels in samples(SMALL) if name == "multiplane_events_total"
-    } == {"stock.epochs"}
+    } == {"stock.epochs", "unit.opened"}
 
 
 def test_latencies_are_a_histogram_that_counts_everything_once() -> None:
@@ -251,6 +262,15 @@ def test_copies_have_accounts_of_their_own_and_are_no_stock() -> None:
 def test_dropped_connections_are_told_by_reason() -> None:
     for why, count in (("full", 2), ("caller", 5), ("handshake", 3)):
         assert value(SMALL, "http_connections_dropped_total", site="a", why=why) == count
+
+
+def test_units_are_told_by_state_and_wishes_by_answer() -> None:
+    for state, count in (("making", 2), ("expired", 9)):
+        assert value(SMALL, "units", site="a", state=state) == count
+    for verdict, count in (("accepted", 4), ("counter-offer", 6), ("unit.full", 7)):
+        assert value(SMALL, "unit_requests_total", site="a", verdict=verdict) == count
+    assert value(SMALL, "events_total", site="a", event="unit.opened") == 8
+    assert value(SMALL, "http_streams_open", site="a") == 6
 
 
 def test_every_event_that_key_managers_count_is_on_the_pages() -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
+
 from multiplane.api.fabric_units import UnitOrder
 from multiplane.fabric.control.links_now import LinksNow
-from multiplane.fabric.control.planning import Plan, Unattainable, plan
+from multiplane.fabric.control.planning import FOREVER_NS, Plan, Unattainable, plan
 from multiplane.fabric.control.policies import Policies
 from multiplane.fabric.control.views import PairView
 from multiplane.fabric.control.windows import Line, needs
+from multiplane.fabric.planes import Circuit
+from multiplane.kernel.names import link_id
 
 
 class Choosing:
@@ -40,19 +44,18 @@ class Choosing:
         found = self.now(order) if not avoid else self._plan(order, self._links.without(avoid), 0)
         return self.now(order) if avoid and isinstance(found, Unattainable) else found
 
-    def fitting(self, order: UnitOrder, ideal: Plan, now_ns: int) -> Plan | None:
-        """A plan that fits what is free, if nobody of the same rank waits for the same memories."""
-        needed = needs(ideal.job)
-        if any(
-            needed.keys() & (self._needs[other.order_id] or {}).keys()
+    def fitting(self, order: UnitOrder, now_ns: int) -> Plan | None:
+        """A plan with what is free, if nobody of the same rank waits for the same memories."""
+        found = self.now(order, now_ns)
+        if isinstance(found, Unattainable):
+            return None
+        needed = needs(found.job).keys() if len(self._line) else set()
+        waited_for = any(
+            needed & (self._needs[other.order_id] or {}).keys()
             for other in self._line.orders()
             if other.priority >= order.priority
-        ):
-            return None
-        if self._links.fits(needed):
-            return ideal
-        found = self.now(order, now_ns)
-        return None if isinstance(found, Unattainable) else found
+        )
+        return None if waited_for else found
 
     def wait(self, order: UnitOrder) -> str:
         """Stand in line; why there is no way, or empty when there is one that is taken."""
@@ -83,4 +86,38 @@ class Choosing:
         return needed is not None and self._links.room(needed)
 
     def _plan(self, order: UnitOrder, view: PairView, now_ns: int) -> Plan | Unattainable:
-        return plan(order, view, self._policies, now_ns=now_ns)
+        found = plan(order, view, self._policies, now_ns=now_ns)
+        return found if isinstance(found, Unattainable) or order.measure else _kept(found, order, view)
+
+
+def _kept(found: Plan, order: UnitOrder, view: PairView) -> Plan | Unattainable:
+    """A plan whose states live no longer than the memories at the ends keep them, if that is long enough."""
+    kept_ns = min(
+        (_keeps_ns(circuit, order, view) for circuit in found.job.circuits), default=found.lifetime_ns
+    )
+    if kept_ns >= found.lifetime_ns:
+        return found
+    if order.hold_ns <= kept_ns:
+        return msgspec.structs.replace(found, lifetime_ns=kept_ns)
+    return Unattainable(
+        code="fabric.hold",
+        reason=f"hold_ns: {order.hold_ns}, expected at most {kept_ns}: memories are emptied at their cut-off",
+        fidelity=found.fidelity,
+        rate_per_s=found.rate_per_s,
+        expected_ns=found.expected_ns,
+        lifetime_ns=kept_ns,
+    )
+
+
+def _keeps_ns(circuit: Circuit, order: UnitOrder, view: PairView) -> int:
+    """What is left of the cut-offs of the memories at both ends when the circuit delivers at its latest."""
+    path, left_ns = circuit.path, FOREVER_NS
+    for end, neighbour, waits_ns in (
+        (path[0], path[1], circuit.cutoff_ns[0]),
+        (path[-1], path[-2], circuit.cutoff_ns[-1]),
+    ):
+        sheet = view.links[link_id(end, neighbour)].sheet
+        cutoff_ns = sheet.cutoff_ns[sheet.sites.index(end)]
+        if cutoff_ns and end in order.sites:
+            left_ns = min(left_ns, max(0, cutoff_ns - waits_ns))
+    return left_ns

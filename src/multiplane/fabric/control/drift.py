@@ -42,9 +42,9 @@ class Drift:
         self._last[source, link] = counts
         if sheet is None or not self._windows[link].add(estimation.since(last, counts)):
             return False
-        estimate = self.estimate(link)
-        if not estimate.checked:
+        if not all(checked for checked, _ in self._windows[link].counts):
             return True
+        estimate = self.estimate(link)
         told = self._followed.get(link)
         if estimate.high < sheet.weights[0] or told is not None:
             weights = estimation.bell_weights(self._windows[link].counts, sheet.flip_probability)

@@ -26,7 +26,7 @@ WINDOW: Final = 300
 class Estimate(NamedTuple):
     """Fidelity with a 99 % interval from `low` to `high`; `checked` states went into it.
 
-    Without a state in each basis nothing is known: from 0 to 1.
+    Without a state in each basis only an upper bound is known, and the rest is 0.
     """
 
     fidelity: float
@@ -68,14 +68,16 @@ def bell(counts: Counts, flips: Sequence[float] = ()) -> Estimate:
     """Fidelity of pairs with phi+.
 
     Args: flips: flip probabilities of the readouts at the two ends.
-    Source: 1 - (e_x + e_y + e_z) / 2; the intervals of the three are joined as Zou and Donner, Stat. Med. 27,
-        1693 (2008), so that none has to be normal.
+    Source: 1 - (e_x + e_y + e_z) / 2, and at most 1 less each of them. The three intervals are joined as by
+        Zou and Donner, Stat. Med. 27, 1693 (2008), so that none has to be normal.
     """
     left = kept(flips)
-    if not all(checked for checked, _ in counts) or left <= 0.0:
-        return UNKNOWN
-    x, y, z = (_stretched(*count, left) for count in counts)
-    return _joined((x, y, z), (0.5, 0.5, 0.5), sum(checked for checked, _ in counts))
+    shares = [_stretched(*count, left) for count in counts if count[0] and left > 0.0]
+    if len(shares) < 3:
+        high = min((1.0 - low for _, low, _ in shares), default=1.0)
+        return Estimate(0.0, 0.0, _share(high), checked(counts) if shares else 0)
+    x, y, z = shares
+    return _joined((x, y, z), (0.5, 0.5, 0.5), checked(counts))
 
 
 def ghz(counts: Counts, parties: int, flips: Sequence[float] = ()) -> Estimate:
@@ -99,7 +101,7 @@ def ghz(counts: Counts, parties: int, flips: Sequence[float] = ()) -> Estimate:
     return _joined(
         (_stretched(*counts[0], left), _stretched(*counts[1], left), (unlike[0], unlike[1], unlike[2])),
         (without_y, 1.0 - without_y, 0.5),
-        checked_x + checked_y + checked_z,
+        checked(counts),
     )
 
 

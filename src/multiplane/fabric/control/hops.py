@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from multiplane.api.instructions import LinkSheet
+from multiplane.api.policy import PairLink
 from multiplane.kernel.quantity import NS_PER_S
 from multiplane.physics import bell
 from multiplane.physics.bell import Correlations
 from multiplane.physics.operations import depolarising16, swap_factors
+
+_UNSEEN: Final = PairLink("", "", "", 1.0, 1.0, 0.0, 1.0, 1.0, 1.0, (math.inf, math.inf), (1, 1))
 
 
 class Place(NamedTuple):
@@ -40,7 +43,9 @@ class Hop(NamedTuple):
     """A link, seen in the direction of a path.
 
     Args:
-        mean_s: until one memory at each end has a pair; delay_s: one way.
+        seen: as policies see it.
+        mean_s: until one memory at each end has a pair; attempt_s: of one attempt, age of a pair when both
+            ends know of it; delay_s: one way.
         fresh: the pair when both ends know of it.
     """
 
@@ -48,27 +53,49 @@ class Hop(NamedTuple):
     near: Place
     far: Place
     mean_s: float
+    attempt_s: float
     delay_s: float
     fresh: Correlations
+    seen: PairLink
 
 
 def reverse(hop: Hop) -> Hop:
     """The same link the other way."""
-    return hop._replace(near=hop.far, far=hop.near)
+    return hop._replace(near=hop.far, far=hop.near, seen=_seen(hop, hop.far, hop.near))
+
+
+def _seen(hop: Hop, near: Place, far: Place) -> PairLink:
+    return PairLink(
+        link=hop.link,
+        near=near.site,
+        far=far.site,
+        mean_s=hop.mean_s,
+        attempt_s=hop.attempt_s,
+        delay_s=hop.delay_s,
+        fidelity=bell.fidelity(hop.fresh),
+        swap_fidelity=bell.fidelity(far.swap),
+        swap_probability=far.swap_probability,
+        coherence_s=(_lifetime_s(near.flip_per_s), _lifetime_s(far.flip_per_s)),
+        memories=(near.memories, far.memories),
+    )
 
 
 @lru_cache(maxsize=4096)
 def hop_of(sheet: LinkSheet) -> Hop:
     """A link in the order of its sites."""
     near, far = (_place(sheet, end) for end in (0, 1))
-    return Hop(
+    attempt_s = max(1, sheet.attempt_ns) / NS_PER_S
+    hop = Hop(
         link=sheet.link,
         near=near,
         far=far,
-        mean_s=max(1, sheet.attempt_ns) / NS_PER_S / sheet.success_probability,
+        mean_s=attempt_s / sheet.success_probability,
+        attempt_s=attempt_s,
         delay_s=sheet.delay_ns / NS_PER_S,
         fresh=bell.from_weights(sheet.weights),
+        seen=_UNSEEN,
     )
+    return hop._replace(seen=_seen(hop, near, far))
 
 
 def _place(sheet: LinkSheet, end: int) -> Place:
@@ -87,6 +114,10 @@ def _place(sheet: LinkSheet, end: int) -> Place:
         cutoff_s=sheet.cutoff_ns[end] / NS_PER_S if sheet.cutoff_ns[end] else math.inf,
         operation_s=sheet.operation_ns[end] / NS_PER_S,
     )
+
+
+def _lifetime_s(rate_per_s: float) -> float:
+    return 1.0 / rate_per_s if rate_per_s > 0.0 else math.inf
 
 
 def _per_s(lifetime_s: float) -> float:

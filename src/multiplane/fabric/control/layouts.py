@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from multiplane.api.fabric_units import UnitOrder
-from multiplane.fabric.control.ways import SMALL_SITES, Ground, Table, seconds_cost
+from multiplane.fabric.control.ways import Ground, Table, seconds_cost
 from multiplane.physics import bell
 from multiplane.physics.bell import Correlations
 from multiplane.physics.multipartite import ghz_from_star, ghz_with_centre, graph_state_floor
@@ -49,11 +49,30 @@ class Layout(NamedTuple):
                 return graph_state_floor(pairs)
 
     def joined(self, pairs: list[Correlations], chains: Sequence[Shaped]) -> list[Correlations]:
-        """The pairs with the noise of joining them in them."""
+        """The pairs with the noise of joining them in them, as the site of the joint does it."""
         noisy = list(pairs)
+        ends = [one.hops[-1].far for one in chains]
+
+        def costs(leg: int, factors: Correlations) -> None:
+            noisy[leg] = bell.swap(noisy[leg], factors)
+
         for joint in self.joints:
-            for place in joint.legs[0 if joint.party else 1 :]:
-                noisy[place] = bell.swap(noisy[place], chains[place].hops[-1].far.swap)
+            kept = joint.legs[0] if joint.party else -1
+            if self.kind != "graph":
+                for leg in joint.legs[1:]:
+                    costs(leg, ends[leg].swap)
+                read = () if joint.party else joint.legs[:1]
+            else:
+                if joint.party:
+                    kept = next(max(edge) - 1 for edge in joint.edges if not min(edge))
+                    costs(kept, Correlations(*(ends[kept].correct_gain,) * 3))
+                for edge in joint.edges:
+                    for leg in {kept if not place else place - 1 for place in edge}:
+                        costs(leg, ends[leg].swap)
+                read = tuple(leg for leg in joint.legs if leg != kept)
+            for leg in read:
+                right = 1.0 - 2.0 * ends[leg].flip_probability
+                costs(leg, Correlations(right, right, 1.0))
         return noisy
 
     def places(self, sites: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
@@ -79,8 +98,6 @@ def star_layouts(order: UnitOrder, ground: Ground) -> Iterator[Layout]:
     for centre in centres(order, ground):
         party = centre in order.sites
         leaves = tuple(site for site in order.sites if site != centre)
-        if order.kind == "graph" and not party:
-            continue
         joint = Joint(centre, tuple(range(len(leaves))), party, _edges(order, centre, leaves))
         kind = "graph" if order.kind == "graph" else "ghz" if party else "star"
         yield Layout(kind, tuple((leaf, centre) for leaf in leaves), (joint,))
@@ -92,8 +109,8 @@ def centres(order: UnitOrder, ground: Ground) -> list[str]:
     In small networks all are looked at, in large ones those on the quickest ways between two parties.
     """
     tables = [ground.table(seconds_cost, site) for site in order.sites]
-    near: Iterable[str] = ground.near
-    large = len(ground.near) > SMALL_SITES
+    near: Iterable[str] = ground.sites()
+    large = not ground.small
     if large:
         near = {at for table in tables for site in order.sites for at in _on_the_way(table, site)}
     far_s = [(max(table.left.get(site, math.inf) for table in tables), site) for site in near]
@@ -106,8 +123,8 @@ def centres(order: UnitOrder, ground: Ground) -> list[str]:
 def _on_the_way(table: Table, site: str) -> Iterator[str]:
     """The sites from `site` to the target of a table."""
     yield site
-    while (step := table.first.get(site)) is not None:
-        site = step.site
+    while (hop := table.first.get(site)) is not None:
+        site = hop.far.site
         yield site
 
 

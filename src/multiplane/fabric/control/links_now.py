@@ -68,10 +68,6 @@ class LinksNow:
         """Whether every link of `needed` is up and has a memory free at each end."""
         return all((fact := self._now.get(link)) and fact.up and min(fact.free) > 0 for link in needed)
 
-    def fits(self, needed: dict[str, int]) -> bool:
-        """Whether every link of `needed` has so many memories free at each end."""
-        return all(min(self._now[link].free) >= count for link, count in needed.items())
-
     def without(self, links: set[str]) -> PairView:
         """The view now, with some links taken out."""
         kept = {link: fact for link, fact in self._now.items() if link not in links}

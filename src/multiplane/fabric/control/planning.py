@@ -6,29 +6,31 @@ after that as the order asks.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final, NamedTuple
 
 import msgspec
 
 from multiplane.api.fabric_units import UnitOrder
-from multiplane.fabric.control.chains import Shape
-from multiplane.fabric.control.hops import Hop, rested
+from multiplane.api.policy import PairLink, Promise, RouteAsk
+from multiplane.fabric.control.chains import QUEUE_EXPONENT, Shape, told_s
+from multiplane.fabric.control.hops import rested
 from multiplane.fabric.control.layouts import Layout, layouts
-from multiplane.fabric.control.policies import Policies, half_of_free, on_demand, soon_and_nested
+from multiplane.fabric.control.policies import Policies
 from multiplane.fabric.control.segments import Span, joined
 from multiplane.fabric.control.shaping import PATIENCE, Floor, Shaped, bound_per_s, shaped
 from multiplane.fabric.control.views import PairView
-from multiplane.fabric.control.ways import Wanted, seconds_cost
+from multiplane.fabric.control.ways import seconds_cost
 from multiplane.fabric.planes import Circuit, Job, Junction
+from multiplane.kernel.errors import Faulty
 from multiplane.kernel.nouns import Noun
 from multiplane.kernel.quantity import NS_PER_S
 from multiplane.physics.bell import Correlations, werner
 
 FOREVER_NS: Final = 10**18
+KEPT_SHARE: Final = 0.95
+"""Of what a memory keeps so much is promised: sites are programs and take a while to hand a state over."""
 _HALVINGS: Final = 12
 _SLACK: Final = 1e-3
 
@@ -54,7 +56,7 @@ class Unattainable(Noun, frozen=True, kw_only=True):
     """Why an order cannot be carried, and the best that could be had instead.
 
     Args: code: `fabric.no_route`, `fabric.no_memory` (later perhaps), `fabric.fidelity`, `fabric.rate`,
-        `fabric.deadline`.
+        `fabric.deadline`, `fabric.not_admitted`, `plugin.failed`.
     """
 
     code: str
@@ -90,7 +92,16 @@ def plan(
         now_ns: against the deadline, Unix nanoseconds; binding: of the job.
     Raises: ValueError for an order of another kind, or with fewer sites, than the door allows.
     """
-    search = Search(order, view, policies or Policies())
+    try:
+        return _planned(order, view, policies or Policies(), now_ns, binding)
+    except Faulty as error:  # a policy of one's own
+        return Unattainable(code=error.code, reason=error.reason)
+
+
+def _planned(
+    order: UnitOrder, view: PairView, policies: Policies, now_ns: int, binding: int
+) -> Plan | Unattainable:
+    search = Search(order, view, policies)
     best = search.best()
     if best is None:
         return search.why_not()
@@ -102,7 +113,7 @@ def plan(
         lifetime_ns=_ns(_lifetime_s(best, order.min_fidelity)),
         legs=best.layout.places(order.sites),
     )
-    return _too_slow(order, found, now_ns) or found
+    return _too_slow(order, found, now_ns) or search.not_admitted(found, best) or found
 
 
 class Search:
@@ -160,21 +171,31 @@ class Search:
     ) -> tuple[Shaped | None, float]:
         """The best chain between two sites, and the best promise of any. `among`: to share windows."""
 
-        def free(hop: Hop) -> int:
-            return min(self.view.links[hop.link].free) - taken[hop.link]
+        def free(link: PairLink) -> int:
+            return min(self.view.links[link.link].free) - taken[link.link]
 
         best: Shaped | None = None
         best_fidelity = 0.0
-        wanted = Wanted(*ends, free, frozenset(self.order.avoid))
-        for hops in self.policies.routing.routes(self.ground, wanted):
-            windows = tuple(max(1, half_of_free(free(hop), 0) // among) for hop in hops)
+        chosen = self.policies
+        ask = RouteAsk(*ends, free, frozenset(self.order.avoid))
+        for hops in map(self.ground.path, chosen.routing.routes(self.ground, ask)):
+            path = tuple(hop.seen for hop in hops)
+            if not path or min(map(free, path)) < 1:
+                continue
+            windows = tuple(
+                max(1, chosen.scheduling.window(self.order, link, free(link)) // among) for link in path
+            )
             if best is not None and best.gives.rate_per_s >= bound_per_s(hops, windows):
                 continue
-            sought = shaped(hops, _shapes(hops, windows), floor)
-            best_fidelity = max(best_fidelity, sought.best_fidelity)
-            found = sought.found
-            if found is not None and (best is None or found.gives.rate_per_s > best.gives.rate_per_s):
-                best = found
+            for levels in chosen.swapping.levels(path):
+                rounds = chosen.purification.rounds(path, windows)
+                wanted = self.order.size
+                shapes = (Shape(each, windows, PATIENCE, levels, wanted=wanted) for each in rounds)
+                sought = shaped(hops, shapes, floor)
+                best_fidelity = max(best_fidelity, sought.best_fidelity)
+                found = sought.found
+                if found is not None and (best is None or found.gives.rate_per_s > best.gives.rate_per_s):
+                    best = found
         self.reached |= best_fidelity > 0.0
         self.full |= not best_fidelity and ends[0] in self.ground.table(seconds_cost, ends[1]).left
         return best, best_fidelity
@@ -190,7 +211,8 @@ class Search:
             told_s = max(sum(hop.delay_s for hop in one.hops) for one in chains)
         pairs = []
         for one in chains:
-            rest_s = (whole_s - one.gives.first_s + told_s) if len(chains) > 1 else 0.0
+            longer = min(one.shape.windows[-1], self.order.size or one.shape.windows[-1]) ** QUEUE_EXPONENT
+            rest_s = (whole_s - one.gives.first_s) * longer + told_s if len(chains) > 1 else 0.0
             gives = one.gives
             pairs.append(rested(gives.mean, gives.flip_per_s * rest_s, gives.relax_per_s * rest_s))
         pairs = layout.joined(pairs, chains)
@@ -198,6 +220,17 @@ class Search:
         first_s = whole_s + told_s
         rate_per_s = chains[0].gives.rate_per_s if len(chains) == 1 else 1.0 / first_s
         return Woven(layout, chains, tuple(pairs), fidelity, rate_per_s, first_s)
+
+    def not_admitted(self, found: Plan, woven: Woven) -> Unattainable | None:
+        """Why the admission policy refuses a plan, if it does."""
+        taken: Counter[str] = Counter()
+        for one in woven.chains:
+            taken.update({hop.link: window for hop, window in zip(one.hops, one.shape.windows, strict=True)})
+        facts = [(self.view.links[link], count) for link, count in taken.items()]
+        shares = [1.0 - (min(fact.free) - count) / min(fact.sheet.memories) for fact, count in facts]
+        promise = Promise(found.fidelity, found.rate_per_s, found.expected_ns, found.lifetime_ns, max(shares))
+        reason = self.policies.admission.admit(self.order, promise)
+        return _instead("fabric.not_admitted", reason, found) if reason else None
 
     def why_not(self) -> Unattainable:
         """Nothing was found."""
@@ -224,11 +257,15 @@ class Search:
 
 
 def _lifetime_s(woven: Woven, floor_fidelity: float) -> float:
-    """How long a state in the mean stays above the floor, or above 1/2 without one; infinite = for ever."""
+    """How long a state in the mean stays above the floor, or above 1/2 without one; infinite = for ever.
+
+    Never longer than the memories at the ends keep what has waited as long as it may before.
+    """
+    kept_s = max(0.0, min(_kept_s(one) for one in woven.chains))
     decays = [(one.gives.flip_per_s, one.gives.relax_per_s) for one in woven.chains]
     fastest = max(max(both) for both in decays)
     if fastest <= 0.0:
-        return math.inf
+        return kept_s
 
     def after(held_s: float) -> float:
         held = zip(woven.pairs, decays, strict=True)
@@ -241,7 +278,13 @@ def _lifetime_s(woven: Woven, floor_fidelity: float) -> float:
         middle_s = (low_s + high_s) / 2.0
         stays = after(middle_s) >= (floor_fidelity or 0.5)
         low_s, high_s = (middle_s, high_s) if stays else (low_s, middle_s)
-    return low_s
+    return min(low_s, kept_s)
+
+
+def _kept_s(one: Shaped) -> float:
+    """How long the memories at the ends of a chain keep its pairs from delivery on."""
+    waited_s = one.shape.cutoff_s * (len(one.hops) - 1) + sum(hop.delay_s for hop in one.hops)
+    return KEPT_SHARE * min(one.hops[0].near.cutoff_s, one.hops[-1].far.cutoff_s) - waited_s
 
 
 @lru_cache(maxsize=256)
@@ -257,12 +300,6 @@ def _floors(kind: str, legs: int, floor_fidelity: float) -> tuple[float, ...]:
     return tuple(high + (1.0 - high) * step / 5.0 for step in range(5))
 
 
-def _shapes(hops: tuple[Hop, ...], windows: tuple[int, ...]) -> Iterator[Shape]:
-    for levels in soon_and_nested(hops):
-        for rounds in on_demand(hops, windows):
-            yield Shape(rounds, windows, PATIENCE, levels)
-
-
 def _too_slow(order: UnitOrder, found: Plan, now_ns: int) -> Unattainable | None:
     """Whether a plan comes too late or too seldom for the order."""
     code = reason = ""
@@ -275,8 +312,11 @@ def _too_slow(order: UnitOrder, found: Plan, now_ns: int) -> Unattainable | None
     elif order.rate_per_s > found.rate_per_s:
         code = "fabric.rate"
         reason = f"rate_per_s: {order.rate_per_s:g}, expected at most {found.rate_per_s:.3g} at this fidelity"
-    if not code:
-        return None
+    return _instead(code, reason, found) if code else None
+
+
+def _instead(code: str, reason: str, found: Plan) -> Unattainable:
+    """A plan that is not to be, as what could be had."""
     return Unattainable(
         code=code,
         reason=reason,
@@ -319,7 +359,6 @@ def _job(order: UnitOrder, woven: Woven, binding: int) -> Job:
 
 
 def _circuit(order: UnitOrder, name: str, one: Shaped, binding: int) -> Circuit:
-    cutoff_ns = _ns(one.shape.cutoff_s)
     return Circuit(
         circuit=name,
         order_id=order.order_id,
@@ -328,7 +367,10 @@ def _circuit(order: UnitOrder, name: str, one: Shaped, binding: int) -> Circuit:
         levels=one.shape.levels,
         rounds=one.shape.rounds,
         window=one.shape.windows,
-        cutoff_ns=(cutoff_ns,) * len(one.hops),
+        cutoff_ns=tuple(
+            _ns(one.shape.cutoff_s + hop.attempt_s + rounds * told_s(hop))
+            for hop, rounds in zip(one.hops, one.shape.rounds, strict=True)
+        ),
         fidelity=one.gives.fidelity,
         protocol=one.shape.protocol,
         pairs=order.size,

@@ -14,6 +14,8 @@ PATIENCE: Final = 5.0
 """No cut-off is longer than so many mean times of the slowest link: it would cost fidelity for no rate."""
 LEAST_PATIENCE: Final = 0.3
 """Nor shorter than this share of one: the rate would be next to nothing."""
+MOST_ROUNDS: Final = 2
+_CHANGES: Final = 4
 _SHORTEST_S: Final = 1e-9
 _HALVINGS: Final = 16
 _HALVINGS_PURIFIED: Final = 7
@@ -49,28 +51,53 @@ def bound_per_s(hops: Sequence[Hop], windows: Sequence[int]) -> float:
 def shaped(hops: tuple[Hop, ...], shapes: Iterable[Shape], floor: Floor) -> Sought:
     """The shape of the best rate whose every pair is above the floor.
 
-    Args: shapes: what may be tried, the least purified first; their cut-offs are set here.
+    Args: shapes: what may be tried, all of the same levels, the least purified first; their cut-offs are set
+        here. From the best of them on, rounds are changed link by link as long as that is better.
     """
     best: Shaped | None = None
     best_fidelity = 0.0
     for shape in shapes:
-        slowest_s = _slowest_s(hops, shape)
-        if best is not None and best.gives.rate_per_s * slowest_s >= 1.0:
-            continue
-        longest_s = _longest_s(hops, slowest_s)
-        shortest_s = min(longest_s, LEAST_PATIENCE * slowest_s)
-        reached = _least_fidelity(hops, shape, shortest_s, floor.hold_s)
+        tried, reached = _tried(hops, shape, floor, best)
         best_fidelity = max(best_fidelity, reached)
-        if reached < floor.fidelity:
-            continue
-        cutoff_s = _cutoff_s(hops, shape, (shortest_s, longest_s), floor)
-        tried = shape._replace(cutoff_s=cutoff_s)
-        gives = chain(hops, tried)
-        if best is None or gives.rate_per_s > best.gives.rate_per_s:
-            best = Shaped(hops, tried, gives)
-            if cutoff_s >= longest_s and not any(shape.levels):
-                break  # more purification would only be slower
-    return Sought(best, best_fidelity)
+        best = tried or best
+        if tried is not None and tried.shape.cutoff_s >= _longest_s(hops, _slowest_s(hops, shape), shape):
+            return Sought(tried, best_fidelity)  # more purification would only be slower
+    return Sought(best and _improved(best, floor), best_fidelity)
+
+
+def _tried(
+    hops: tuple[Hop, ...], shape: Shape, floor: Floor, best: Shaped | None
+) -> tuple[Shaped | None, float]:
+    """The shape with its cut-off if it is better than the best so far; and what it can promise."""
+    slowest_s = _slowest_s(hops, shape)
+    if best is not None and best.gives.rate_per_s * slowest_s >= 1.0:
+        return None, 0.0
+    longest_s = _longest_s(hops, slowest_s, shape)
+    shortest_s = min(longest_s, LEAST_PATIENCE * slowest_s)
+    reached = _least_fidelity(hops, shape, shortest_s, floor.hold_s)
+    if reached < floor.fidelity:
+        return None, reached
+    shape = shape._replace(cutoff_s=_cutoff_s(hops, shape, (shortest_s, longest_s), floor))
+    gives = chain(hops, shape)
+    if best is not None and gives.rate_per_s <= best.gives.rate_per_s:
+        return None, reached
+    return Shaped(hops, shape, gives), reached
+
+
+def _improved(best: Shaped, floor: Floor) -> Shaped:
+    """The best shape with a round less or more on some links, while that gives more."""
+    for _ in range(_CHANGES):
+        before = best
+        for at, window in enumerate(best.shape.windows):
+            for change in (-1, 1):
+                rounds = list(best.shape.rounds)
+                rounds[at] += change
+                if 0 <= rounds[at] < min(window, MOST_ROUNDS + 1):
+                    better, _ = _tried(best.hops, best.shape._replace(rounds=tuple(rounds)), floor, best)
+                    best = better or best
+        if best is before:
+            break
+    return best
 
 
 def _slowest_s(hops: Sequence[Hop], shape: Shape) -> float:
@@ -81,10 +108,10 @@ def _slowest_s(hops: Sequence[Hop], shape: Shape) -> float:
     )
 
 
-def _longest_s(hops: Sequence[Hop], slowest_s: float) -> float:
+def _longest_s(hops: Sequence[Hop], slowest_s: float, shape: Shape) -> float:
     """The longest cut-off that is worth trying, and that the devices themselves allow."""
-    longest_s = PATIENCE * slowest_s
     inner = len(hops) - 1
+    longest_s = PATIENCE * slowest_s * max((shape.queue_factor(at) for at in range(inner)), default=1.0)
     for left, right in pairwise(hops):
         longest_s = min(longest_s, left.far.cutoff_s, right.near.cutoff_s)
     outer_s = min(hops[0].near.cutoff_s, hops[-1].far.cutoff_s)

@@ -7,71 +7,71 @@ and kept as long as sheets and links that are up stay the same; which memories a
 from __future__ import annotations
 
 import heapq
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice, pairwise
 from typing import Final, NamedTuple
 
+from multiplane.api.policy import PairLink, RouteAsk
 from multiplane.fabric.control.hops import Hop, hop_of, reverse
 from multiplane.fabric.control.views import PairView
-from multiplane.physics import bell
 
 MOST_STEPS: Final = 400
 """Partial paths that one search looks at: small networks are searched whole, large ones near their tables."""
 SMALL_SITES: Final = 24
 """Networks of so many sites are small."""
-LinkCost = Callable[[Hop], float]
+ROUTES: Final = 16
+LinkCost = Callable[[PairLink], float]
 
 
-def hops_cost(hop: Hop) -> float:  # noqa: ARG001
+def hops_cost(link: PairLink) -> float:  # noqa: ARG001
     """Every link alike."""
     return 1.0
 
 
-def seconds_cost(hop: Hop) -> float:
+def seconds_cost(link: PairLink) -> float:
     """Mean seconds for a pair."""
-    return hop.mean_s
-
-
-def bottleneck_cost(hop: Hop) -> float:
-    """So steep in the seconds for a pair that the slowest link of a path is nearly all that counts."""
-    return math.pow(hop.mean_s, 4.0)
-
-
-def noise_cost(hop: Hop) -> float:
-    """What the link and a swap at its far end take from the fidelity, and what waiting for it does."""
-    kept = (4.0 * bell.fidelity(bell.swap(hop.fresh, hop.far.swap)) - 1.0) / 3.0
-    waiting = (hop.far.flip_per_s + hop.near.flip_per_s) * (hop.mean_s / 2.0 + hop.delay_s)
-    return -math.log(max(kept, 1e-9)) + waiting
-
-
-class Towards(NamedTuple):
-    """A link as it leaves a site."""
-
-    site: str
-    hop: Hop
+    return link.mean_s
 
 
 class Table(NamedTuple):
     """Towards one target: what each site that can reach it has to pay, and the link that it takes."""
 
     left: Mapping[str, float]
-    first: Mapping[str, Towards]
+    first: Mapping[str, Hop]
 
 
 class Ground:
-    """The links that are up, site by site, and tables over them."""
+    """The links that are up, site by site, and tables over them: `api.policy.PairNetwork`."""
 
     def __init__(self, view: PairView) -> None:
-        self.near: dict[str, list[Towards]] = {}
+        self.hops: dict[str, dict[str, Hop]] = {}
         for _, fact in sorted(view.links.items()):
             a, b = fact.sheet.sites
             for site in (a, b):
-                self.near.setdefault(site, [])
+                self.hops.setdefault(site, {})
             if fact.up:
                 hop = hop_of(fact.sheet)
-                self.near[a].append(Towards(b, hop))
-                self.near[b].append(Towards(a, reverse(hop)))
+                self.hops[a][b] = hop
+                self.hops[b][a] = reverse(hop)
         self._tables: dict[tuple[LinkCost, str], Table] = {}
+
+    @property
+    def small(self) -> bool:
+        """Whether it is searched whole."""
+        return len(self.hops) <= SMALL_SITES
+
+    def sites(self) -> tuple[str, ...]:
+        """In order of name."""
+        return tuple(sorted(self.hops))
+
+    def near(self, site: str) -> tuple[PairLink, ...]:
+        """The links of a site, leaving it."""
+        return tuple(hop.seen for hop in self.hops.get(site, {}).values())
+
+    def path(self, sites: Sequence[str]) -> tuple[Hop, ...]:
+        """The links along a route; empty where there is none."""
+        hops = [self.hops.get(a, {}).get(b) for a, b in pairwise(sites)]
+        return tuple(hop for hop in hops if hop is not None) if all(hops) else ()
 
     def table(self, cost: LinkCost, target: str) -> Table:
         """The table towards `target`, by Dijkstra's method."""
@@ -80,65 +80,61 @@ class Ground:
             found = self._tables[cost, target] = self._dijkstra(cost, target)
         return found
 
+    def cheapest(self, cost: LinkCost, ask: RouteAsk) -> Iterator[tuple[str, ...]]:
+        """Routes, cheapest first. Where the network is not small and the table's own route is free, that one
+        is all that is looked at."""
+        straight = () if self.small else self._straight(cost, ask)
+        if straight:
+            yield straight
+        else:
+            yield from islice(self._search(cost, ask), ROUTES if self.small else 1)
+
     def _dijkstra(self, cost: LinkCost, target: str) -> Table:
         left: dict[str, float] = {}
-        first: dict[str, Towards] = {}
-        heap: list[tuple[float, str, str, Hop | None]] = [(0.0, target, target, None)]
+        first: dict[str, Hop] = {}
+        heap: list[tuple[float, str, str]] = [(0.0, target, target)]
         while heap:
-            spent, site, via, hop = heapq.heappop(heap)
+            spent, site, via = heapq.heappop(heap)
             if site in left:
                 continue
             left[site] = spent
-            if hop is not None:
-                first[site] = Towards(via, reverse(hop))
-            for to, onward in self.near.get(site, ()):
+            if site != target:
+                first[site] = self.hops[site][via]
+            for to, back in self.hops.get(site, {}).items():
                 if to not in left:
-                    heapq.heappush(heap, (spent + cost(onward), to, site, onward))
+                    heapq.heappush(heap, (spent + cost(back.seen), to, site))
         return Table(left, first)
 
+    def _straight(self, cost: LinkCost, ask: RouteAsk) -> tuple[str, ...]:
+        """The route of the table; empty where it leads over what is not free or to be avoided."""
+        first, sites = self.table(cost, ask.b).first, [ask.a]
+        while sites[-1] != ask.b:
+            hop = first.get(sites[-1])
+            if hop is None or hop.far.site in ask.avoid or ask.free(hop.seen) < 1:
+                return ()
+            sites.append(hop.far.site)
+        return tuple(sites)
 
-class Wanted(NamedTuple):
-    """A path that is looked for. Args: free: memories at both ends of each link; avoid: sites not to pass."""
+    def _search(self, cost: LinkCost, ask: RouteAsk) -> Iterator[tuple[str, ...]]:
+        """Simple paths over links with a free memory at each end, cheapest first.
 
-    a: str
-    b: str
-    free: Callable[[Hop], int]
-    avoid: frozenset[str] = frozenset()
-
-
-def straight(ground: Ground, wanted: Wanted, cost: LinkCost) -> tuple[Hop, ...]:
-    """The cheapest path as the table has it; empty where it leads over what is not free or to be avoided."""
-    first, site = ground.table(cost, wanted.b).first, wanted.a
-    hops = []
-    while site != wanted.b:
-        step = first.get(site)
-        if step is None or step.site in wanted.avoid or wanted.free(step.hop) < 1:
-            return ()
-        hops.append(step.hop)
-        site = step.site
-    return tuple(hops)
-
-
-def paths(ground: Ground, wanted: Wanted, cost: LinkCost) -> Iterator[tuple[Hop, ...]]:
-    """Simple paths from `a` to `b` over links with a free memory at each end, cheapest first.
-
-    *Source*: Hart, Nilsson, Raphael, IEEE Trans. Syst. Sci. Cybern. 4, 100 (1968): best first, with the table
-    as the estimate, which is never too high; sites of a path are not passed twice.
-    """
-    left = ground.table(cost, wanted.b).left
-    if wanted.a not in left or wanted.a == wanted.b:
-        return
-    heap: list[tuple[float, float, tuple[str, ...], float, tuple[Hop, ...]]]
-    heap = [(left[wanted.a], left[wanted.a], (wanted.a,), 0.0, ())]
-    for _ in range(MOST_STEPS):
-        if not heap:
+        *Source*: Hart, Nilsson, Raphael, IEEE Trans. Syst. Sci. Cybern. 4, 100 (1968): best first, with the
+        table as the estimate, which is never too high; sites of a path are not passed twice.
+        """
+        left = self.table(cost, ask.b).left
+        if ask.a not in left or ask.a == ask.b:
             return
-        _, _, sites, spent, hops = heapq.heappop(heap)
-        if sites[-1] == wanted.b:
-            yield hops
-            continue
-        for to, hop in ground.near[sites[-1]]:
-            if to in sites or to in wanted.avoid or to not in left or wanted.free(hop) < 1:
+        heap: list[tuple[float, float, tuple[str, ...], float]]
+        heap = [(left[ask.a], left[ask.a], (ask.a,), 0.0)]
+        for _ in range(MOST_STEPS):
+            if not heap:
+                return
+            _, _, sites, spent = heapq.heappop(heap)
+            if sites[-1] == ask.b:
+                yield sites
                 continue
-            paid = spent + cost(hop)
-            heapq.heappush(heap, (paid + left[to], left[to], (*sites, to), paid, (*hops, hop)))
+            for to, hop in self.hops[sites[-1]].items():
+                if to in sites or to in ask.avoid or to not in left or ask.free(hop.seen) < 1:
+                    continue
+                paid = spent + cost(hop.seen)
+                heapq.heappush(heap, (paid + left[to], left[to], (*sites, to), paid))

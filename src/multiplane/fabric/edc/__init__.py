@@ -17,7 +17,7 @@ from multiplane.api.fabric_connectivity import FabricConnectivity, PotentialLink
 from multiplane.api.fabric_units import Attainable, Qui, QuiListener, QuiPhase, UnitOrder
 from multiplane.api.operator import QuiFigures
 from multiplane.api.states import TraceRow
-from multiplane.fabric.control.checks import Checks
+from multiplane.fabric.control.checks import Checks, enough
 from multiplane.fabric.control.choosing import Choosing
 from multiplane.fabric.control.planning import Plan, Unattainable
 from multiplane.fabric.control.policies import Policies
@@ -263,10 +263,10 @@ class EntanglementController:
 
     def _begin(self, order: UnitOrder, owner: str, now_ns: int) -> None:
         """Raises: Refused(`fabric.unattainable`), Busy(`fabric.no_memory`)."""
-        ideal = self._choosing.ideal(order, now_ns)
+        found = self._choosing.fitting(order, now_ns)
+        ideal = self._choosing.ideal(order, now_ns) if found is None else found
         if isinstance(ideal, Unattainable):
             raise Refused("fabric.unattainable", ideal.reason)
-        found = self._choosing.fitting(order, ideal, now_ns)
         if found is None and order.deadline_ns and order.deadline_ns - now_ns <= 2 * ideal.expected_ns:
             raise Busy(
                 "fabric.no_memory",
@@ -378,8 +378,8 @@ class EntanglementController:
         changed = carried.heard(state, now_ns)
         if bound or changed:
             self._tell(carried)
-        self._learn_from(carried, degraded=changed and carried.qui.phase is QuiPhase.DEGRADED)
-        if carried.done:
+        self._learn_from(carried, degraded=changed)
+        if carried.done and not carried.ended:
             self._end(carried, "delivered")
         elif carried.failing():
             self._stuck.add(state.order_id)
@@ -390,8 +390,15 @@ class EntanglementController:
         measured = carried.link_errors()
         if measured is not None:
             self._changed(self._sight.measured(carried.order.order_id, *measured))
-        elif degraded:
-            self._check(self._links.windows.of(carried.order.order_id))
+            if carried.owner == self._caller.principal + CHECKS and enough(measured[1]):
+                self._end(carried, "measured")
+        if degraded and carried.qui.phase is QuiPhase.DEGRADED:
+            links = self._links.windows.of(carried.order.order_id).keys()
+            drifted = links & set(self._sight.drifted())
+            if drifted:
+                self._rebind(carried, f"{min(drifted)} is not what it was")
+            else:
+                self._check(links)
 
     def _refused(self, site: str, job: Job, error: Refused) -> None:
         """A site will not do its part: another plan at the next tick, above what it knows."""
@@ -459,6 +466,11 @@ class EntanglementController:
             ended=dict(sorted(self._ended.items())),
             rebinds=self._rebinds,
         )
+
+    @property
+    def open_errands(self) -> int:
+        """What sites are still to be told."""
+        return self._errands.open
 
     def quis(self) -> tuple[Qui, ...]:
         """The QUIs of all orders that are not over, in order of id."""

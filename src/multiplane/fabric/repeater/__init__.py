@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import OrderedDict, deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Coroutine, Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -25,9 +24,10 @@ from multiplane.api.instructions import (
 )
 from multiplane.api.states import Operated, Step, TraceRow
 from multiplane.fabric.planes import Job, JobListener, JobState, PairReport
+from multiplane.fabric.repeater.figures import Figures
 from multiplane.fabric.repeater.neighbours import Events, Neighbours
-from multiplane.fabric.resource.job_part import ZEROES, JobPart, check_job, windows
-from multiplane.fabric.resource.memories import Cell, Memories, instruction_of
+from multiplane.fabric.resource.job_part import JobPart, check_job, windows
+from multiplane.fabric.resource.memories import Cell, Memories, instruction_of, why_not
 from multiplane.fabric.resource.pair_words import (
     Action,
     Changed,
@@ -55,16 +55,6 @@ MOST_JOBS: Final = 10_000
 HERE: Final = Key("", 0, "")
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(PairMessage).decode
-
-
-@dataclass(slots=True, eq=False)
-class _Figures:
-    """What is told of a link."""
-
-    pairs: int = 0
-    told_pairs: int = 0
-    told_ns: int = 0
-    reason: str = ""
 
 
 class RepeaterAgent:
@@ -95,13 +85,14 @@ class RepeaterAgent:
         self._parts: dict[str, JobPart] = {}
         self._listeners: dict[str, JobListener] = {}
         self._states: StateListener | None = None
+        self._on_link: defaultdict[str, dict[str, JobPart]] = defaultdict(dict)
         self._memories = Memories()
         self._numbers = _numbered(timeline.now_ns())
         self._submissions: deque[CoreInstruction] = deque()
         self._submitting = False
         self._answers: dict[str, asyncio.Future[Report]] = {}
         self._traces: OrderedDict[tuple[str, str], tuple[TraceRow, ...]] = OrderedDict()
-        self._figures: dict[str, _Figures] = {}
+        self._figures: dict[str, Figures] = {}
         self._moved: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticking = False
@@ -120,6 +111,9 @@ class RepeaterAgent:
         """Let go of channels and tasks."""
         self._closed = True
         await self._neighbours.close()
+        for request, waiting in self._answers.items():
+            if not waiting.done():
+                waiting.set_result(self._refusal(request, "fabric.step", "the agent of this site has ended"))
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -128,7 +122,7 @@ class RepeaterAgent:
     async def _describe(self) -> None:
         for sheet in await self._device.describe(self._caller):
             self._sheets[sheet.link] = sheet
-            self._figures.setdefault(sheet.link, _Figures(told_ns=self._timeline.now_ns()))
+            self._figures.setdefault(sheet.link, Figures(self._timeline.now_ns()))
             peer = sheet.sites[1 - sheet.sites.index(self._site)]
             self._neighbours.add(peer, sheet.delay_ns)
 
@@ -155,6 +149,8 @@ class RepeaterAgent:
         self._reserve(job)
         part = self._parts[job.order_id] = JobPart(job, self._site, self._sheets, self._numbers, self._full)
         self._listeners[job.order_id] = listener
+        for link in part.windows:
+            self._on_link[link][job.order_id] = part
         if job.until_ns:
             self._timeline.at_ns(job.until_ns, self._deadline, part)
         for peer in part.peers():
@@ -175,17 +171,17 @@ class RepeaterAgent:
 
     def free(self, link: str) -> int:
         """Memories of a link at this site that no job has reserved and nobody holds."""
-        sheet = self._sheets[link]
-        taken = sum(windows(part.job, self._site).get(link, 0) for part in self._parts.values())
-        taken += sum(cell.link == link for cell in self._memories.cells())
-        return sheet.memories[sheet.sites.index(self._site)] - taken
+        reserved = sum(part.windows[link] for part in self._on_link[link].values())
+        return self._room(link) - reserved - self._memories.on(link)
 
     def _full(self, link: str) -> bool:
         """Whether all memories of a link hold something."""
+        used = sum(half.link == link for part in self._on_link[link].values() for half in part.halves())
+        return used + self._memories.on(link) >= self._room(link)
+
+    def _room(self, link: str) -> int:
         sheet = self._sheets[link]
-        used = sum(cell.link == link for cell in self._memories.cells())
-        used += sum(half.link == link for part in self._parts.values() for half in part.halves())
-        return used >= sheet.memories[sheet.sites.index(self._site)]
+        return sheet.memories[sheet.sites.index(self._site)]
 
     async def drop(self, caller: Caller, order_id: str, reason: str) -> None:
         """See `planes.RepeaterControl`."""
@@ -195,12 +191,10 @@ class RepeaterAgent:
             self._end(part, reason)
 
     async def jobs(self, caller: Caller) -> tuple[JobState, ...]:
-        """See `planes.RepeaterControl`."""
         self._check_controller(caller)
         return tuple(part.state for part in self._parts.values())
 
     async def trace(self, caller: Caller, order_id: str, state: str) -> tuple[TraceRow, ...]:
-        """See `planes.RepeaterControl`."""
         self._check_controller(caller)
         return self._traces.get((order_id, state), ())
 
@@ -213,10 +207,13 @@ class RepeaterAgent:
         order_id = part.job.order_id
         del self._parts[order_id]
         listener = self._listeners.pop(order_id, None)
+        for link in part.windows:
+            self._on_link[link].pop(order_id, None)
+            self._figures[link].keep(part, link)
         self._perform(part, part.close(reason, self._timeline.now_ns()))
         if listener is not None:
             listener.job_changed(part.state)
-        self._note(*windows(part.job, self._site))
+        self._note(*part.windows)
 
     # FabricStates
 
@@ -235,13 +232,14 @@ class RepeaterAgent:
         return Operated(bits=tuple(bits), at_ns=self._timeline.now_ns())
 
     async def _step(self, step: Step) -> tuple[int, ...]:
+        if step.do == "prepare":
+            self._memories.check_name(step.on, self._site)
         link = self._free_link() if step.do == "prepare" else ""
         cells = [] if step.do == "prepare" else [self._memories.at(address) for address in step.on]
         request = request_id(next(self._numbers), HERE)
         report = await self._ask(instruction_of(step, request, tuple(cell.handle for cell in cells), link))
         if not report.ok:
-            code = "fabric.expired" if report.code == "instruction.expired" else "fabric.step"
-            raise Refused(code, f"do: {step.do} on {', '.join(step.on)}: {report.reason}")
+            raise why_not(step, report)
         if step.do == "prepare":
             self._memories.put(step.on[0], Cell(report.handles[0], link, None, 0))
         if step.do in ("measure", "discard"):
@@ -257,7 +255,6 @@ class RepeaterAgent:
         raise Busy("fabric.no_memory", f"do: no free memory at {self._site}, expected one to prepare in")
 
     async def discard(self, caller: Caller, addresses: tuple[str, ...]) -> None:
-        """See `api.fabric_units.FabricStates`."""
         self._check_own_site(caller)
         for address in addresses:
             self._throw_away(address)
@@ -361,16 +358,12 @@ class RepeaterAgent:
             try:
                 await self._device.submit(self._caller, instruction)
             except MultiplaneError as error:
-                refused = Report(
-                    request=instruction.request,
-                    node=self._site,
-                    due_ns=self._timeline.now_ns(),
-                    ok=False,
-                    code=error.code,
-                    reason=error.reason,
-                )
-                self.report(refused)
+                self.report(self._refusal(instruction.request, error.code, error.reason))
         self._submitting = False
+
+    def _refusal(self, request: str, code: str, reason: str) -> Report:
+        now_ns = self._timeline.now_ns()
+        return Report(request=request, node=self._site, due_ns=now_ns, ok=False, code=code, reason=reason)
 
     # what parts decide
 
@@ -393,7 +386,7 @@ class RepeaterAgent:
         listener = self._listeners.get(part.job.order_id)
         if changed and listener is not None and not part.closed:
             listener.job_changed(part.state)
-            self._note(*windows(part.job, self._site))
+            self._note(*part.windows)
 
     def _woken(self, part: JobPart, then: Any) -> None:
         if not part.closed and not self._closed:
@@ -457,21 +450,12 @@ class RepeaterAgent:
                 self._bus.publish(subject, self._report_of(link))
 
     def _report_of(self, link: str) -> PairReport:
-        figures, now_ns = self._figures[link], self._timeline.now_ns()
-        made, span_ns = figures.pairs - figures.told_pairs, now_ns - figures.told_ns
-        figures.told_pairs, figures.told_ns = figures.pairs, now_ns
-        reasons = [part.trouble(link) for part in self._parts.values()]
-        reason = next((reason for reason in reasons if reason), "")
-        return PairReport(
-            sheet=self._sheets[link],
-            site=self._site,
-            up=not reason,
+        return self._figures[link].report(
+            self._sheets[link],
+            self._site,
+            parts=list(self._on_link[link].values()),
             free=max(0, self.free(link)),
-            pairs=figures.pairs,
-            rate_per_s=made * NS_PER_S / span_ns if span_ns else 0.0,
-            errors=ZEROES,
-            at_ns=now_ns,
-            reason=reason,
+            now_ns=self._timeline.now_ns(),
         )
 
     # who may speak

@@ -333,7 +333,13 @@ class CircuitEnd:
         if self.head:
             self._compare(state, basis, 0, bit)
         else:
-            self._tell_bit(state, 1, bit, basis)
+            self._tell_bit(state, bit)
+
+    def _told(self, outcome: Outcome) -> None:
+        """The other end's bit."""
+        basis = sacrifice_of(outcome.state, self.circuit.sacrifice_share)
+        if self.head and basis:
+            self._compare(outcome.state, self.circuit.measure or basis, 1, outcome.bit)
 
     def _compare(self, state: str, basis: str, place: int, bit: int) -> None:
         bits = self._sacrificed.add(state, place, bit)
@@ -419,7 +425,7 @@ class CircuitEnd:
                 self._want_seq = message.seq
                 self._stop(not message.more)
             case Outcome() if self.plain:
-                self._compare(message.state, message.basis, message.place, message.bit)
+                self._told(message)
             case Outcome() if self._events.outcome is not None:
                 self._events.outcome(message)
             case Joined() if self.given:
@@ -451,18 +457,13 @@ class CircuitEnd:
         self._known[half.number] = known
         basis = sacrifice_of(joined.state, self.circuit.sacrifice_share)
         if basis and self.junction is not None:
-            own = basis_at(self.junction, joined.state, basis, self._vertex)
+            own = basis_at(self.junction, joined.state, basis, self.circuit.circuit)
             asked = Measure(request=self.desk.request(), handle=half.handle, basis=own)
             self.desk.ask(asked, partial(self._reveal_part, known, joined.state, own))
         elif joined.frame:
             self._gate(known, partial(self._take_part, joined))
         else:
             self._take_part(joined, known)
-
-    @property
-    def _vertex(self) -> int:
-        """This end's place in the state."""
-        return 0 if self.junction is None else self.junction.circuits.index(self.circuit.circuit) + 1
 
     def _take_part(self, joined: Joined, known: Confirmed) -> None:
         self._offer(known, joined.state, joined.shape, joined.legs)
@@ -474,10 +475,10 @@ class CircuitEnd:
         self._known.pop(half.number, None)
         self.circuit_site.freed(half.handle)
         if report.ok:
-            self._tell_bit(state, self._vertex, report.bits[0] ^ flips(known.frame, basis), basis)
+            self._tell_bit(state, report.bits[0] ^ flips(known.frame, basis))
 
-    def _tell_bit(self, state: str, place: int, bit: int, basis: str) -> None:
-        self.circuit_site.send(Outcome(**self._about(), state=state, place=place, bit=bit, basis=basis))
+    def _tell_bit(self, state: str, bit: int) -> None:
+        self.circuit_site.send(Outcome(**self._about(), state=state, bit=bit))
 
     # purification between the ends
 

@@ -219,7 +219,7 @@ class Fusing:
         """The site's own qubit: handed over, or measured if the state is sacrificed."""
         half, end, basis = run.parts[self._kept].half, self._ends[self._kept], self.basis(state)
         if basis:
-            own = basis_at(self._junction, state, basis, 0)
+            own = basis_at(self._junction, state, basis)
             asked = Measure(request=self._desk.request(), handle=half.handle, basis=own)
             self._desk.ask(asked, partial(self._read, end, half.handle, state))
             return
@@ -242,7 +242,9 @@ class Fusing:
 
     def outcome(self, message: Outcome) -> None:
         """Of a far end."""
-        self._count(message.state, message.place, message.bit)
+        place = self._junction.circuits.index(message.circuit) + 1
+        if self.basis(message.state):
+            self._count(message.state, place, message.bit)
 
     def _count(self, state: str, place: int, bit: int) -> None:
         bits = self._outcomes.add(state, place, bit)

@@ -25,7 +25,8 @@ from multiplane.fabric.resource.sacrifice import Tally
 from multiplane.kernel.errors import Refused
 from multiplane.kernel.names import link_id
 
-ZEROES = ((0, 0), (0, 0), (0, 0))
+Errors = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+ZEROES: Errors = ((0, 0), (0, 0), (0, 0))
 
 
 class JobPart:
@@ -48,6 +49,7 @@ class JobPart:
         self._trouble: dict[str, str] = {}
         self.closed = False
         self.desk = Desk(job.order_id, job.binding, numbers, full)
+        self.windows = windows(job, site)
         self._tally = Tally(job.size)
         self._inner: dict[str, CircuitSite] = {}
         self._ends: dict[str, CircuitEnd] = {}
@@ -199,6 +201,11 @@ class JobPart:
         """Why a link makes no pairs, empty when it does."""
         return self._trouble.get(link, "")
 
+    def link_errors(self, link: str) -> Errors:
+        """Of sacrificed pairs of a link, from circuits that are that link alone; this end counts."""
+        alone = len(self.job.circuits) == 1 and len(self.job.circuits[0].path) == 2
+        return self.state.errors if alone and link_id(*self.job.circuits[0].path) == link else ZEROES
+
     def link_of(self, handle: int) -> str:
         """Where a qubit came from."""
         return next((half.link for half in self.handed() if half.handle == handle), "")
@@ -228,6 +235,8 @@ class JobPart:
         )
 
     def _changed(self) -> None:
+        for end in self._ends.values():
+            end.enough()
         self.desk.put(Changed())
 
     def _failed(self, link: str, reason: str) -> None:
@@ -237,6 +246,12 @@ class JobPart:
         else:
             self._trouble.pop(link, None)
         self._changed()
+
+
+def added(one: Errors, two: Errors) -> Errors:
+    """Counts of both."""
+    x, y, z = ((a + c, b + d) for (a, b), (c, d) in zip(one, two, strict=True))
+    return x, y, z
 
 
 def _both(counted: list[int]) -> tuple[int, int]:

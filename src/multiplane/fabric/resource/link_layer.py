@@ -37,6 +37,8 @@ from multiplane.physics.purification import bbpssw, dejmps
 SILENT_MEANS: Final = 30
 """A link that makes nothing for so many mean times has failed: it happens by chance once in 10^13 times."""
 REMEMBERED: Final = 256
+RETRY_NS: Final = 200 * NS_PER_MS
+"""After devices have refused, they are asked again."""
 
 
 class LinkEvents(NamedTuple):
@@ -92,7 +94,7 @@ class LinkWish:
         self._made = 0
         self._enough = enough
         self._good: set[int] = set()
-        self._silent = self._watching = self._far_full = False
+        self._failed = self._watching = self._far_full = False
         end = sheet.sites.index(self.site)
         self._noise = depolarising16(sheet.keep_double[end]), sheet.flip_probability[end]
         mean_ns = sheet.attempt_ns / sheet.success_probability
@@ -167,12 +169,19 @@ class LinkWish:
         if self._asked.pop(report.request, None) is None:
             return
         code = CODES.get(report.code, ErrorCode.OTHER)
-        if report.number == 0 and report.due_ns and code == ErrorCode.NOTIME:
+        late = code == ErrorCode.NOTIME
+        if late and report.link:  # the devices had taken it on
             code = ErrorCode.TIMEOUT
         self._fail(code, f"{report.code}: {report.reason}")
+        if not late:
+            self.desk.wake(RETRY_NS, self._try_again)
+
+    def _try_again(self, now_ns: int) -> None:  # noqa: ARG002
+        self._fill()
 
     def _fail(self, code: ErrorCode, reason: str) -> None:
         reason = f"link {self.sheet.link}: {code.name} {code.value}, {reason}"
+        self._failed = True
         self._events.failed(self.sheet.link, reason)
         self._tell(
             Error(
@@ -186,7 +195,7 @@ class LinkWish:
 
     def _watch_silence(self) -> None:
         """One timer, from the first wish on."""
-        if not self._watching:
+        if self.leads and not self._watching:
             self._watching = True
             self.desk.wake(self._patience_ns, partial(self._look_if_silent, self._made))
 
@@ -196,8 +205,7 @@ class LinkWish:
             return
         if self._far_full or self.desk.full(self.sheet.link):
             self._watch_silence()
-        elif self._made == made and not self._silent:
-            self._silent = True
+        elif self._made == made and not self._failed:
             self._fail(ErrorCode.TIMEOUT, f"no pair for {self._patience_ns / NS_PER_S:.3g} s")
         elif self._made != made:
             self._watch_silence()
@@ -221,6 +229,7 @@ class LinkWish:
                 if self.leads:
                     self._distiller.done(message.kept, message.sacrificed, message.bit)
             case Error():
+                self._failed = True
                 self._events.failed(self.sheet.link, message.reason)
             case _:
                 pass
@@ -230,8 +239,8 @@ class LinkWish:
         if report.number <= self._heard or (not report.ok and not report.number):
             return
         self._made += 1
-        if self._silent:
-            self._silent = False
+        if self._failed:
+            self._failed = False
             self._watch_silence()
             self._events.failed(self.sheet.link, "")
         self._heard = max(self._heard, report.number)

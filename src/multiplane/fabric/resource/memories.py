@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple
 
 from multiplane.api.fabric_units import HeldState
@@ -15,9 +16,10 @@ from multiplane.api.instructions import (
     Gate,
     Measure,
     Prepare,
+    Report,
 )
 from multiplane.api.states import Step
-from multiplane.kernel.errors import Refused
+from multiplane.kernel.errors import Busy, MultiplaneError, Refused
 
 
 class Cell(NamedTuple):
@@ -35,6 +37,7 @@ class Memories:
     def __init__(self) -> None:
         self._cells: dict[str, Cell] = {}
         self._by_handle: dict[int, str] = {}
+        self._on: Counter[str] = Counter()
 
     def put(self, address: str, cell: Cell) -> None:
         """Raises: Refused(`fabric.address`): it is taken."""
@@ -42,6 +45,18 @@ class Memories:
             raise Refused("fabric.address", f"on: {address!r} is held already, expected a name that is free")
         self._cells[address] = cell
         self._by_handle[cell.handle] = address
+        self._on[cell.link] += 1
+
+    def check_name(self, on: tuple[str, ...], site: str) -> None:
+        """Refuse a name for a new qubit that is taken, or looks like an address of a state.
+
+        Raises: Refused(`fabric.address`).
+        """
+        if not all(name and name not in self._cells and not name.startswith(f"{site}/") for name in on):
+            reason = (
+                f"on: got {on}, expected a name that is free and does not begin with {site!r} and a slash"
+            )
+            raise Refused("fabric.address", reason)
 
     def at(self, address: str) -> Cell:
         """Raises: Refused(`fabric.address`)."""
@@ -59,22 +74,16 @@ class Memories:
         cell = self._cells.pop(address, None)
         if cell is not None:
             self._by_handle.pop(cell.handle, None)
+            self._on[cell.link] -= 1
         return cell
 
     def held(self) -> tuple[HeldState, ...]:
         """All states that were handed over and not let go of."""
         return tuple(cell.held for cell in self._cells.values() if cell.held is not None)
 
-    def cells(self) -> list[Cell]:
-        """All of them."""
-        return list(self._cells.values())
-
-    def clear(self) -> list[tuple[str, Cell]]:
-        """The devices have forgotten everything."""
-        cells = list(self._cells.items())
-        self._cells.clear()
-        self._by_handle.clear()
-        return cells
+    def on(self, link: str) -> int:
+        """How many of them are in memories of a link."""
+        return self._on[link]
 
 
 def instruction_of(step: Step, request: str, handles: tuple[int, ...], link: str) -> CoreInstruction:
@@ -100,6 +109,14 @@ def instruction_of(step: Step, request: str, handles: tuple[int, ...], link: str
             return Measure(request=request, handle=handles[0], basis=step.basis)
         case _:
             raise Refused("fabric.step", f"do: got {step.do!r}, expected measure, gate, prepare or discard")
+
+
+def why_not(step: Step, report: Report) -> MultiplaneError:
+    """What a step that the devices did not do is told as: no memory is free for now, or it cannot be done."""
+    reason = f"do: {step.do} on {', '.join(step.on)}: {report.reason}"
+    if report.code == "instruction.memory_full":
+        return Busy("fabric.no_memory", reason)
+    return Refused("fabric.expired" if report.code == "instruction.expired" else "fabric.step", reason)
 
 
 def _check(right: bool, field: str, value: object, expected: str) -> None:

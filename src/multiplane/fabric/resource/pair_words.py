@@ -10,14 +10,14 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
 from multiplane.api.fabric_units import HeldState, StateLost
 from multiplane.api.instructions import CoreInstruction, Report
 from multiplane.api.states import TraceRow
-from multiplane.fabric.resource.quality import Leg, Resting
+from multiplane.fabric.resource.quality import Leg, Resting, Share
 from multiplane.kernel.nouns import Noun
 from multiplane.physics.bell import Correlations
 
@@ -27,6 +27,11 @@ DOWN: Final = 1
 FRAME_GATES: Final = ("", "z", "x", "y")
 """The gate that takes a frame out: 1 phase, 2 parity, 3 both."""
 BASES: Final = ("x", "y", "z")
+
+
+Bit = Annotated[int, msgspec.Meta(ge=0, le=1)]
+Frame = Annotated[int, msgspec.Meta(ge=0, le=3)]
+"""Pauli operator on one half: phase + 2 parity."""
 
 
 class ErrorCode(IntEnum):
@@ -110,8 +115,8 @@ class Track(Message, frozen=True, kw_only=True):
     number: int
     origin: int
     first: int
-    frame: int
-    pair: tuple[float, float, float]
+    frame: Frame
+    pair: tuple[Share, Share, Share]
     resting: Resting
     known_ns: int
     made_ns: int
@@ -127,7 +132,7 @@ class Distil(Message, frozen=True, kw_only=True):
 
     kept: int
     sacrificed: int
-    bit: int
+    bit: Bit
     at_ns: int
     far: bool = False
 
@@ -149,34 +154,27 @@ class Want(Message, frozen=True, kw_only=True):
 
 
 class Outcome(Message, frozen=True, kw_only=True):
-    """Bit of a sacrificed state, on its way to whoever counts errors.
-
-    Args: place: of the sender among those who share the state.
-    """
+    """The far end's bit of a sacrificed state, on its way to whoever counts errors."""
 
     state: str
-    place: int
-    bit: int
-    basis: str
+    bit: Bit
 
 
 class Joined(Message, frozen=True, kw_only=True):
     """The pair that started with `first` at the far end is now a part of `state`.
 
     Args:
-        frame: what the far end has to take out; state: empty while more is to be joined to it.
+        frame: what the far end has to take out.
         shape, legs: what `quality.state_fidelity` needs; rows: what went into it.
-        broken: it came to nothing, let go.
     """
 
     first: int
-    frame: int
+    frame: Frame
     state: str
     shape: str
     legs: tuple[Leg, ...]
     made_ns: int
     rows: tuple[TraceRow, ...] = ()
-    broken: bool = False
 
 
 PairMessage = Create | Error | Expire | Track | Distil | Distilled | Want | Outcome | Joined

@@ -18,7 +18,7 @@ ROOM_BYTE: Final = 1024 * KIB
 OUT_SHARE: Final = 15 / 32
 """The receiving side frees a pad one path delay after the sending side: its lane has the larger room."""
 GRANT_STEPS: Final = 16
-SORTED_AT_ONCE_BYTE: Final = 1024
+SORTED_AT_ONCE_BYTE: Final = 512
 
 
 class Lane:
@@ -31,7 +31,8 @@ class Lane:
     __slots__ = ("_runs", "cursor", "stock_byte")
 
     def __init__(self) -> None:
-        self._runs: list[tuple[int, bytearray]] = []  # each with the position of its first byte, gaps between
+        # Each with the position of its first byte, gaps between.
+        self._runs: list[tuple[int, bytearray]] | tuple[()] = ()
         self.cursor = 0
         self.stock_byte = 0
 
@@ -40,12 +41,14 @@ class Lane:
         if not key:
             return
         self.stock_byte += len(key)
-        if self._runs:
-            start, held = self._runs[-1]
-            if start + len(held) == position:
-                held += key
-                return
-        self._runs.append((position, bytearray(key)))
+        if not self._runs:
+            self._runs = [(position, bytearray(key))]
+            return
+        start, held = self._runs[-1]
+        if start + len(held) == position:
+            held += key
+        else:
+            self._runs.append((position, bytearray(key)))
 
     def read(self, position: int, size_byte: int) -> tuple[int, bytes] | None:
         """Where the first `size_byte` bytes in a row from `position` on begin, and they; None if too few."""
@@ -194,8 +197,9 @@ class LinkPool:
         self._out, self._in = Lane(), Lane()
         self._reserve.clear()
         self._blocks.clear()
-        self._sorted = self._received = self._granted = self._pads_until = 0
-        self._fits_until = self._keeps_until = 0
+        self._sorted = self._received = self._granted = 0
+        self._pads_until = self._rules.pads_until(0)
+        self._look_ahead()
         self.epoch = epoch
         return True
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Annotated, Final
+
+import msgspec
 
 from multiplane.api.instructions import LinkSheet
 from multiplane.kernel.nouns import Noun
@@ -21,20 +23,24 @@ FOREVER_NS: Final = 10**18
 """No state is promised for longer than about 30 years."""
 
 
+Share = Annotated[float, msgspec.Meta(ge=-1.0, le=1.0)]
+PerSecond = Annotated[float, msgspec.Meta(ge=0.0)]
+
+
 class Resting(Noun, frozen=True, kw_only=True):
     """How a qubit ages: X and Y, and Z, fall by e so often a second; thrown away at `until_ns`, 0 = never."""
 
-    xy_per_s: float = 0.0
-    z_per_s: float = 0.0
+    xy_per_s: PerSecond = 0.0
+    z_per_s: PerSecond = 0.0
     until_ns: int = 0
 
 
 class Leg(Noun, frozen=True, kw_only=True):
     """One pair of a state: its correlations at `at_ns`, and how its halves age from then on."""
 
-    x: float
-    y: float
-    z: float
+    x: Share
+    y: Share
+    z: Share
     at_ns: int
     resting: tuple[Resting, ...] = ()
 

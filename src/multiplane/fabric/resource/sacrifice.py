@@ -34,13 +34,15 @@ def differ(basis: str, bits: tuple[int, int]) -> bool:
     return (bits[0] == bits[1]) == (basis == "y")
 
 
-def basis_at(junction: Junction, state: str, basis: str, place: int) -> str:
-    """In which the qubit at `place` (0: the junction's site) of a sacrificed state is measured.
+def basis_at(junction: Junction, state: str, basis: str, circuit: str = "") -> str:
+    """In which the qubit at the far end of `circuit` (empty: at the junction) of a state is measured.
 
+    Of a GHZ state, in basis y an even number of qubits is measured in y, each choice as often, the rest in x.
     Of a graph state one stabiliser is checked: x at one vertex, which follows from the name, z at the others.
     """
+    place = junction.circuits.index(circuit) + 1 if circuit else 0
     if junction.kind == "ghz":
-        return "z" if basis == "z" else "x"
+        return "x" if basis == "y" and place not in _in_y(junction, state) else basis
     return "x" if _vertex(junction, state) == place else "z"
 
 
@@ -49,7 +51,8 @@ def wrong(junction: Junction, state: str, basis: str, bits: Mapping[int, int]) -
     if junction.kind == "ghz" and basis == "z":
         return len(set(bits.values())) > 1
     if junction.kind == "ghz":
-        return sum(bits.values()) % 2 == 1
+        turns = len(_in_y(junction, state)) // 2 if basis == "y" else 0
+        return (sum(bits.values()) + turns) % 2 == 1
     vertex = _vertex(junction, state)
     near = {place for edge in junction.edges if vertex in edge for place in edge}
     return sum(bits[place] for place in near) % 2 == 1
@@ -57,9 +60,25 @@ def wrong(junction: Junction, state: str, basis: str, bits: Mapping[int, int]) -
 
 def _vertex(junction: Junction, state: str) -> int:
     """The vertex whose stabiliser is checked."""
-    first = 0 if junction.party else 1
-    digest = int.from_bytes(blake2b(state.encode(), digest_size=8, salt=b"vertex").digest(), "big")
-    return first + digest % (len(junction.circuits) + 1 - first)
+    places = _places(junction)
+    return places[_drawn(state) % len(places)]
+
+
+def _in_y(junction: Junction, state: str) -> set[int]:
+    """An even number of places, not none; each choice as often as any other."""
+    places = _places(junction)
+    choice = 1 + _drawn(state) % (2 ** (len(places) - 1) - 1)
+    chosen = {place for at, place in enumerate(places[1:]) if choice >> at & 1}
+    return chosen if len(chosen) % 2 == 0 else chosen | {places[0]}
+
+
+def _places(junction: Junction) -> range:
+    """Of those who share a state: 0 is the junction's site, the others are far ends."""
+    return range(0 if junction.party else 1, len(junction.circuits) + 1)
+
+
+def _drawn(state: str) -> int:
+    return int.from_bytes(blake2b(state.encode(), digest_size=8, salt=b"choice").digest(), "big")
 
 
 class Outcomes:

@@ -32,7 +32,6 @@ from multiplane.service.planes.units import (
     UnitNews,
     UnitProposal,
     Verdicts,
-    fabric_name,
     unit_of,
 )
 from multiplane.service.resource.addresses import Fate, Holding
@@ -81,6 +80,7 @@ class ServiceAgent:
                             fidelity=one.fidelity,
                             bits=one.bits,
                             order=one.order,
+                            made_as=one.made_as,
                         )
                     )
         held = await ports.states.subscribe(ports.caller, self) if ports.states is not None else ()
@@ -94,8 +94,8 @@ class ServiceAgent:
             for decision in [one for one in live.end.final.values() if one.delivered]:
                 holding = self.core.book.find(live.digest, decision.state)
                 if holding is not None:
-                    bound.add((holding.order, fabric_name(holding.state)))
-                    if holding.address and (holding.order, fabric_name(holding.state)) not in there:
+                    bound.add((holding.order, holding.made_as))
+                    if holding.address and (holding.order, holding.made_as) not in there:
                         holding.fate = Fate.LOST
                 self._ending.deliver(live, decision, holding)
             if live.decider is not None and live.row.state:
@@ -228,7 +228,7 @@ class ServiceAgent:
             holding = self.core.book.find(unit, name)
             rows: tuple[TraceRow, ...] = ()
             if holding is not None and holding.order:
-                rows = await self.ports.broker.trace(self.ports.caller, holding.order, fabric_name(name))
+                rows = await self.ports.broker.trace(self.ports.caller, holding.order, holding.made_as)
             states.append(StateTrace(index=index, part=part, name=name, rows=rows))
         return UnitTrace(unit=unit, states=tuple(states))
 

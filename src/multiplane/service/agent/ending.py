@@ -203,6 +203,7 @@ class Ending:
                 fidelity=held.fidelity,
                 bits=held.bits,
                 order=held.order_id,
+                made_as=held.state,
             )
         )
         claim = Claim(part=part, state=name, expires_ns=holding.expires_ns)

@@ -206,6 +206,9 @@ def opening(
 def order_of(rules: UnitRules, kinds: Kinds, what: UnitOpening, order_id: str) -> UnitOrder:
     """The order to the fabric, for states in memories."""
     made = kinds.making(what.wish, len(what.sites), what.consumption)
+    share = made.sacrifice_share
+    if share < 0:
+        share = rules.sacrifice_share if what.wish.min_fidelity else 0.0
     return UnitOrder(
         order_id=order_id,
         kind=made.state,
@@ -216,7 +219,7 @@ def order_of(rules: UnitRules, kinds: Kinds, what: UnitOpening, order_id: str) -
         hold_ns=0 if made.measure else what.hold_ns,
         deadline_ns=what.until_ns,
         rate_per_s=what.rate_per_s,
-        sacrifice_share=rules.sacrifice_share if what.wish.min_fidelity else 0.0,
+        sacrifice_share=share,
         measure=made.measure,
         via=what.via,
         avoid=what.avoid,

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+import msgspec
+
 from multiplane.api.kinds import Carrier, Making, UnitKind
 from multiplane.api.units import Consumption, Part
 from multiplane.kernel.errors import Refused
 
+AS_USUAL: Final = -1.0
+MOST_SACRIFICED: Final = 0.9
 BASES: Final = ("x", "y", "z")
 FINE: Final = ("", "")
 
@@ -26,7 +30,7 @@ class StateKind:
         name: str,
         state: str,
         parties: tuple[int, int],
-        options: Iterable[str] = ("basis",),
+        options: Iterable[str] = ("basis", "sacrifice"),
         valid_s: float = 60.0,
     ) -> None:
         self.name, self.options, self.valid_s = name, frozenset(options), valid_s
@@ -46,6 +50,9 @@ class StateKind:
         basis = dict(part.options).get("basis", BASES[-1])
         if basis not in BASES:
             return "unit.option", f"basis: expected one of {', '.join(BASES)}, got {basis!r}"
+        if (share := _share(part)) is None or not (share == AS_USUAL or 0.0 <= share <= MOST_SACRIFICED):
+            got = dict(part.options)["sacrifice"]
+            return "unit.option", f"sacrifice: expected a share of 0 to {MOST_SACRIFICED:g}, got {got!r}"
         if self._state == "graph":
             return _check_edges(part.edges, parties)
         if part.edges:
@@ -58,7 +65,13 @@ class StateKind:
     def making(self, part: Part, parties: int) -> Making:
         """The fabric makes it as it is asked for."""
         del parties
-        return Making(carrier=Carrier.MEMORIES, state=self._state, edges=part.edges)
+        share = _share(part)
+        return Making(
+            carrier=Carrier.MEMORIES,
+            state=self._state,
+            edges=part.edges,
+            sacrifice_share=AS_USUAL if share is None else share,
+        )
 
 
 class KeyKind:
@@ -84,7 +97,7 @@ class KeyKind:
 
 
 SHIPPED: Final[tuple[UnitKind, ...]] = (
-    StateKind("bell", "bell", (2, 2), ("basis", "stock")),
+    StateKind("bell", "bell", (2, 2), ("basis", "sacrifice", "stock")),
     StateKind("ghz", "ghz", (2, 0)),
     StateKind("graph", "graph", (2, 0)),
     StateKind("timeline", "bell", (2, 2)),
@@ -128,8 +141,17 @@ class Kinds:
             and not made.measure
         ):
             basis = dict(part.options).get("basis", "z")
-            return Making(carrier=made.carrier, state=made.state, edges=made.edges, measure=basis)
+            return msgspec.structs.replace(made, measure=basis)
         return made
+
+
+def _share(part: Part) -> float | None:
+    """The share to sacrifice that a part names; None when it is no number."""
+    text = dict(part.options).get("sacrifice", "")
+    try:
+        return float(text) if text else AS_USUAL
+    except ValueError:
+        return None
 
 
 def _check_edges(edges: tuple[tuple[int, int], ...], parties: int) -> tuple[str, str]:

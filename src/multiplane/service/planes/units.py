@@ -345,17 +345,12 @@ def order_id(unit: str, part: int, round_: int) -> str:
 
 def state_name(order: str, state: str) -> str:
     """Name of a state within its unit: the fabric's names are unique for one order only."""
-    return f"{order.partition('.')[2]}:{state}"
+    return f"{order.partition('.')[2]}:{state.removeprefix(order).removeprefix('/')}"
 
 
 def stock_name(stock: str, state: str) -> str:
     """Name that a state of a stock has in the unit that it is handed over to."""
     return f"{stock[:16]}/{state}"
-
-
-def fabric_name(name: str) -> str:
-    """What the fabric calls a state."""
-    return name.partition(":")[2]
 
 
 def unit_of(order: str) -> tuple[str, int]:

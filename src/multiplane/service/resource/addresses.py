@@ -14,7 +14,7 @@ import msgspec
 
 from multiplane.api.states import Step
 from multiplane.kernel.errors import Refused
-from multiplane.service.planes.units import fabric_name, stock_name
+from multiplane.service.planes.units import stock_name
 
 FREEING = frozenset({"measure", "discard"})
 STEPS = FREEING | {"gate", "prepare"}
@@ -37,7 +37,7 @@ class Holding(msgspec.Struct):
     Args:
         unit: digest of the unit; `address` is empty when the part was measured on arrival.
         index: of the state once it is delivered, before -1.
-        order: of the fabric, that it was made for.
+        order, made_as: the fabric's order that it was made for, and its name there.
     """
 
     unit: str
@@ -50,6 +50,7 @@ class Holding(msgspec.Struct):
     fate: Fate = Fate.HELD
     bits: tuple[int, ...] = ()
     order: str = ""
+    made_as: str = ""
 
 
 class AddressBook:
@@ -68,7 +69,7 @@ class AddressBook:
         if found is not None:
             return found
         self._by_state[holding.unit, holding.state] = holding
-        self._by_order[holding.order, fabric_name(holding.state)] = holding
+        self._by_order[holding.order, holding.made_as] = holding
         self._of_unit.setdefault(holding.unit, []).append(holding)
         if holding.address:
             self._by_address[holding.unit, holding.address] = holding
@@ -118,7 +119,7 @@ class AddressBook:
         """A unit is not remembered any more."""
         for one in self._of_unit.pop(unit, ()):
             self._by_state.pop((unit, one.state), None)
-            self._by_order.pop((one.order, fabric_name(one.state)), None)
+            self._by_order.pop((one.order, one.made_as), None)
             if self._by_address.get((unit, one.address)) is one:
                 del self._by_address[unit, one.address]
 

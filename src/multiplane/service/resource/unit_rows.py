@@ -47,6 +47,7 @@ class VerdictRow(msgspec.Struct, frozen=True):
     bits: tuple[int, ...] = ()
     at_ns: int = 0
     order: str = ""
+    made_as: str = ""
 
 
 def put_unit(row: UnitRow) -> Put:
@@ -72,6 +73,7 @@ def verdict_row(unit: str, decision: Decision, holding: Holding | None, now_ns: 
         bits=holding.bits,
         at_ns=now_ns,
         order=holding.order,
+        made_as=holding.made_as,
     )
 
 

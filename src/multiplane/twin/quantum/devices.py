@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+PLANNING: Final = ("routing", "scheduling", "purification", "swapping", "admission")
 STATE_MODELS: Final = ("pairs", "dense")
 LINK_TYPES: Final = ("fixed", "single-click", "double-click", "source-between")
 Numbers = tuple[tuple[str, float], ...]
@@ -76,6 +77,7 @@ class Entanglement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     Args:
         state_model: `pairs` (three correlations per pair, stabiliser states beyond) or `dense`.
         twirl: make Werner pairs of what goes into a swap and of what comes out.
+        planning: kind and name of policies that pairs are planned with; where it is silent, the usual ones.
     """
 
     state_model: str = "pairs"
@@ -83,6 +85,7 @@ class Entanglement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     memories: tuple[MemoryKind, ...] = ()
     noises: tuple[NoiseKind, ...] = ()
     links: tuple[Entangled, ...] = ()
+    planning: tuple[tuple[str, str], ...] = ()
 
 
 NONE: Final = Entanglement()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import exp, inf
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -130,12 +130,15 @@ def _depolarising_gates(given: Mapping[str, float]) -> NoiseModel:
 class Policies(msgspec.Struct, frozen=True, kw_only=True):
     """What names stand for.
 
-    Args: handshakes: by name, then by fidelity (`jump`, `message`).
+    Args:
+        handshakes: by name, then by fidelity (`jump`, `message`).
+        planning: by kind, then by name: what pairs are planned with. Empty: names are not looked at.
     """
 
     memories: Mapping[str, MakeMemory]
     noises: Mapping[str, MakeNoise]
     handshakes: Mapping[str, Mapping[str, MakeLinkProtocol]]
+    planning: Mapping[str, Mapping[str, Callable[[], Any]]] = {}
 
 
 MEMORIES: Final[Mapping[str, MakeMemory]] = {

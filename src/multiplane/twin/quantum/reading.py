@@ -1,4 +1,4 @@
-"""What a scenario says about entanglement: `[states]`, `[[memory]]`, `[[noise]]`, `[[entangled]]`."""
+"""What a scenario says about entanglement: states, planning, memories, noise and links of pairs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from multiplane.twin.quantum.building import link_facts
 from multiplane.twin.quantum.devices import (
     LINK_TYPES,
     NONE,
+    PLANNING,
     STATE_MODELS,
     Entangled,
     Entanglement,
@@ -23,7 +24,7 @@ from multiplane.twin.quantum.sources import make_source
 from multiplane.twin.toml_reading import Reader, Where, choice, show
 
 T = TypeVar("T")
-SECTIONS: Final = ("states", "memory", "noise", "entangled")
+SECTIONS: Final = ("states", "planning", "memory", "noise", "entangled")
 MAX_MEMORIES: Final = 10_000
 _LONGEST_S: Final = 1e9
 _NUMBERS: Final = 1e18
@@ -100,8 +101,23 @@ class _Reading:
             memories=tuple(self._memories.values()),
             noises=tuple(self._noises.values()),
             links=tuple(links.values()),
+            planning=self._planning(document.get("planning", {})),
         )
         return NONE if said == NONE else said  # the very default is not encoded
+
+    def _planning(self, table: Any) -> tuple[tuple[str, str], ...]:
+        """Names of policies of the controller of pairs."""
+        if not isinstance(table, dict):
+            raise self._doc.error(("planning",), f"got {show(table)}, expected a table [planning]")
+        self._doc.keys(table, ("planning",), (), PLANNING)
+        known = self._policies.planning
+        for kind, name in table.items():
+            here = ("planning", kind)
+            if known:
+                self._named(name, here, known[kind])
+            else:
+                self._doc.text(name, here)
+        return tuple(sorted(table.items()))
 
     def _tables(self, section: str) -> Iterable[tuple[Where, dict[str, Any]]]:
         tables = self._doc.tables(self._doc.document.get(section, []), section)

@@ -22,6 +22,9 @@ def lines(entanglement: Entanglement) -> Iterator[str]:
             yield f"model = {json.dumps(entanglement.state_model)}"
         if "twirl" in states:
             yield "twirl = true"
+    if entanglement.planning:
+        yield from ("", "[planning]")
+        yield from (f"{kind} = {json.dumps(name)}" for kind, name in entanglement.planning)
     for section, kinds in (("noise", entanglement.noises), ("memory", entanglement.memories)):
         for kind in kinds:
             yield from ("", f"[[{section}]]", *_table(kind))

@@ -1,0 +1,106 @@
+"""The planner against every simple path, swap order and schedule of purification there is."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from itertools import product
+
+import pytest
+
+from multiplane.fabric.control.chains import Shape, nested_levels
+from multiplane.fabric.control.hops import Hop
+from multiplane.fabric.control.planning import Plan, plan
+from multiplane.fabric.control.policies import HalfFree
+from multiplane.fabric.control.shaping import Floor, bound_per_s, shaped
+from multiplane.fabric.control.views import PairView
+from multiplane.fabric.control.ways import Ground
+
+from .planning_cases import order, sheet, view
+
+SEEDS = 200
+AS_GOOD = 0.9
+
+
+def drawn(chance: random.Random) -> PairView:
+    """A network of 3 to 8 sites: a tree and some more links, of all qualities."""
+    names = "abcdefgh"[: chance.randint(3, 8)]
+    links = {(chance.choice(names[:at]), names[at]) for at in range(1, len(names))}
+    for _ in range(chance.randint(0, len(names))):
+        a, b = sorted(chance.sample(names, 2))
+        links.add((a, b))
+    calm_s = chance.choice((0.2, 1.0, 10.0))
+    swap_probability = chance.choice((1.0, 1.0, 0.5))
+    keep = chance.uniform(0.99, 1.0)
+    return view(
+        *(
+            sheet(
+                a,
+                b,
+                fidelity=chance.uniform(0.93, 0.999),
+                success_probability=10.0 ** chance.uniform(-3.0, -1.0),
+                memories=(chance.choice((2, 4, 8)),) * 2,
+                t2_s=(calm_s, calm_s),
+                swap_probability=(swap_probability,) * 2,
+                keep_double=(keep, keep),
+            )
+            for a, b in sorted(links)
+        )
+    )
+
+
+def simple_paths(ground: Ground, a: str, b: str, *way: Hop) -> Iterator[tuple[Hop, ...]]:
+    """Every path from `a` to `b` that passes no site twice."""
+    if a == b:
+        yield way
+        return
+    passed = {a, *(hop.near.site for hop in way)}
+    for to, hop in ground.hops[a].items():
+        if to not in passed:
+            yield from simple_paths(ground, to, b, *way, hop)
+
+
+def best_rate_per_s(shown: PairView, a: str, b: str, floor: Floor) -> float:
+    """Of all paths, levels and rounds; what cannot beat the best so far is not worked out."""
+    best_per_s = 0.0
+    for hops in simple_paths(Ground(shown), a, b):
+        windows = tuple(
+            HalfFree().window(order(a, b), hop.seen, min(shown.links[hop.link].free)) for hop in hops
+        )
+        inner = len(hops) - 1
+        for levels in {(0,) * inner, nested_levels(inner), tuple(range(1, inner + 1))}:
+            for rounds in product(*(range(min(3, window)) for window in windows)):
+                slower = tuple(window / 2**some for window, some in zip(windows, rounds, strict=True))
+                if bound_per_s(hops, slower) <= best_per_s:
+                    continue
+                found = shaped(hops, [Shape(rounds, windows, 1.0, levels)], floor).found
+                best_per_s = max(best_per_s, found.gives.rate_per_s if found else 0.0)
+    return best_per_s
+
+
+def check(seed: int) -> float | None:
+    """Planned rate over the best; None where nothing reaches the floor."""
+    chance = random.Random(seed)
+    shown = drawn(chance)
+    a, b = chance.sample(Ground(shown).sites(), 2)
+    floor = Floor(chance.choice((0.0, 0.7, 0.8, 0.9, 0.95)))
+    best_per_s = best_rate_per_s(shown, a, b, floor)
+    found = plan(order(a, b, min_fidelity=floor.fidelity), shown)
+    if not best_per_s:
+        assert not isinstance(found, Plan), seed
+        return None
+    assert isinstance(found, Plan), (seed, found, best_per_s)
+    return found.rate_per_s / best_per_s
+
+
+def test_a_few_plans_are_nearly_as_good_as_the_best_there_is() -> None:
+    ratios = [ratio for seed in range(8) if (ratio := check(seed))]
+    assert len(ratios) >= 3
+    assert AS_GOOD <= min(ratios) <= max(ratios) < 1.0 + 1e-9
+
+
+@pytest.mark.slow
+def test_every_plan_is_nearly_as_good_as_the_best_there_is() -> None:
+    ratios = [ratio for seed in range(SEEDS) if (ratio := check(seed))]
+    assert len(ratios) >= SEEDS // 2
+    assert AS_GOOD <= min(ratios) <= max(ratios) < 1.0 + 1e-9
