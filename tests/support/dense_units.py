@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from random import Random
 
@@ -10,7 +11,7 @@ import numpy as np
 from multiplane.api.states import Operated, Step
 from multiplane.api.units import Answer, Offer, UnitEvent, Verdict, Wish
 from multiplane.apps.states import Party
-from multiplane.kernel.errors import Refused
+from multiplane.kernel.errors import Busy, Refused, Unknown
 from multiplane.physics import dense
 
 UNIT = "e" * 64
@@ -44,6 +45,8 @@ class DenseNetwork:
         state: what all share; fidelity: promised of it.
         lost: indices of states that are lost on the way; refusal: code with which every wish is answered.
         clocks_ns: what the clock of each end shows too much; jitter_ns: standard deviation of what it tells;
+        silent: indices of which nobody hears anything, and the events never end;
+        busy: how many times the memories are full before anything is done; broken: the events break off.
         late_ns: by how much later than who asked the others hear of a state.
     """
 
@@ -57,11 +60,15 @@ class DenseNetwork:
         clocks_ns: Sequence[float] = (),
         jitter_ns: float = 0.0,
         late_ns: float = 0.0,
+        silent: Sequence[int] = (),
+        busy: int = 0,
+        broken: bool = False,
         seed: int = 1,
     ) -> None:
         self._state, self.fidelity, self._lost, self._refusal = state, fidelity, lost, refusal
         self._clocks_ns, self._jitter_ns = clocks_ns or (0.0,) * 8, jitter_ns
         self._late_ns, self._asker = late_ns, 0
+        self.silent, self.busy, self.broken = silent, busy, broken
         self._chance = Random(seed)
         self._held: dict[int, tuple[dense.Matrix, list[tuple[int, str]]]] = {}
         self._prepared: dict[tuple[int, str], int] = {}
@@ -154,10 +161,18 @@ class _End:
         if unit != UNIT:
             raise Refused("unit.unknown", f"unit {unit}: unknown")
         for event in self._network.deliveries(self._end)[after:]:
-            yield event
+            if event.index not in self._network.silent:
+                yield event
+        if self._network.broken:
+            raise Unknown("http.lost", "events: they broke off")
+        if self._network.silent:
+            await asyncio.Event().wait()
 
     async def operate(self, unit: str, *steps: Step) -> Operated:
         assert unit == UNIT
+        if self._network.busy:
+            self._network.busy -= 1
+            raise Busy("unit.no_memory", "memories: all are full", retry_after_ns=1_000_000)
         return Operated(bits=self._network.operate(self._end, steps), at_ns=0)
 
     async def release(self, unit: str) -> None:

@@ -67,6 +67,9 @@ COMMANDS: Final[Mapping[str, Entry]] = {
         "sim",
         "Run the whole network as fast as it can compute, once for each seed, and gather what came of it.",
     ),
+    "compare": Entry(
+        "comparing", "Run one scenario of pairs in several ways of routing and control, side by side."
+    ),
     "backends": Entry("backends", "Other simulators beside the twin's own engine: references and backends."),
     "crossvalidate": Entry(
         "backends", "Hold chains of entangled links against SeQUeNCe at twelve points; say where they differ."

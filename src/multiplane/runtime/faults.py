@@ -50,6 +50,9 @@ KNOWN_POINTS: Final = frozenset(
         "fabric.pad_spent",
         "migrate.before",
         "migrate.after",
+        "unit.commit.before",
+        "unit.verdict.before",
+        "unit.verdict.after",
     }
 )
 SLOWEST_S: Final = 3600.0

@@ -73,7 +73,7 @@ class Broker:
 
     # --- UnitBroker ----------------------------------------------------------------------------------------
 
-    async def join(self, caller: Caller, listener: UnitNewsListener) -> None:
+    async def subscribe(self, caller: Caller, listener: UnitNewsListener) -> None:
         """An agent wants to hear of the units at its site."""
         self._listeners[site_of(caller.principal)] = listener
 

@@ -9,10 +9,11 @@ from random import Random
 import pytest
 from tests.support.dense_units import UNIT, DenseNetwork, white
 
+from multiplane.apps import states
 from multiplane.apps.blind import Run, leak_error
 from multiplane.apps.results import Findings, lines
 from multiplane.apps.table import APPLICATIONS, application, run
-from multiplane.kernel.errors import Faulty, Refused
+from multiplane.kernel.errors import Busy, Faulty, Refused, Unknown
 from multiplane.physics import dense, timing
 
 NAMES = ("alice", "bob", "carol", "dave")
@@ -111,6 +112,32 @@ def test_lost_states_are_counted_and_others_used() -> None:
     found = asyncio.run(run("teleport", network.parties("alice", "bob"), Random(1), size=10))
     assert (found.states, found.lost) == (7, 3)
     assert "7 states of promised fidelity 1.0000, 3 lost" in lines(found)[1]
+
+
+def test_states_that_nobody_hears_of_are_given_up_after_a_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(states, "_SILENCE_S", 0.05)
+    network = DenseNetwork(dense.bell(0), 1.0, silent=(2, 5))
+    found = asyncio.run(run("teleport", network.parties("alice", "bob"), Random(1), size=10))
+    assert (found.states, found.lost) == (8, 2)
+    assert network.released == [0, 1]
+
+
+def test_full_memories_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = DenseNetwork(dense.bell(0), 1.0, busy=5)
+    found = asyncio.run(run("teleport", network.parties("alice", "bob"), Random(1), size=10))
+    assert (found.states, found.figures[0].value) == (10, 1.0)
+    monkeypatch.setattr(states, "_PATIENCE_S", 0.0)
+    full = DenseNetwork(dense.bell(0), 1.0, busy=50)
+    with pytest.raises(Busy, match="all are full"):
+        asyncio.run(run("teleport", full.parties("alice", "bob"), Random(1), size=10))
+    assert full.released == [0, 1]
+
+
+def test_events_that_break_off_are_an_error_and_the_unit_is_released() -> None:
+    network = DenseNetwork(dense.bell(0), 1.0, broken=True, silent=(0,))
+    with pytest.raises(Unknown, match="broke off"):
+        asyncio.run(run("teleport", network.parties("alice", "bob"), Random(1), size=1))
+    assert network.released == [0, 1]
 
 
 def test_refusals_reach_who_asked_and_nothing_is_left() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 import msgspec
 import pytest
@@ -51,6 +52,12 @@ def test_a_chain_delivers_the_same_names_at_both_ends_and_can_say_what_went_into
             assert {row.name for row in rows if row.what == "address"} == {near.address, far.address}
             names = [row.name for row in rows]
             assert all(names.index(part) < names.index(row.name) for row in rows for part in row.parts)
+        calls = Counter(
+            message.method for message in study.centre.messages.after(0) if message.subject == "o"
+        )
+        assert calls["take_on"] == calls["drop"] == 5, (
+            "one call to each of five sites at each end of an order"
+        )
         await a.let_go(*(held.address for held in a.held))
         await e.let_go(*(held.address for held in e.held))
         await asyncio.sleep(1)

@@ -166,11 +166,13 @@ def test_bad_wishes_are_refused_with_field_value_and_expectation(name: str) -> N
 def test_what_the_network_cannot_is_answered_with_what_it_can() -> None:
     async def run(net: Net) -> None:
         high = await ask(net, wish("bob-1", min_fidelity=0.99))
-        assert (high.verdict, high.code, high.offer.fidelity) == ("counter-offer", "unit.fidelity", 0.95)
+        assert (high.verdict, high.code) == ("counter-offer", "unit.fidelity")
+        assert high.offer.fidelity == pytest.approx(0.95)
         long = await ask(net, wish("bob-1", valid_s=60.0, request="r2"))
         assert (long.verdict, long.code, long.offer.valid_s) == ("counter-offer", "unit.valid", 5.0)
         taken = await ask(net, wish("bob-1", min_fidelity=0.99, accept_offer=True, request="r3"))
-        assert (taken.verdict, taken.offer.fidelity) == ("accepted", 0.95)
+        assert taken.verdict == "accepted"
+        assert taken.offer.fidelity == pytest.approx(0.95)
         net.fabric.fidelity = net.fabric.rate_per_s = 0.0
         none = await ask(net, wish("bob-1", request="r4"))
         assert (none.verdict, none.offer.fidelity) == ("refused", 0.0)

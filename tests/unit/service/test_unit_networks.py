@@ -11,7 +11,6 @@ from tests.unit.service.unit_kit import Ear
 from multiplane.api.states import Step
 from multiplane.api.units import Answer, Part, Wish
 from multiplane.assembly.study import Study, run_study
-from multiplane.kernel.errors import Busy, MultiplaneError
 from multiplane.twin.scenario import load_shipped
 
 GHZ20 = load_shipped("ghz20")
@@ -132,53 +131,5 @@ def test_a_key_and_pairs_in_one_network_and_a_warm_stock() -> None:
         ]
         assert mine == theirs
         assert len({one.key for one in mine}) == 3
-
-    run_study(GHZ20, 1, run)
-
-
-@pytest.mark.slow
-def test_five_hundred_requests_at_once_all_end_and_leave_nothing() -> None:
-    aliases = [alias for place in GHZ20.sites for alias in place.saes]
-
-    async def one(study: Study, number: int) -> str:
-        asker = aliases[number % len(aliases)]
-        others = [alias for alias in aliases if alias != asker]
-        parties = [others[(number * 7) % len(others)], others[(number * 7 + 1) % len(others)]]
-        kind = ("bell", "ghz", "key")[number % 3]
-        wanted = parties if kind == "ghz" else parties[:1]
-        floor = 0.0 if kind == "key" else (0.0, 0.5, 0.8, 0.8, 0.9999)[number % 5]
-        valid_s = 20.0 if kind == "key" else 4.0
-        asked = of_one(kind, *wanted, min_fidelity=floor, request=f"r{number}", valid_s=valid_s)
-        try:
-            answer = await ask(study, asker, asked)
-        except Busy:
-            return "refused"
-        except MultiplaneError as error:
-            return f"error {error.code}"
-        if answer.verdict != "accepted":
-            return answer.verdict
-        (ear,) = await ears(study, answer, asker)
-        while True:
-            ends = [what for what in ear.whats() if what in ("delivered", "expired", "refused", "lost")]
-            if ends:
-                return ends[0]
-            await ear.more()
-
-    async def run(study: Study) -> None:
-        ends = Counter(await asyncio.gather(*(one(study, number) for number in range(500))))
-        assert set(ends) <= {"delivered", "counter-offer", "refused", "expired"}, ends
-        assert ends["delivered"] >= 100, ends
-        await asyncio.sleep(60)
-        assert await free_memories(study) == 0
-        assert study.centre.edc.figures().memories_reserved == 0
-        assert all(
-            site.units.core.count()
-            == sum(
-                live.row.proposal.parts[0].kind == "key" and live.state == "delivered"
-                for live in site.units.core.units.values()
-            )
-            for site in study.sites.values()
-            if site.units is not None
-        )
 
     run_study(GHZ20, 1, run)

@@ -60,7 +60,7 @@ class ServiceAgent:
     async def start(self) -> None:
         """Read what is stored, hear of states and orders."""
         ports = self.ports
-        await ports.broker.join(ports.caller, self)
+        await ports.broker.subscribe(ports.caller, self)
         verdicts = verdicts_of(ports.store.scan(ports.owner, VERDICT_KIND))
         lives = []
         for row in units_of(ports.store.scan(ports.owner, UNIT_KIND)):

@@ -311,7 +311,7 @@ class UnitNewsListener(Protocol):
 class UnitBroker(Protocol):
     """The domain's door for the agents of its sites."""
 
-    async def join(self, caller: Caller, listener: UnitNewsListener) -> None:
+    async def subscribe(self, caller: Caller, listener: UnitNewsListener) -> None:
         """Hear of the orders that this agent's site is an end of; again after a restart."""
         ...
 

@@ -1,0 +1,109 @@
+"""Many wishes at once: each ends in one of four ways, and nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+
+import pytest
+from tests.support import shared
+from tests.unit.service.unit_kit import SITES, Ear, Net, play, wish
+
+from multiplane.api.units import Units, Wish
+from multiplane.assembly.study import Study, run_study
+from multiplane.kernel.errors import Busy
+from multiplane.kernel.nouns import Caller
+from multiplane.service.planes.units import UnitRules
+
+ENDS = {"delivered", "counter-offer", "refused", "expired"}
+
+
+async def end_of(units: Units, caller: Caller, asked: Wish) -> str:
+    """How a wish ends, as whoever wished hears it."""
+    try:
+        answer = await units.request(caller, asked)
+    except Busy:
+        return "refused"
+    if answer.verdict != "accepted":
+        return answer.verdict
+    ear = Ear()
+    await units.watch(caller, answer.unit, 0, ear)
+    while True:
+        ends = [what for what in ear.whats() if what in (*ENDS, "lost", "released")]
+        if ends:
+            return ends[-1]
+        await ear.more()
+
+
+def mixed(draw: random.Random, number: int, names: tuple[str, ...]) -> tuple[str, Wish]:
+    """A pair, a GHZ state or a key between applications of different sites."""
+    asker, *others = draw.sample(names, 3)
+    kind = ("bell", "ghz", "key")[number % 3]
+    parties = tuple(f"{name}-1" for name in others[: 2 if kind == "ghz" else 1])
+    floor = 0.0 if kind == "key" else draw.choice((0.0, 0.8, 0.9999))
+    return f"{asker}-1", wish(*parties, kind=kind, min_fidelity=floor, request=f"r{number}")
+
+
+def test_five_hundred_wishes_at_once_each_end_and_leave_nothing() -> None:
+    async def run(net: Net) -> None:
+        draw = random.Random(5)
+        net.fabric.spoil = lambda order, number, site: draw.random() < 0.05
+        asked = [mixed(draw, number, SITES) for number in range(500)]
+        ends = Counter(
+            await asyncio.gather(
+                *(end_of(net.units(alias[:-2]), net.caller(alias), wished) for alias, wished in asked)
+            )
+        )
+        assert set(ends) <= ENDS, ends
+        assert ends["delivered"] > 300, ends
+        assert ends["counter-offer"] > 50, ends
+        await asyncio.sleep(4000 + net.rules.keep_s)
+        net.assert_no_memory_is_held()
+        for name, place in net.places.items():
+            assert not place.agent.core.units, f"{name} remembers units"
+            for kind in ("unit", "unit-verdict"):
+                assert net.store.scan(f"urn:qkd:test:{name}:kme", kind) == []
+
+    play(run, rules=UnitRules(rate_per_s=1e6, burst=10_000))
+
+
+@pytest.mark.slow
+def test_a_crowd_in_a_network_of_the_twin_ends_and_frees_every_memory() -> None:
+    names = tuple("abcdef")
+    place = shared.world(
+        [(one, two) for one, two in zip(names, names[1:] + names[:1], strict=True)], memories=8, t2_s=60.0
+    )
+
+    async def run(study: Study) -> None:
+        draw = random.Random(7)
+        asked = [mixed(draw, 2 if number % 10 == 0 else number % 2, names) for number in range(40)]
+        ends: Counter[str] = Counter(
+            await asyncio.gather(
+                *(
+                    end_of(study.units(alias[0]), study.caller(alias), unique(wished, number))
+                    for number, (alias, wished) in enumerate(asked)
+                )
+            )
+        )
+        assert set(ends) <= ENDS, ends
+        assert ends["delivered"] > 10, ends
+        await asyncio.sleep(120)
+        figures = study.centre.edc.figures()
+        assert (figures.memories_in_use, figures.memories_reserved, figures.waiting) == (0, 0, 0)
+        for site in study.sites.values():
+            assert site.units is not None
+            assert not [one for unit in site.units.core.units for one in site.units.core.book.live(unit)]
+
+    run_study(place, 1, run)
+
+
+def unique(wished: Wish, number: int) -> Wish:
+    """The same wish under an id of its own; keys need a moment more."""
+    part = wished.parts[0]
+    return Wish(
+        request=f"r{number}",
+        parties=wished.parties,
+        parts=wished.parts,
+        valid_s=30.0 if part.kind == "key" else 0.0,
+    )
