@@ -304,3 +304,19 @@ def test_a_pool_of_less_room_asks_for_less_and_holds_no_more() -> None:
         assert pool.grant() == 2 * room, "what came has been heard, and there is no room for more"
     spend(low, high, 30 * 1024)
     assert low.grant() == 2 * room + 2 * 30 * 1024, "one lane is empty: the device may make for it again"
+
+
+def test_two_ends_hold_the_same_bytes_until_one_asks_for_key() -> None:
+    near, far = LinkPool("a", "b"), LinkPool("b", "a")
+    made = block(1, 0, 8_000)
+    for pool in (near, far):
+        pool.begin(1)
+        assert pool.keep(made)
+        assert pool._blocks == [made.key]
+        assert pool._blocks[0] is made.key
+    before = near.out_byte, far.out_byte
+    assert sum(before) == near.stock_byte == far.stock_byte == 8_000
+    spend(near, far, 64)
+    assert (near.out_byte, far.out_byte) == (before[0] - 64, before[1])
+    assert near.ledger().closes
+    assert far.ledger().closes

@@ -275,3 +275,13 @@ def test_delays_counted_from_the_base_do_not_add_up_lateness() -> None:
     dispatcher._turn_paced(clock)
     assert bases == [number * 1_000_000_000 for number in range(6)], "5 hops of 1 ms, 10 ms late: all at once"
     assert dispatcher.base_ps() - begun_ps >= 10_000_000_000, "outside of handlers it is now"
+
+
+def test_counting_many_is_counting_each() -> None:
+    lates_ps = [-1, 0, 15_999_999, 16_000_000, 17_000_000, 10**12, 3 * 10**13]
+    one, other = Histogram(), Histogram()
+    for late_ps in lates_ps:
+        one.add(late_ps // 1_000_000)
+    other.add_all(lates_ps)
+    assert (one._counts, one.early, one.max_us) == (other._counts, other.early, other.max_us)
+    assert (other.early, other.count) == (1, len(lates_ps))
