@@ -45,14 +45,6 @@ def test_waiting_in_memories_costs_fidelity_and_cut_offs_bound_it() -> None:
     assert easy.lifetime_ns > 5 * hard.lifetime_ns > 0
 
 
-def test_no_state_lives_longer_than_the_memories_at_its_ends_keep_it() -> None:
-    cut_ns = 40_000_000
-    kept = view(*(sheet(a, b, cutoff_ns=(cut_ns, cut_ns)) for a, b in pairwise("abc")))
-    found = planned(plan(order("a", "c"), kept))
-    assert planned(plan(order("a", "c"), CHAIN)).lifetime_ns > cut_ns
-    assert cut_ns // 2 < found.lifetime_ns + found.job.circuits[0].cutoff_ns[0] < cut_ns
-
-
 def test_what_cannot_be_is_told_with_the_best_that_could() -> None:
     why = refused(plan(order("a", "e", min_fidelity=0.99), CHAIN))
     assert why.code == "fabric.fidelity"

@@ -6,6 +6,7 @@ after that as the order asks.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
@@ -31,8 +32,6 @@ from multiplane.kernel.quantity import NS_PER_S
 from multiplane.physics.bell import Correlations, werner
 
 FOREVER_NS: Final = 10**18
-KEPT_SHARE: Final = 0.95
-"""Of what a memory keeps so much is promised: sites are programs and take a while to hand a state over."""
 _HALVINGS: Final = 12
 _SLACK: Final = 1e-3
 _ROUTES_VIA: Final = 4
@@ -279,15 +278,11 @@ class Search:
 
 
 def _lifetime_s(woven: Woven, floor_fidelity: float) -> float:
-    """How long a state in the mean stays above the floor, or above 1/2 without one; infinite = for ever.
-
-    Never longer than the memories at the ends keep what has waited as long as it may before.
-    """
-    kept_s = max(0.0, min(_kept_s(one) for one in woven.chains))
+    """How long a state in the mean stays above the floor, or above 1/2 without one; infinite = for ever."""
     decays = [(one.gives.flip_per_s, one.gives.relax_per_s) for one in woven.chains]
     fastest = max(max(both) for both in decays)
     if fastest <= 0.0:
-        return kept_s
+        return math.inf
 
     def after(held_s: float) -> float:
         held = zip(woven.pairs, decays, strict=True)
@@ -300,13 +295,7 @@ def _lifetime_s(woven: Woven, floor_fidelity: float) -> float:
         middle_s = (low_s + high_s) / 2.0
         stays = after(middle_s) >= (floor_fidelity or 0.5)
         low_s, high_s = (middle_s, high_s) if stays else (low_s, middle_s)
-    return min(low_s, kept_s)
-
-
-def _kept_s(one: Shaped) -> float:
-    """How long the memories at the ends of a chain keep its pairs from delivery on."""
-    waited_s = one.shape.cutoff_s * (len(one.hops) - 1) + sum(hop.delay_s for hop in one.hops)
-    return KEPT_SHARE * min(one.hops[0].near.cutoff_s, one.hops[-1].far.cutoff_s) - waited_s
+    return low_s
 
 
 @lru_cache(maxsize=256)

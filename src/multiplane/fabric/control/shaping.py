@@ -12,6 +12,10 @@ from multiplane.fabric.control.hops import Hop, rested
 
 PATIENCE: Final = 5.0
 """No cut-off is longer than so many mean times of the slowest link: it would cost fidelity for no rate."""
+REACTION_S: Final = 0.05
+"""But not shorter than this where the floor allows it: who swaps is a program among others on a machine."""
+REACTION_SHARE: Final = 0.1
+"""Nor is more than this share of what memories keep spent so."""
 LEAST_PATIENCE: Final = 0.3
 """Nor shorter than this share of one: the rate would be next to nothing."""
 GOOD_RATIO: Final = 0.95
@@ -126,6 +130,8 @@ def _longest_s(hops: Sequence[Hop], slowest_s: float, shape: Shape) -> float:
     """The longest cut-off that is worth trying, and that the devices themselves allow."""
     inner = len(hops) - 1
     longest_s = PATIENCE * slowest_s * max((shape.queue_factor(at) for at in range(inner)), default=1.0)
+    kept_s = min(end.cutoff_s for hop in hops for end in (hop.near, hop.far))
+    longest_s = max(longest_s, min(REACTION_S, REACTION_SHARE * kept_s))
     for left, right in pairwise(hops):
         longest_s = min(longest_s, left.far.cutoff_s, right.near.cutoff_s)
     outer_s = min(hops[0].near.cutoff_s, hops[-1].far.cutoff_s)

@@ -251,7 +251,7 @@ class Found(msgspec.Struct, frozen=True):
     @property
     def quality(self) -> Qos:
         """Of the whole way."""
-        return reduce(series, self.domains, IDEAL)
+        return reduce(series, self.domains) if self.domains else IDEAL
 
     @property
     def none(self) -> bool:
