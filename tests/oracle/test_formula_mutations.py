@@ -141,9 +141,8 @@ def coded() -> None:
 
 
 def repeated() -> None:
-    """Chains of all three generations against circuits, chance and published forms."""
-    for hops, basis in ((2, "x"), (3, "z")):
-        test_generations.test_encoded_chains_equal_circuits_of_noisy_gates(hops, basis)
+    """Chains of all three generations against published forms, chance and circuits, the quickest first."""
+    test_generations.test_key_and_cost()
     test_generations.test_encoded_pairs_are_counted_by_chance_and_by_the_poorest_hop()
     test_generations.test_bare_pairs_that_neighbours_swap_are_the_plain_chain()
     test_generations.test_first_generation_without_purification_is_one_swap_after_another()
@@ -153,7 +152,8 @@ def repeated() -> None:
     test_generations.test_pairs_made_in_a_window_by_whole_attempts()
     test_generations.test_rest_in_memories_costs_fidelity_by_the_window_and_the_way()
     inner(test_generations.test_one_way_chains_follow_the_published_formula)(5, 3, 2, 0.9)
-    test_generations.test_key_and_cost()
+    for hops, basis in ((2, "x"), (3, "z")):
+        test_generations.test_encoded_chains_equal_circuits_of_noisy_gates(hops, basis)
 
 
 CHECKS: Final[dict[ModuleType, tuple[Check, ...]]] = {

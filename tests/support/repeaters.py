@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import msgspec
 
 from multiplane.api.fabric_units import HeldState, StateLost
-from multiplane.api.instructions import QuantumDevice
+from multiplane.api.instructions import QuantumDevice, Report, ReportListener
 from multiplane.fabric.planes import Circuit, Job, JobState, Junction, PairReport
 from multiplane.fabric.repeater import RepeaterAgent
 from multiplane.kernel.names import controller_urn, element_urn
@@ -106,10 +106,29 @@ class _Tapped:
             self._counter.fate(message, self._channel.send)
 
 
+class LateDevice:
+    """A device whose reports come late, as over a busy machine."""
+
+    def __init__(self, device: QuantumDevice, timeline: Dispatcher, late_ns: int) -> None:
+        self._device, self._timeline, self._late_ns = device, timeline, late_ns
+        self.describe, self.submit = device.describe, device.submit
+        self._listener: ReportListener | None = None
+
+    async def subscribe(self, caller: Caller, listener: ReportListener) -> None:
+        self._listener = listener
+        await self._device.subscribe(caller, self)
+
+    def report(self, report: Report) -> None:
+        assert self._listener is not None
+        self._timeline.at_ns(self._timeline.now_ns() + self._late_ns, self._listener.report, report)
+
+
 class Lab:
     """Everything of one run."""
 
-    def __init__(self, entanglement: Entanglement, clock: JumpClock, seed: int, policies: Policies) -> None:
+    def __init__(
+        self, entanglement: Entanglement, clock: JumpClock, seed: int, policies: Policies, *, late_ns: int
+    ) -> None:
         self.clock = clock
         self.timeline = Dispatcher(clock, self._failed)
         self.quantum = Quantum(
@@ -127,6 +146,7 @@ class Lab:
         self.ears: dict[str, Ear] = {}
         self.controller = Controller()
         self.failure: Exception | None = None
+        self.late_ns = late_ns
         self._tasks: set[asyncio.Task[None]] = set()
 
     def _failed(self, error: Exception) -> None:
@@ -134,7 +154,8 @@ class Lab:
         raise error
 
     async def start(self, site: str) -> None:
-        agent = RepeaterAgent(element(site), site, self.timeline, self.device, self.channels, bus=self.bus)
+        device = LateDevice(self.device, self.timeline, self.late_ns) if self.late_ns else self.device
+        agent = RepeaterAgent(element(site), site, self.timeline, device, self.channels, bus=self.bus)
         await agent.start()
         self.agents[site] = agent
         ear = self.ears[site] = Ear(self.timeline.now_ns)
@@ -178,15 +199,15 @@ def run_lab(
     *,
     seed: int = 1,
     policies: Policies = PLAIN,
-    sites: Sequence[str] = (),
+    late_ns: int = 0,
 ) -> T:
-    """Run `work` with an agent at each site (or at these) and return its answer."""
+    """Run `work` with an agent at each site and return its answer; reports reach them `late_ns` late."""
 
     async def main(clock: JumpClock) -> T:
-        lab = Lab(entanglement, clock, seed, policies)
+        lab = Lab(entanglement, clock, seed, policies, late_ns=late_ns)
         ticking = asyncio.ensure_future(lab.timeline.run())
         try:
-            for site in sites or lab.quantum.nodes:
+            for site in lab.quantum.nodes:
                 await lab.start(site)
             answer = await work(lab)
             for agent in lab.agents.values():

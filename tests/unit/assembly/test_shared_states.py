@@ -195,3 +195,19 @@ def test_another_controller_takes_over_in_the_middle_of_an_order() -> None:
         assert not leaks(study)
 
     in_study(world(SQUARE, success_probability=0.01), 6, workload)
+
+
+def test_three_ends_of_a_star_hold_the_same_states_and_measure_what_was_promised() -> None:
+    async def workload(study: Study, quis: Quis) -> None:
+        ears = [await Ear(study, site, keeps_s=0.001).listen() for site in "acd"]
+        wanted = order("o", "a", "c", "d", size=60, min_fidelity=0.8, sacrifice_share=0.5)
+        await study.centre.units.place(study.centre.caller, wanted)
+        told = await quis.until("o", "released")
+        assert len({tuple(ear.states()) for ear in ears}) == 1
+        assert len(ears[0].held) == 60
+        assert 0.0 < told.fidelity_error < 0.25
+        assert abs(told.estimated_fidelity - told.fidelity) < told.fidelity_error
+        await asyncio.sleep(1)
+        assert not leaks(study)
+
+    in_study(world([("a", "b"), ("b", "c"), ("b", "d")], success_probability=0.02, t2_s=1.0), 4, workload)

@@ -77,6 +77,20 @@ def test_ghz_fidelity_is_half_populations_half_coherence() -> None:
     assert estimation.ghz(((0, 0), (0, 0), (9, 1)), 3) == estimation.UNKNOWN
 
 
+def test_graph_states_have_bounds_that_hold_whatever_the_errors_are() -> None:
+    rng = random.Random(9)
+    for independent in (True, False):
+        wrong = 0
+        for _ in range(2_000):
+            vertex, fault = rng.randrange(4), rng.random()
+            # errors of one vertex at a time, or of all at once
+            wrong += fault < 0.05 and (not independent or rng.randrange(4) == vertex)
+        estimate = estimation.graph(((2_000, wrong), (0, 0), (0, 0)), 4)
+        assert estimate.low <= 0.95 <= estimate.high
+    assert estimation.graph(estimation.NONE, 4) == estimation.UNKNOWN
+    assert estimation.graph(((100, 10), (0, 0), (0, 0)), 4, (0.05,) * 4).high == 1.0
+
+
 def test_a_window_keeps_the_newest() -> None:
     window = Window(30)
     for count in range(20):

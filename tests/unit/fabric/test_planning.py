@@ -45,14 +45,6 @@ def test_waiting_in_memories_costs_fidelity_and_cut_offs_bound_it() -> None:
     assert easy.lifetime_ns > 5 * hard.lifetime_ns > 0
 
 
-def test_no_state_lives_longer_than_the_memories_at_its_ends_keep_it() -> None:
-    cut_ns = 40_000_000
-    kept = view(*(sheet(a, b, cutoff_ns=(cut_ns, cut_ns)) for a, b in pairwise("abc")))
-    found = planned(plan(order("a", "c"), kept))
-    assert planned(plan(order("a", "c"), CHAIN)).lifetime_ns > cut_ns
-    assert cut_ns // 2 < found.lifetime_ns + found.job.circuits[0].cutoff_ns[0] < cut_ns
-
-
 def test_what_cannot_be_is_told_with_the_best_that_could() -> None:
     why = refused(plan(order("a", "e", min_fidelity=0.99), CHAIN))
     assert why.code == "fabric.fidelity"
@@ -103,3 +95,33 @@ def test_a_site_to_avoid_is_gone_round() -> None:
         "fabric.no_route",
         "fabric.no_memory",
     )
+
+
+def test_a_route_goes_over_the_sites_that_it_must_pass() -> None:
+    ring = view(*(sheet(a, b) for a, b in [*pairwise("abcdef"), ("a", "f"), ("b", "e")]))
+    assert planned(plan(order("a", "c", via=("e",)), ring)).job.circuits[0].path[2:] == ("e", "d", "c")
+    assert planned(plan(order("a", "c", via=("e", "b")), ring)).job.circuits[0].path == (
+        ("a", "f", "e", "b", "c")
+    )
+    nowhere = refused(plan(order("a", "c", via=("e",), avoid=("f", "d")), ring))
+    assert "over e" in nowhere.reason
+    star = planned(plan(order("a", "c", "e", via=("d",)), ring))
+    assert any("d" in circuit.path for circuit in star.job.circuits)
+    through = planned(plan(order("a", "c", "f", via=("d",)), ring))
+    assert any("d" in circuit.path for circuit in through.job.circuits)
+
+
+def test_graph_states_have_their_edges_at_the_centre() -> None:
+    line = planned(plan(order("a", "c", "e", kind="graph", edges=((0, 1), (1, 2))), CALM))
+    (junction,) = line.job.junctions
+    assert (junction.kind, junction.site, junction.party) == ("graph", "c", True)
+    leaves = [
+        next(one.path[0] for one in line.job.circuits if one.circuit == name) for name in junction.circuits
+    ]
+    place = {"c": 0, **{leaf: at for at, leaf in enumerate(leaves, start=1)}}
+    assert {frozenset(edge) for edge in junction.edges} == {
+        frozenset((place["a"], 0)),
+        frozenset((0, place["e"])),
+    }
+    leg = bell.fidelity(bell.swap(bell.werner(0.97), bell.werner(0.97)))
+    assert leg**2 - 1e-9 <= line.fidelity < leg

@@ -73,7 +73,7 @@ def best_rate_per_s(shown: PairView, a: str, b: str, floor: Floor) -> float:
                 slower = tuple(window / 2**some for window, some in zip(windows, rounds, strict=True))
                 if bound_per_s(hops, slower) <= best_per_s:
                     continue
-                found = shaped(hops, [Shape(rounds, windows, 1.0, levels)], floor).found
+                found = shaped(hops, [Shape(rounds, windows, 1.0, levels, wanted=1)], floor).found
                 best_per_s = max(best_per_s, found.gives.rate_per_s if found else 0.0)
     return best_per_s
 

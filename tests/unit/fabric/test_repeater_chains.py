@@ -145,3 +145,19 @@ def test_a_lower_binding_is_stale_and_a_higher_one_replaces() -> None:
         assert [held.state.split("/")[0] for held in lab.ears["a"].held] == ["c.2", "c.3", "c.3"]
 
     run_lab(chain("abc"), work)
+
+
+def test_halves_are_given_up_at_their_cut_off_but_not_because_software_is_late() -> None:
+    cutoffs = (200_000,) * 3
+
+    async def work(lab: Lab) -> None:
+        await lab.take_on(job(circuit("abcd", cutoff_ns=cutoffs), size=3))
+        await lab.until(lambda: all(len(lab.ears[site].held) == 3 for site in "ad"))
+
+    async def count(lab: Lab) -> None:
+        await lab.take_on(job(circuit("abcd", cutoff_ns=cutoffs), size=0))
+        await lab.sleep_s(0.05)
+        assert lab.channels.sent["expire"] > 10, "the cut-off is no idle one"
+
+    run_lab(chain("abcd"), count)
+    run_lab(chain("abcd"), work, late_ns=2_000_000)

@@ -95,17 +95,16 @@ def _kept(found: Plan, order: UnitOrder, view: PairView) -> Plan | Unattainable:
     kept_ns = min(
         (_keeps_ns(circuit, order, view) for circuit in found.job.circuits), default=found.lifetime_ns
     )
-    if kept_ns >= found.lifetime_ns:
-        return found
+    lifetime_ns = min(found.lifetime_ns, kept_ns)
     if order.hold_ns <= kept_ns:
-        return msgspec.structs.replace(found, lifetime_ns=kept_ns)
+        return msgspec.structs.replace(found, lifetime_ns=lifetime_ns)
     return Unattainable(
         code="fabric.hold",
         reason=f"hold_ns: {order.hold_ns}, expected at most {kept_ns}: memories are emptied at their cut-off",
         fidelity=found.fidelity,
         rate_per_s=found.rate_per_s,
         expected_ns=found.expected_ns,
-        lifetime_ns=kept_ns,
+        lifetime_ns=lifetime_ns,
     )
 
 

@@ -105,6 +105,20 @@ def ghz(counts: Counts, parties: int, flips: Sequence[float] = ()) -> Estimate:
     )
 
 
+def graph(counts: Counts, parties: int, flips: Sequence[float] = ()) -> Estimate:
+    """Bounds of the fidelity of graph states of `parties` qubits; the fidelity itself is not known, and 0.
+
+    Args: counts: how often the stabiliser of a vertex, each vertex as often, was found wrong, in any column.
+    Source: a state is wrong at least as often as one of its stabilisers, at most as often as all together.
+        Of what was wrong, readouts may have made as much as all their flips.
+    """
+    seen = checked(counts)
+    if not seen:
+        return UNKNOWN
+    low, high = wilson(sum(wrong for _, wrong in counts), seen)
+    return Estimate(0.0, _share(1.0 - parties * high), _share(1.0 - low + sum(flips)), seen)
+
+
 def _stretched(checked: int, wrong: int, kept_share: float) -> Interval:
     """An error share and its interval, without what readouts add."""
     low, high = wilson(wrong, checked)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from multiplane.api.fabric_units import UnitOrder
@@ -109,10 +109,11 @@ def centres(order: UnitOrder, ground: Ground) -> list[str]:
     In small networks all are looked at, in large ones those on the quickest ways between two parties.
     """
     tables = [ground.table(seconds_cost, site) for site in order.sites]
-    near: Iterable[str] = ground.sites()
+    near: Collection[str] = ground.sites()
     large = not ground.small
     if large:
-        near = {at for table in tables for site in order.sites for at in _on_the_way(table, site)}
+        ways = {at for table in tables for site in order.sites for at in _on_the_way(table, site)}
+        near = ways | set(order.via)
     far_s = [(max(table.left.get(site, math.inf) for table in tables), site) for site in near]
     sites = sorted(each for each in far_s if each[0] < math.inf and each[1] not in order.avoid)
     if large:

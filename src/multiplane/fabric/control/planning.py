@@ -6,8 +6,11 @@ after that as the order asks.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Iterable
 from functools import lru_cache
+from itertools import islice, pairwise, product
 from typing import Final, NamedTuple
 
 import msgspec
@@ -29,10 +32,9 @@ from multiplane.kernel.quantity import NS_PER_S
 from multiplane.physics.bell import Correlations, werner
 
 FOREVER_NS: Final = 10**18
-KEPT_SHARE: Final = 0.95
-"""Of what a memory keeps so much is promised: sites are programs and take a while to hand a state over."""
 _HALVINGS: Final = 12
 _SLACK: Final = 1e-3
+_ROUTES_VIA: Final = 4
 
 
 class Plan(Noun, frozen=True, kw_only=True):
@@ -145,6 +147,10 @@ class Search:
             if chains is None:
                 break
             woven = self._woven(layout, chains)
+            passed = {site for one in chains for hop in one.hops for site in (hop.near.site, hop.far.site)}
+            if not passed.issuperset(self.order.via):
+                self.reached = False
+                break
             self.best_fidelity = max(self.best_fidelity, woven.fidelity)
             if woven.fidelity >= floor:
                 return woven
@@ -178,7 +184,7 @@ class Search:
         best_fidelity = 0.0
         chosen = self.policies
         ask = RouteAsk(*ends, free, frozenset(self.order.avoid))
-        for hops in map(self.ground.path, chosen.routing.routes(self.ground, ask)):
+        for hops in map(self.ground.path, self._routes(ask, among)):
             path = tuple(hop.seen for hop in hops)
             if not path or min(map(free, path)) < 1:
                 continue
@@ -199,6 +205,21 @@ class Search:
         self.reached |= best_fidelity > 0.0
         self.full |= not best_fidelity and ends[0] in self.ground.table(seconds_cost, ends[1]).left
         return best, best_fidelity
+
+    def _routes(self, ask: RouteAsk, among: int) -> Iterable[tuple[str, ...]]:
+        """Routes of the policy; a single chain goes over the sites that it must pass, in order."""
+        routing, via = self.policies.routing, [site for site in self.order.via if site not in (ask.a, ask.b)]
+        if among > 1 or not via:
+            yield from routing.routes(self.ground, ask)
+            return
+        parts = [
+            list(islice(routing.routes(self.ground, ask._replace(a=here, b=there)), _ROUTES_VIA))
+            for here, there in pairwise((ask.a, *via, ask.b))
+        ]
+        for chosen in product(*parts):
+            route = (ask.a, *(site for part in chosen for site in part[1:]))
+            if len(set(route)) == len(route):
+                yield route
 
     def _woven(self, layout: Layout, chains: tuple[Shaped, ...]) -> Woven:
         """What the chains give together: all must be there at once, the early ones wait."""
@@ -234,13 +255,13 @@ class Search:
 
     def why_not(self) -> Unattainable:
         """Nothing was found."""
-        sites = " and ".join(self.order.sites)
+        sites = f"between {' and '.join(self.order.sites)}"
+        sites += f" over {', '.join(self.order.via)}" if self.order.via else ""
+        sites += f" around {', '.join(self.order.avoid)}" if self.order.avoid else ""
         if not self.reached and self.full:
-            return Unattainable(
-                code="fabric.no_memory", reason=f"no free memories on any way between {sites}"
-            )
+            return Unattainable(code="fabric.no_memory", reason=f"no free memories on any way {sites}")
         if not self.reached:
-            return Unattainable(code="fabric.no_route", reason=f"no links that are up lead to all of {sites}")
+            return Unattainable(code="fabric.no_route", reason=f"no links that are up lead {sites}")
         reason = f"min_fidelity: {self.order.min_fidelity}, expected at most {self.best_fidelity:.4f} here"
         lower = msgspec.structs.replace(self.order, min_fidelity=self.best_fidelity * (1.0 - _SLACK))
         instead = Search(lower, self.view, self.policies).best()
@@ -257,15 +278,11 @@ class Search:
 
 
 def _lifetime_s(woven: Woven, floor_fidelity: float) -> float:
-    """How long a state in the mean stays above the floor, or above 1/2 without one; infinite = for ever.
-
-    Never longer than the memories at the ends keep what has waited as long as it may before.
-    """
-    kept_s = max(0.0, min(_kept_s(one) for one in woven.chains))
+    """How long a state in the mean stays above the floor, or above 1/2 without one; infinite = for ever."""
     decays = [(one.gives.flip_per_s, one.gives.relax_per_s) for one in woven.chains]
     fastest = max(max(both) for both in decays)
     if fastest <= 0.0:
-        return kept_s
+        return math.inf
 
     def after(held_s: float) -> float:
         held = zip(woven.pairs, decays, strict=True)
@@ -278,13 +295,7 @@ def _lifetime_s(woven: Woven, floor_fidelity: float) -> float:
         middle_s = (low_s + high_s) / 2.0
         stays = after(middle_s) >= (floor_fidelity or 0.5)
         low_s, high_s = (middle_s, high_s) if stays else (low_s, middle_s)
-    return min(low_s, kept_s)
-
-
-def _kept_s(one: Shaped) -> float:
-    """How long the memories at the ends of a chain keep its pairs from delivery on."""
-    waited_s = one.shape.cutoff_s * (len(one.hops) - 1) + sum(hop.delay_s for hop in one.hops)
-    return KEPT_SHARE * min(one.hops[0].near.cutoff_s, one.hops[-1].far.cutoff_s) - waited_s
+    return low_s
 
 
 @lru_cache(maxsize=256)

@@ -20,13 +20,11 @@ from multiplane.api.policy import (
 )
 from multiplane.fabric.control.anchors import Anchors
 from multiplane.fabric.control.chains import nested_levels
-from multiplane.fabric.control.shaping import MOST_ROUNDS
+from multiplane.fabric.control.shaping import EACH_LINK, MOST_ROUNDS
 from multiplane.fabric.control.views import PairView
 from multiplane.fabric.control.ways import Ground, hops_cost, seconds_cost
 
 KEPT_GROUNDS: Final = 4
-EACH_LINK: Final = 7
-"""On longer chains links are purified by halves of the chain, not one by one."""
 _LEAST_LEVEL: Final = 1e-9
 HEADROOM: Final = 0.75
 

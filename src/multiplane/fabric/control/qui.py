@@ -166,7 +166,7 @@ class Carried:
             return estimation.bell(self.window.counts, self.flips)
         if self.order.kind == "ghz":
             return estimation.ghz(self.window.counts, len(self.order.sites), self.flips)
-        return estimation.UNKNOWN
+        return estimation.graph(self.window.counts, len(self.order.sites), self.flips)
 
     def _judge(self, estimate: Estimate) -> bool:
         """Degraded when even the upper bound is below the floor; bound again when it is not any more."""
@@ -176,7 +176,9 @@ class Carried:
         phase = QuiPhase.DEGRADED if degraded else QuiPhase.BOUND
         news = phase is not self.qui.phase
         self.qui = msgspec.structs.replace(
-            self.qui, estimated_fidelity=estimate.fidelity, fidelity_error=estimate.error
+            self.qui,
+            estimated_fidelity=estimate.fidelity,
+            fidelity_error=estimate.error if estimate.fidelity else 0.0,
         )
         reason = f"measured at most {estimate.high:.4f}, floor {self.order.min_fidelity:g}"
         return self._say(phase=phase, reason=reason if degraded else "") if news else False

@@ -12,9 +12,16 @@ from multiplane.fabric.control.hops import Hop, rested
 
 PATIENCE: Final = 5.0
 """No cut-off is longer than so many mean times of the slowest link: it would cost fidelity for no rate."""
+REACTION_S: Final = 0.05
+"""But not shorter than this where the floor allows it: who swaps is a program among others on a machine."""
+REACTION_SHARE: Final = 0.1
+"""Nor is more than this share of what memories keep spent so."""
 LEAST_PATIENCE: Final = 0.3
 """Nor shorter than this share of one: the rate would be next to nothing."""
+GOOD_RATIO: Final = 0.95
 MOST_ROUNDS: Final = 2
+EACH_LINK: Final = 7
+"""On longer chains links are purified by halves of the chain, not one by one."""
 _CHANGES: Final = 4
 _SHORTEST_S: Final = 1e-9
 _HALVINGS: Final = 16
@@ -60,9 +67,20 @@ def shaped(hops: tuple[Hop, ...], shapes: Iterable[Shape], floor: Floor) -> Soug
         tried, reached = _tried(hops, shape, floor, best)
         best_fidelity = max(best_fidelity, reached)
         best = tried or best
-        if tried is not None and tried.shape.cutoff_s >= _longest_s(hops, _slowest_s(hops, shape), shape):
+        if tried is not None and not any(shape.rounds) and _nearly_unbound(tried):
             return Sought(tried, best_fidelity)  # more purification would only be slower
-    return Sought(best and _improved(best, floor), best_fidelity)
+    if best is not None and len(hops) <= EACH_LINK:
+        best = _improved(best, floor)
+    return Sought(best, best_fidelity)
+
+
+def _nearly_unbound(found: Shaped) -> bool:
+    """Whether the floor costs next to nothing: with the longest cut-off it would hardly be quicker."""
+    hops, shape = found.hops, found.shape
+    longest_s = _longest_s(hops, _slowest_s(hops, shape), shape)
+    if shape.cutoff_s >= longest_s:
+        return True
+    return found.gives.rate_per_s >= GOOD_RATIO * chain(hops, shape._replace(cutoff_s=longest_s)).rate_per_s
 
 
 def _tried(
@@ -112,6 +130,8 @@ def _longest_s(hops: Sequence[Hop], slowest_s: float, shape: Shape) -> float:
     """The longest cut-off that is worth trying, and that the devices themselves allow."""
     inner = len(hops) - 1
     longest_s = PATIENCE * slowest_s * max((shape.queue_factor(at) for at in range(inner)), default=1.0)
+    kept_s = min(end.cutoff_s for hop in hops for end in (hop.near, hop.far))
+    longest_s = max(longest_s, min(REACTION_S, REACTION_SHARE * kept_s))
     for left, right in pairwise(hops):
         longest_s = min(longest_s, left.far.cutoff_s, right.near.cutoff_s)
     outer_s = min(hops[0].near.cutoff_s, hops[-1].far.cutoff_s)

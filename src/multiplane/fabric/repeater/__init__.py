@@ -30,6 +30,7 @@ from multiplane.fabric.resource.job_part import JobPart, check_job, windows
 from multiplane.fabric.resource.memories import Cell, Memories, instruction_of, why_not
 from multiplane.fabric.resource.pair_words import (
     Action,
+    Around,
     Changed,
     Expire,
     Held,
@@ -50,6 +51,8 @@ from multiplane.kernel.quantity import NS_PER_S
 
 REPORT_EVERY_NS: Final = NS_PER_S
 """At most so often a link of pairs is told of."""
+SLACK: Final = 30
+"""By so many times the lateness of device reports may what a chain does take longer than planned."""
 MOST_TRACES: Final = 4096
 MOST_JOBS: Final = 10_000
 HERE: Final = Key("", 0, "")
@@ -87,6 +90,8 @@ class RepeaterAgent:
         self._states: StateListener | None = None
         self._on_link: defaultdict[str, dict[str, JobPart]] = defaultdict(dict)
         self._memories = Memories()
+        self._late_ns = 0
+        self._around = Around(self._full, self._slack_ns)
         self._numbers = _numbered(timeline.now_ns())
         self._submissions: deque[CoreInstruction] = deque()
         self._submitting = False
@@ -147,7 +152,7 @@ class RepeaterAgent:
         if known is not None:
             self._end(known, "replaced by a higher binding")
         self._reserve(job)
-        part = self._parts[job.order_id] = JobPart(job, self._site, self._sheets, self._numbers, self._full)
+        part = self._parts[job.order_id] = JobPart(job, self._site, self._sheets, self._numbers, self._around)
         self._listeners[job.order_id] = listener
         for link in part.windows:
             self._on_link[link][job.order_id] = part
@@ -178,6 +183,9 @@ class RepeaterAgent:
         """Whether all memories of a link hold something."""
         used = sum(half.link == link for part in self._on_link[link].values() for half in part.halves())
         return used + self._memories.on(link) >= self._room(link)
+
+    def _slack_ns(self) -> int:
+        return SLACK * self._late_ns
 
     def _room(self, link: str) -> int:
         sheet = self._sheets[link]
@@ -305,6 +313,8 @@ class RepeaterAgent:
         key = key_of(report.request)
         if key is None or self._closed:
             return
+        late_ns = self._timeline.now_ns() - report.due_ns
+        self._late_ns = max(late_ns, self._late_ns - self._late_ns // 64)
         if report.ok and report.number:
             self._figures[report.link].pairs += 1
             self._note(report.link)

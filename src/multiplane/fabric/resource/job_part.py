@@ -14,6 +14,7 @@ from multiplane.fabric.resource.network_layer import CircuitEvents, CircuitSite
 from multiplane.fabric.resource.pair_words import (
     BASES,
     Action,
+    Around,
     Changed,
     Desk,
     Half,
@@ -32,7 +33,7 @@ ZEROES: Errors = ((0, 0), (0, 0), (0, 0))
 class JobPart:
     """What a site does for one binding of an order. Every method returns what is to be done.
 
-    Args: sheets: of the links at this site by id; numbers, full: as of `Desk`.
+    Args: sheets: of the links at this site by id; numbers, around: as of `Desk`.
     """
 
     def __init__(
@@ -41,14 +42,14 @@ class JobPart:
         site: str,
         sheets: Mapping[str, LinkSheet],
         numbers: Iterator[str],
-        full: Callable[[str], bool],
+        around: Around,
     ) -> None:
         self.job = job
         self.site = site
         self.reason = ""
         self._trouble: dict[str, str] = {}
         self.closed = False
-        self.desk = Desk(job.order_id, job.binding, numbers, full)
+        self.desk = Desk(job.order_id, job.binding, numbers, around)
         self.windows = windows(job, site)
         self._tally = Tally(job.size)
         self._inner: dict[str, CircuitSite] = {}

@@ -276,21 +276,30 @@ def key_of(request: str) -> Key | None:
     return Key(rest[:size], int(parts[1]), rest[size:])
 
 
+class Around(NamedTuple):
+    """What a part is told of its site.
+
+    Args: full: whether all memories of a link hold something; slack_ns: by how much software is late here,
+        for which no half is given up: 0 in virtual time.
+    """
+
+    full: Callable[[str], bool]
+    slack_ns: Callable[[], int]
+
+
 class Desk:
     """Where the machines of a part put what they want done; results find their way back from here.
 
     Args:
         numbers: of requests, shared by all parts of this site; now_ns: when what is handled now happened.
-        full: whether all memories of a link hold something.
+        around: what else is known at the site.
     """
 
-    def __init__(
-        self, order_id: str, binding: int, numbers: Iterator[str], full: Callable[[str], bool]
-    ) -> None:
+    def __init__(self, order_id: str, binding: int, numbers: Iterator[str], around: Around) -> None:
         self.order_id = order_id
         self.binding = binding
         self.now_ns = 0
-        self.full = full
+        self.full, self.slack_ns = around.full, around.slack_ns
         self._numbers = numbers
         self._actions: list[Action] = []
         self._then: dict[str, Callable[[Report], None]] = {}
