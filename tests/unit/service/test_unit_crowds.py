@@ -15,6 +15,7 @@ from multiplane.assembly.study import Study, run_study
 from multiplane.kernel.errors import Busy
 from multiplane.kernel.nouns import Caller
 from multiplane.service.planes.units import UnitRules
+from multiplane.twin.scenario import parse
 
 ENDS = {"delivered", "counter-offer", "refused", "expired"}
 
@@ -71,9 +72,8 @@ def test_five_hundred_wishes_at_once_each_end_and_leave_nothing() -> None:
 @pytest.mark.slow
 def test_a_crowd_in_a_network_of_the_twin_ends_and_frees_every_memory() -> None:
     names = tuple("abcdef")
-    place = shared.world(
-        [(one, two) for one, two in zip(names, names[1:] + names[:1], strict=True)], memories=8, t2_s=60.0
-    )
+    ring = list(zip(names, names[1:] + names[:1], strict=True))
+    place = parse(shared.scenario(ring, memories=8, t2_s=60.0, saes=True), "ring.toml")
 
     async def run(study: Study) -> None:
         draw = random.Random(7)
