@@ -79,7 +79,8 @@ class Offer(Noun, frozen=True, kw_only=True):
     """What the network can do. 0 where it does not apply.
 
     Args:
-        fidelity: promised floor; rate_per_s: states per second.
+        fidelity: of a delivered state, in the mean, as devices are calibrated; what lies below the wish's
+            floor is not delivered. rate_per_s: states per second.
         expected_ns: from now until the first state is there.
         valid_s: how long the unit can live at most.
         logical_error_rate, encoding: of encoded repeaters; empty for bare qubits.

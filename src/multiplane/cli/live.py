@@ -46,8 +46,7 @@ def ready_lines(state: Path, ready: Ready) -> list[str]:
     return [
         f"ready: {len(ready.kmes)} key managers serve {len(ready.saes)} applications",
         f"addresses and certificates: {state / FILE_NAME}",
-        "a first key:",
-        curl_line(ready),
+        *(["a first key:", curl_line(ready)] if ready.saes else []),
         *(
             [f"metrics and probes: {ready.operations.url}/metrics, /health, /ready"]
             if ready.operations

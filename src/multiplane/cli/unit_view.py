@@ -41,7 +41,7 @@ def offer_text(offer: Offer, *, from_stock: bool = False) -> str:
     """What an offer promises, leaving out what does not apply."""
     words = []
     if offer.fidelity:
-        words.append(f"fidelity >= {offer.fidelity:.4g}")
+        words.append(f"fidelity {offer.fidelity:.4g} in the mean")
     if offer.rate_per_s:
         words.append(f"{offer.rate_per_s:.4g} states/s")
     words.append("from stock: at once" if from_stock else f"cold: first in {span(offer.expected_ns)}")
@@ -57,7 +57,7 @@ def answer_lines(answer: Answer, took_ns: int) -> list[str]:
     if answer.verdict == Verdict.ACCEPTED.value:
         lines = [f"accepted in {span(took_ns)}  unit {answer.unit}"]
         lines += [f"  {urn}" for urn in answer.urns]
-        return [*lines, f"  promised: {offer_text(answer.offer, from_stock=answer.from_stock)}"]
+        return [*lines, f"  expected: {offer_text(answer.offer, from_stock=answer.from_stock)}"]
     best = "could be had" if answer.verdict == Verdict.COUNTER_OFFER.value else "best attainable"
     return [f"{answer.verdict}: {answer.code}: {answer.reason}", f"  {best}: {offer_text(answer.offer)}"]
 

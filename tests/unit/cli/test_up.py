@@ -30,6 +30,12 @@ def read(path: Path) -> Ready:
     return msgspec.json.decode(path.read_bytes(), type=Ready)
 
 
+def test_a_network_without_applications_is_ready_too(ready_file: Path) -> None:
+    lines = live.ready_lines(ready_file.parent, replace(read(ready_file), saes={}, kmes={}))
+    assert lines[0] == "ready: 0 key managers serve 0 applications"
+    assert not any("curl" in line for line in lines)
+
+
 def test_the_curl_line_survives_a_shell_and_goes_to_the_masters_key_manager(ready_file: Path) -> None:
     words = shlex.split(live.curl_line(read(ready_file)))
     assert words[0] == "curl"
