@@ -15,6 +15,12 @@ from multiplane.assembly.up import load_world
 from multiplane.cli.network import DEFAULT_STATE, JsonOption, StateOption, print_json
 from multiplane.cli.up_options import PluginOption
 
+Site = Annotated[str, typer.Argument(metavar="A", help="A site, or an application by its id or URN.")]
+OtherSite = Annotated[str, typer.Argument(metavar="B", help="Another one.")]
+ScenarioOption = Annotated[
+    str | None, typer.Option(help="A scenario instead of the running network.", show_default=False)
+]
+
 
 def add_to(app: typer.Typer) -> None:
     """Hang the commands of this module on the application."""
@@ -23,13 +29,10 @@ def add_to(app: typer.Typer) -> None:
 
 
 def stage(
-    a: Annotated[str, typer.Argument(metavar="A", help="A site, or an application by its id or URN.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    a: Site,
+    b: OtherSite,
     *,
-    scenario: Annotated[
-        str | None,
-        typer.Option(help="A scenario instead of the running network.", show_default=False),
-    ] = None,
+    scenario: ScenarioOption = None,
     plugin: PluginOption = None,
     state: StateOption = DEFAULT_STATE,
     as_json: JsonOption = False,
@@ -67,16 +70,13 @@ def stage_lines(report: StageReport) -> list[str]:
 
 
 def repeaters(
-    a: Annotated[str, typer.Argument(metavar="A", help="A site, or an application by its id or URN.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another one.")],
+    a: Site,
+    b: OtherSite,
     *,
     most_error: Annotated[
         float, typer.Option(help="How often a delivered pair may be wrong.", min=0.0, max=1.0)
     ] = 0.1,
-    scenario: Annotated[
-        str | None,
-        typer.Option(help="A scenario instead of the running network.", show_default=False),
-    ] = None,
+    scenario: ScenarioOption = None,
     plugin: PluginOption = None,
     state: StateOption = DEFAULT_STATE,
     as_json: JsonOption = False,

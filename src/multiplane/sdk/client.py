@@ -13,12 +13,12 @@ import msgspec
 
 from multiplane.api.north import Key
 from multiplane.api.wire.etsi014 import KeyContainer, KeyId, KeyIds, KeyRequest, Status
-from multiplane.sdk.wire import Message, Wire, decoded_answer
+from multiplane.sdk.wire import Message, OverWire, Wire, decoded_answer
 
 LOST: Final = "its keys may be gone, ask for others"
 
 
-class KeyClient:
+class KeyClient(OverWire):
     """An application at one key manager, as an asynchronous context manager.
 
     Args:
@@ -46,15 +46,6 @@ class KeyClient:
     ) -> SyncKeyClient:
         """The same client without asyncio: `with KeyClient.sync(...) as client`."""
         return SyncKeyClient(KeyClient(url, ca, cert, key, timeout_s=timeout_s))
-
-    async def __aenter__(self) -> Self:
-        self._wire.open()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._wire.close()
 
     async def status(self, peer: str) -> Status:
         """What there is to get with `peer` (URN or alias), now."""

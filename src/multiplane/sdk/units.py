@@ -24,7 +24,8 @@ from multiplane.api.units import Answer, UnitEvent, UnitTrace, UnitView, Wish
 from multiplane.api.wire.etsi014 import KeyContainer
 from multiplane.api.wire.units import Released, Steps, UnitList, WireStep
 from multiplane.kernel.errors import Busy, Faulty, Unknown
-from multiplane.sdk.wire import Wire, decoded_answer, error_of
+from multiplane.kernel.quantity import NS_PER_S
+from multiplane.sdk.wire import OverWire, Wire, decoded_answer, error_of
 
 LOST: Final = "look with `units` before asking again; a wish said twice with one id counts once"
 SILENCE_S: Final = 60.0
@@ -32,10 +33,9 @@ SILENCE_S: Final = 60.0
 AGAIN_S: Final = (0.2, 5.0)
 """The shortest and the longest pause before a lost stream is asked for again."""
 ENDED: Final = frozenset({"expired", "released", "refused"})
-_NS_PER_S: Final = 1_000_000_000
 
 
-class UnitClient:
+class UnitClient(OverWire):
     """An application at its site, as an asynchronous context manager.
 
     Args:
@@ -63,15 +63,6 @@ class UnitClient:
     ) -> SyncUnitClient:
         """The same client without asyncio: `with UnitClient.sync(...) as client`."""
         return SyncUnitClient(UnitClient(url, ca, cert, key, timeout_s=timeout_s))
-
-    async def __aenter__(self) -> Self:
-        self._wire.open()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._wire.close()
 
     async def request(self, wish: Wish, *, retry_for_s: float = 0.0) -> Answer:
         """What becomes of a wish (`sdk.wishes` makes them); waits Busy out for `retry_for_s`.
@@ -118,7 +109,7 @@ class UnitClient:
                 if view.state in ENDED and view.last_seq <= after:
                     return
             except (Busy, Unknown) as error:
-                pause_s = max(pause_s, error.retry_after_ns / _NS_PER_S)
+                pause_s = max(pause_s, error.retry_after_ns / NS_PER_S)
                 if loop.time() + pause_s > due_s:
                     raise
             await asyncio.sleep(pause_s)

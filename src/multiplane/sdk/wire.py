@@ -7,7 +7,8 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
 
 import aiohttp
 import msgspec
@@ -15,8 +16,8 @@ from yarl import URL
 
 from multiplane.api.wire.web import JSON_TYPE, Failure
 from multiplane.kernel.errors import KINDS, Busy, Faulty, MultiplaneError, Refused, Unknown
+from multiplane.kernel.quantity import NS_PER_S
 
-_NS_PER_S: Final = 1_000_000_000
 _DEFAULT_RETRY_S: Final = 1.0
 
 _ANY_ALERT: Final = "use one that the authority of that network signed and that is valid now"
@@ -100,7 +101,7 @@ class Wire:
             try:
                 return await self.exchange(verb, path, wish, success)
             except Busy as busy:
-                wait_s = max(busy.retry_after_ns / _NS_PER_S, 0.01)
+                wait_s = max(busy.retry_after_ns / NS_PER_S, 0.01)
                 if loop.time() + wait_s > due_s:
                     raise
             await asyncio.sleep(wait_s)
@@ -167,6 +168,21 @@ class Wire:
             return self._lost
         where = _where(self._base)
         return f"check that {where} is a key manager whose authority signed our certificate, valid now"
+
+
+class OverWire:
+    """A client of one server, as an asynchronous context manager: what it does goes over `_wire`."""
+
+    _wire: Wire
+
+    async def __aenter__(self) -> Self:
+        self._wire.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._wire.close()
 
 
 def _abort(response: aiohttp.ClientResponse) -> None:
@@ -249,4 +265,4 @@ def error_of(status: int, retry_after: str, body: bytes) -> MultiplaneError:
     if kind is not Busy:
         return kind(code, told.message)
     wait_s = float(retry_after) if retry_after.isdecimal() else _DEFAULT_RETRY_S
-    return Busy(code, told.message, retry_after_ns=round(wait_s * _NS_PER_S))
+    return Busy(code, told.message, retry_after_ns=round(wait_s * NS_PER_S))

@@ -8,7 +8,7 @@ import msgspec
 
 from multiplane.api.fabric_units import UnitOrder
 from multiplane.fabric.control.links_now import LinksNow
-from multiplane.fabric.control.planning import FOREVER_NS, Plan, Unattainable, plan
+from multiplane.fabric.control.planning import FOREVER_NS, Plan, Unattainable, instead, plan
 from multiplane.fabric.control.policies import Policies
 from multiplane.fabric.control.views import PairView
 from multiplane.fabric.control.windows import Line, needs
@@ -60,10 +60,12 @@ class Choosing:
     def wait(self, order: UnitOrder) -> str:
         """Stand in line; why there is no way, or empty when there is one that is taken."""
         ideal = self.ideal(order)
-        lost = isinstance(ideal, Unattainable)
-        self._needs[order.order_id] = None if isinstance(ideal, Unattainable) else needs(ideal.job)
         self._line.join(order)
-        return ideal.reason if isinstance(ideal, Unattainable) and lost else ""
+        if isinstance(ideal, Unattainable):
+            self._needs[order.order_id] = None
+            return ideal.reason
+        self._needs[order.order_id] = needs(ideal.job)
+        return ""
 
     def leave(self, order_id: str, *, served: bool = False) -> None:
         """Wait no more; `served`: it was this one's turn."""
@@ -95,17 +97,11 @@ def _kept(found: Plan, order: UnitOrder, view: PairView) -> Plan | Unattainable:
     kept_ns = min(
         (_keeps_ns(circuit, order, view) for circuit in found.job.circuits), default=found.lifetime_ns
     )
-    lifetime_ns = min(found.lifetime_ns, kept_ns)
+    kept = msgspec.structs.replace(found, lifetime_ns=min(found.lifetime_ns, kept_ns))
     if order.hold_ns <= kept_ns:
-        return msgspec.structs.replace(found, lifetime_ns=lifetime_ns)
-    return Unattainable(
-        code="fabric.hold",
-        reason=f"hold_ns: {order.hold_ns}, expected at most {kept_ns}: memories are emptied at their cut-off",
-        fidelity=found.fidelity,
-        rate_per_s=found.rate_per_s,
-        expected_ns=found.expected_ns,
-        lifetime_ns=lifetime_ns,
-    )
+        return kept
+    reason = f"hold_ns: {order.hold_ns}, expected at most {kept_ns}: memories are emptied at their cut-off"
+    return instead("fabric.hold", reason, kept)
 
 
 def _keeps_ns(circuit: Circuit, order: UnitOrder, view: PairView) -> int:

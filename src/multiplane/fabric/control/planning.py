@@ -251,7 +251,7 @@ class Search:
         shares = [1.0 - (min(fact.free) - count) / min(fact.sheet.memories) for fact, count in facts]
         promise = Promise(found.fidelity, found.rate_per_s, found.expected_ns, found.lifetime_ns, max(shares))
         reason = self.policies.admission.admit(self.order, promise)
-        return _instead("fabric.not_admitted", reason, found) if reason else None
+        return instead("fabric.not_admitted", reason, found) if reason else None
 
     def why_not(self) -> Unattainable:
         """Nothing was found."""
@@ -323,10 +323,10 @@ def _too_slow(order: UnitOrder, found: Plan, now_ns: int) -> Unattainable | None
     elif order.rate_per_s > found.rate_per_s:
         code = "fabric.rate"
         reason = f"rate_per_s: {order.rate_per_s:g}, expected at most {found.rate_per_s:.3g} at this fidelity"
-    return _instead(code, reason, found) if code else None
+    return instead(code, reason, found) if code else None
 
 
-def _instead(code: str, reason: str, found: Plan) -> Unattainable:
+def instead(code: str, reason: str, found: Plan) -> Unattainable:
     """A plan that is not to be, as what could be had."""
     return Unattainable(
         code=code,
