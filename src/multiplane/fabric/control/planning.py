@@ -34,6 +34,8 @@ from multiplane.physics.bell import Correlations, werner
 FOREVER_NS: Final = 10**18
 _HALVINGS: Final = 12
 _SLACK: Final = 1e-3
+_STEPS: Final = 8
+"""Each twice as far down as the last, from the best that could be thought of to what can be had."""
 _ROUTES_VIA: Final = 4
 
 
@@ -262,19 +264,27 @@ class Search:
             return Unattainable(code="fabric.no_memory", reason=f"no free memories on any way {sites}")
         if not self.reached:
             return Unattainable(code="fabric.no_route", reason=f"no links that are up lead {sites}")
-        reason = f"min_fidelity: {self.order.min_fidelity}, expected at most {self.best_fidelity:.4f} here"
-        lower = msgspec.structs.replace(self.order, min_fidelity=self.best_fidelity * (1.0 - _SLACK))
-        instead = Search(lower, self.view, self.policies).best()
-        if instead is None:
-            return Unattainable(code="fabric.fidelity", reason=reason, fidelity=self.best_fidelity)
+        floor, instead = self._lower()
         return Unattainable(
             code="fabric.fidelity",
-            reason=reason,
-            fidelity=lower.min_fidelity,
-            rate_per_s=instead.rate_per_s,
-            expected_ns=_ns(instead.first_s),
-            lifetime_ns=_ns(_lifetime_s(instead, lower.min_fidelity)),
+            reason=f"min_fidelity: {self.order.min_fidelity}, expected at most {floor:.4f} here",
+            fidelity=floor,
+            rate_per_s=instead.rate_per_s if instead else 0.0,
+            expected_ns=_ns(instead.first_s) if instead else 0,
+            lifetime_ns=_ns(_lifetime_s(instead, floor)) if instead else 0,
         )
+
+    def _lower(self) -> tuple[float, Woven | None]:
+        """A floor that can be kept, near the highest, and how. Of many parties only a bound is known."""
+        best = self.best_fidelity
+        for step in range(_STEPS):
+            floor = best * (1.0 - _SLACK * 2.0**step)
+            search = Search(msgspec.structs.replace(self.order, min_fidelity=floor), self.view, self.policies)
+            instead = search.best()
+            if instead is not None:
+                return floor, instead
+            best = min(floor, search.best_fidelity)
+        return 0.0, None
 
 
 def _lifetime_s(woven: Woven, floor_fidelity: float) -> float:

@@ -35,6 +35,7 @@ from multiplane.fabric.resource.quality import (
     Leg,
     at,
     expires_ns,
+    gate_keeps,
     leg_of,
     of_memory,
     rested,
@@ -181,6 +182,7 @@ class CircuitEnd:
             first=track.first,
             made_ns=min(track.made_ns, half.since_ns),
             rows=track.rows,
+            gate_keeps=track.gate_keeps,
         )
         self.circuit_site.settle(half)
         self._known[half.number] = known
@@ -194,11 +196,15 @@ class CircuitEnd:
     # what they are is known
 
     def _put_right(self, known: Confirmed, then: Callable[[Confirmed], None]) -> None:
-        """The end down the path takes the frame out."""
-        if self.head or not known.frame:
+        """The end down the path takes the frame out; its gate costs what both ends hold."""
+        if not known.frame:
             then(known)
-            return
-        self._gate(known, then)
+        elif self.head:
+            leg = known.leg
+            pair = turned(Correlations(leg.x, leg.y, leg.z), known.gate_keeps)
+            then(known._replace(leg=leg_of(pair, leg.at_ns, *leg.resting)))
+        else:
+            self._gate(known, then)
 
     def _gate(self, known: Confirmed, then: Callable[[Confirmed], None]) -> None:
         gate = FRAME_GATES[known.frame]
@@ -219,7 +225,7 @@ class CircuitEnd:
             parts=(known.rows[-1].name,),
             at_ns=report.due_ns,
         )
-        pair = turned(at(known.leg, report.due_ns), self.sheet, self.site)
+        pair = turned(at(known.leg, report.due_ns), gate_keeps(self.sheet, self.site))
         leg = leg_of(pair, report.due_ns, *known.leg.resting)
         known = known._replace(frame=0, leg=leg, rows=(*known.rows, row))
         self._known[half.number] = known

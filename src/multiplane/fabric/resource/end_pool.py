@@ -20,7 +20,8 @@ from multiplane.physics.purification import bbpssw, dejmps
 class Confirmed(NamedTuple):
     """A half of which this end knows what it is half of.
 
-    Args: frame: still to be taken out at the far end; leg: its quality; first: its number at the far end.
+    Args: frame: still to be taken out, at the end down the path or, once it is joined, at the far end of it;
+        leg: its quality; first: its number at the far end; gate_keeps: of it, by a gate there.
     """
 
     half: Half
@@ -29,6 +30,7 @@ class Confirmed(NamedTuple):
     first: int
     made_ns: int
     rows: tuple[TraceRow, ...]
+    gate_keeps: float = 1.0
 
 
 class EndEvents(NamedTuple):

@@ -23,6 +23,7 @@ from multiplane.fabric.resource.quality import (
     Leg,
     at,
     expires_ns,
+    gate_keeps,
     leg_of,
     state_fidelity,
     swapped,
@@ -140,7 +141,7 @@ class Fusing:
         """What the noise of a step leaves of the pair of a half."""
         end = self._ends[place]
         if step.do == "h":
-            return turned(pair, end.sheet, end.site)
+            return turned(pair, gate_keeps(end.sheet, end.site))
         if step.do == "x":
             right = 1.0 - 2.0 * end.sheet.flip_probability[end.sheet.sites.index(end.site)]
             return Correlations(pair.x * right, pair.y * right, pair.z)
@@ -204,10 +205,12 @@ class Fusing:
         self._changed()
 
     def _leg(self, run: _Run, place: int) -> Leg:
-        """From now on only what is still held rests."""
-        resting = run.parts[place].leg.resting
+        """From now on only what is still held rests; the far end takes a frame out by a gate."""
+        known, pair = run.parts[place], run.legs[place]
+        if run.frames[place]:
+            pair = turned(pair, known.gate_keeps)
         kept = self._junction.party and place == self._kept
-        return leg_of(run.legs[place], self._desk.now_ns, *(resting if kept else resting[1:]))
+        return leg_of(pair, self._desk.now_ns, *(known.leg.resting if kept else known.leg.resting[1:]))
 
     def _rows(self, run: _Run, state: str) -> tuple[TraceRow, ...]:
         rows = [row for known in run.parts for row in known.rows]

@@ -32,7 +32,7 @@ from multiplane.fabric.resource.pair_words import (
     Track,
     Want,
 )
-from multiplane.fabric.resource.quality import of_memory, rested, swapped
+from multiplane.fabric.resource.quality import gate_keeps, of_memory, rested, swapped
 from multiplane.physics.bell import Correlations
 
 REMEMBERED: Final = 1024
@@ -269,7 +269,9 @@ class CircuitSite:
             link = self._link(half.side)
             if report.code == "instruction.failed":
                 link.gone(half)
-            if half not in cut:
+            if half in cut:
+                link.replace(half.number)
+            else:
                 link.expire(half.number)
             link.release(half)
 
@@ -378,6 +380,7 @@ class CircuitSite:
             known_ns=half.known_ns,
             made_ns=half.since_ns,
             rows=(*half.rows, half.row),
+            gate_keeps=gate_keeps(sheet, self.site),
         )
         self.desk.put(Tell(link.peer, message))
 

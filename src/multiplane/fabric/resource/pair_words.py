@@ -110,6 +110,7 @@ class Track(Message, frozen=True, kw_only=True):
         origin: place of the sender on the path; first: number of the pair it started with.
         frame: of all so far; pair: its correlations without the rest of the origin's half, which is
             `resting` since `known_ns`; made_ns: of the oldest qubit; rows: what went into it.
+        gate_keeps: what a gate on the origin's half leaves of the correlations.
     """
 
     number: int
@@ -121,6 +122,7 @@ class Track(Message, frozen=True, kw_only=True):
     known_ns: int
     made_ns: int
     rows: tuple[TraceRow, ...]
+    gate_keeps: Share
 
 
 class Distil(Message, frozen=True, kw_only=True):
@@ -329,6 +331,10 @@ class Desk:
             return False
         then(report)
         return True
+
+    def drop(self, request: str) -> None:
+        """All that was asked for is there, or it is not wanted any more: nothing is to be heard of it."""
+        self._then.pop(request, None)
 
     @property
     def waiting(self) -> int:
