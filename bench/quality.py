@@ -3,9 +3,9 @@
     python -m bench quality [--deliveries 100000] [--jobs 2] [--fresh]
 
 Level: with 99 % confidence at most one state in 1,000 is below the floor of its order at any time from its
-delivery until its ends say that the promise is over (`tests/support/judged.py`, `judged_worlds.py`). Runs that
-were done before are kept in bench/results/quality.jsonl and not done again, so it can be interrupted; `--fresh`
-forgets them.
+delivery until its ends say that the promise is over (`tests/support/judged.py`, `judged_worlds.py`). Runs
+that were done before are kept in bench/results/quality.jsonl and not done again, so it can be interrupted;
+`--fresh` forgets them.
 """
 
 from __future__ import annotations
@@ -81,17 +81,16 @@ def do(run: Run) -> Found:
 
 
 def at_most(below: int, deliveries: int) -> float:
-    """Upper bound of a share: a larger one shows so few, or fewer, less often than confidence leaves room for.
+    """Upper bound of a share: a larger one would seldom show so few, as seldom as confidence leaves room.
 
     Source: Clopper and Pearson, Biometrika 26, 404 (1934).
     """
     low, high = below / deliveries, 1.0
     for _ in range(60):
         share = (low + high) / 2.0
-        odds = (
-            math.comb(deliveries, k) * share**k * (1.0 - share) ** (deliveries - k) for k in range(below + 1)
-        )
-        low, high = (low, share) if sum(odds) < 1.0 - CONFIDENCE else (share, high)
+        left = 1.0 - share
+        odds = sum(math.comb(deliveries, k) * share**k * left ** (deliveries - k) for k in range(below + 1))
+        low, high = (low, share) if odds < 1.0 - CONFIDENCE else (share, high)
     return high
 
 
@@ -129,7 +128,8 @@ def _table(found: Iterable[Found]) -> None:
         count, below = sum(one.deliveries for one in rows), sum(one.below for one in rows)
         margins = min(one.first for one in rows), min(one.last for one in rows)
         cost_ms = 1e3 * sum(one.cpu_s for one in rows) / count
+        overclaim = max(one.overclaim for one in rows)
         print(
             f"{name:<50}{len(rows):>6}{count:>8,}{below:>6}{at_most(below, count):>9.1e}"
-            f"{margins[0]:>+12.1e}{margins[1]:>+11.1e}{max(one.overclaim for one in rows):>+10.1e}{cost_ms:>8.1f}"
+            f"{margins[0]:>+12.1e}{margins[1]:>+11.1e}{overclaim:>+10.1e}{cost_ms:>8.1f}"
         )

@@ -1,4 +1,4 @@
-"""Worlds whose deliveries are judged: chains, grids, random graphs of unlike devices; pairs, states of many."""
+"""Worlds whose deliveries are judged: chains, grids, random graphs of unlike devices; pairs and more."""
 
 from __future__ import annotations
 

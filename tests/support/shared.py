@@ -171,3 +171,9 @@ def leaks(study: Study) -> list[str]:
             ]
     held = Oracle(study.centre.twin.quantum).held()
     return [*found, f"{held} qubits held"] if held else found
+
+
+def checked(study: Study, order_id: str = "o") -> int:
+    """States of an order that were sacrificed so far."""
+    carried = study.centre.edc._orders[order_id]
+    return sum(count for state in carried.states.values() for count, _ in state.errors)

@@ -7,7 +7,7 @@ from collections import Counter
 
 import msgspec
 import pytest
-from tests.support.shared import Ear, Quis, in_study, leaks, order, world
+from tests.support.shared import Ear, Quis, checked, in_study, leaks, order, world
 
 from multiplane.api.fabric_units import FabricUnits
 from multiplane.assembly.study import EPOCH_NS, Study
@@ -20,12 +20,6 @@ from multiplane.twin.quantum.devices import Entanglement
 from multiplane.twin.scenario import load_shipped
 
 SQUARE = (("a", "b"), ("b", "d"), ("a", "c"), ("c", "d"))
-
-
-def checked(study: Study) -> int:
-    """States of the one order that were sacrificed so far."""
-    (carried,) = study.centre.edc._orders.values()
-    return sum(count for state in carried.states.values() for count, _ in state.errors)
 
 
 def test_a_chain_delivers_the_same_names_at_both_ends_and_can_say_what_went_into_each() -> None:

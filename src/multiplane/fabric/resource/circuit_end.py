@@ -33,14 +33,13 @@ from multiplane.fabric.resource.pair_words import (
 from multiplane.fabric.resource.quality import (
     FOREVER_NS,
     Leg,
-    at,
     expires_ns,
-    gate_keeps,
+    gate_gain,
     leg_of,
     of_memory,
     rested,
     state_fidelity,
-    turned,
+    turned_leg,
 )
 from multiplane.fabric.resource.sacrifice import Outcomes, Tally, basis_at, differ, flips, sacrifice_of
 from multiplane.physics.bell import Correlations
@@ -182,7 +181,7 @@ class CircuitEnd:
             first=track.first,
             made_ns=min(track.made_ns, half.since_ns),
             rows=track.rows,
-            gate_keeps=track.gate_keeps,
+            gate_gain=track.gate_gain,
         )
         self.circuit_site.settle(half)
         self._known[half.number] = known
@@ -200,9 +199,7 @@ class CircuitEnd:
         if not known.frame:
             then(known)
         elif self.head:
-            leg = known.leg
-            pair = turned(Correlations(leg.x, leg.y, leg.z), known.gate_keeps)
-            then(known._replace(leg=leg_of(pair, leg.at_ns, *leg.resting)))
+            then(known._replace(leg=turned_leg(known.leg, known.gate_gain)))
         else:
             self._gate(known, then)
 
@@ -225,8 +222,7 @@ class CircuitEnd:
             parts=(known.rows[-1].name,),
             at_ns=report.due_ns,
         )
-        pair = turned(at(known.leg, report.due_ns), gate_keeps(self.sheet, self.site))
-        leg = leg_of(pair, report.due_ns, *known.leg.resting)
+        leg = turned_leg(known.leg, gate_gain(self.sheet, self.site))
         known = known._replace(frame=0, leg=leg, rows=(*known.rows, row))
         self._known[half.number] = known
         then(known)

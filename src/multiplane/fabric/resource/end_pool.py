@@ -21,7 +21,7 @@ class Confirmed(NamedTuple):
     """A half of which this end knows what it is half of.
 
     Args: frame: still to be taken out, at the end down the path or, once it is joined, at the far end of it;
-        leg: its quality; first: its number at the far end; gate_keeps: of it, by a gate there.
+        leg: its quality; first: its number at the far end; gate_gain: of it, by a gate there.
     """
 
     half: Half
@@ -30,7 +30,7 @@ class Confirmed(NamedTuple):
     first: int
     made_ns: int
     rows: tuple[TraceRow, ...]
-    gate_keeps: float = 1.0
+    gate_gain: float = 1.0
 
 
 class EndEvents(NamedTuple):

@@ -23,7 +23,7 @@ from multiplane.fabric.resource.quality import (
     Leg,
     at,
     expires_ns,
-    gate_keeps,
+    gate_gain,
     leg_of,
     state_fidelity,
     swapped,
@@ -141,7 +141,7 @@ class Fusing:
         """What the noise of a step leaves of the pair of a half."""
         end = self._ends[place]
         if step.do == "h":
-            return turned(pair, gate_keeps(end.sheet, end.site))
+            return turned(pair, gate_gain(end.sheet, end.site))
         if step.do == "x":
             right = 1.0 - 2.0 * end.sheet.flip_probability[end.sheet.sites.index(end.site)]
             return Correlations(pair.x * right, pair.y * right, pair.z)
@@ -208,7 +208,7 @@ class Fusing:
         """From now on only what is still held rests; the far end takes a frame out by a gate."""
         known, pair = run.parts[place], run.legs[place]
         if run.frames[place]:
-            pair = turned(pair, known.gate_keeps)
+            pair = turned(pair, known.gate_gain)
         kept = self._junction.party and place == self._kept
         return leg_of(pair, self._desk.now_ns, *(known.leg.resting if kept else known.leg.resting[1:]))
 

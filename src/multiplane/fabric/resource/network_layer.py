@@ -32,7 +32,7 @@ from multiplane.fabric.resource.pair_words import (
     Track,
     Want,
 )
-from multiplane.fabric.resource.quality import gate_keeps, of_memory, rested, swapped
+from multiplane.fabric.resource.quality import gate_gain, of_memory, rested, swapped
 from multiplane.physics.bell import Correlations
 
 REMEMBERED: Final = 1024
@@ -380,7 +380,7 @@ class CircuitSite:
             known_ns=half.known_ns,
             made_ns=half.since_ns,
             rows=(*half.rows, half.row),
-            gate_keeps=gate_keeps(sheet, self.site),
+            gate_gain=gate_gain(sheet, self.site),
         )
         self.desk.put(Tell(link.peer, message))
 

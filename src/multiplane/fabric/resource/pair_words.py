@@ -110,7 +110,7 @@ class Track(Message, frozen=True, kw_only=True):
         origin: place of the sender on the path; first: number of the pair it started with.
         frame: of all so far; pair: its correlations without the rest of the origin's half, which is
             `resting` since `known_ns`; made_ns: of the oldest qubit; rows: what went into it.
-        gate_keeps: what a gate on the origin's half leaves of the correlations.
+        gate_gain: what a gate on the origin's half leaves of the correlations.
     """
 
     number: int
@@ -122,7 +122,7 @@ class Track(Message, frozen=True, kw_only=True):
     known_ns: int
     made_ns: int
     rows: tuple[TraceRow, ...]
-    gate_keeps: Share
+    gate_gain: Share
 
 
 class Distil(Message, frozen=True, kw_only=True):

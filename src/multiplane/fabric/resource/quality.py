@@ -74,14 +74,19 @@ def swapped(one: Correlations, two: Correlations, sheet: LinkSheet, site: str) -
     return swap(swap(one, two), _swap_factors(sheet.keep_double[end], sheet.flip_probability[end]))
 
 
-def gate_keeps(sheet: LinkSheet, site: str) -> float:
+def gate_gain(sheet: LinkSheet, site: str) -> float:
     """What a gate on a half in a memory of this link at this site leaves of the correlations of its pair."""
     return sheet.keep_single[sheet.sites.index(site)]
 
 
-def turned(pair: Correlations, keeps: float) -> Correlations:
-    """The pair after a gate on one half. Args: keeps: as of `gate_keeps`."""
-    return Correlations(pair.x * keeps, pair.y * keeps, pair.z * keeps)
+def turned(pair: Correlations, gain: float) -> Correlations:
+    """The pair after a gate on one half. Args: gain: as of `gate_gain`."""
+    return Correlations(pair.x * gain, pair.y * gain, pair.z * gain)
+
+
+def turned_leg(leg: Leg, gain: float) -> Leg:
+    """The same of a leg, whose halves go on to rest."""
+    return msgspec.structs.replace(leg, x=leg.x * gain, y=leg.y * gain, z=leg.z * gain)
 
 
 def _swap_factors(keep_probability: float, flip_probability: float) -> Correlations:
