@@ -135,6 +135,13 @@ class Quis:
             self._news.clear()
             await self._news.wait()
 
+    async def second_phase(self, order_id: str) -> tuple[str, int]:
+        """What an order came to after what was told of it first."""
+        while len(self.phases(order_id)) < 2:
+            self._news.clear()
+            await self._news.wait()
+        return self.phases(order_id)[1]
+
     def phases(self, order_id: str) -> list[tuple[str, int]]:
         return [(qui.phase.value, qui.binding) for qui in self.told if qui.order_id == order_id]
 

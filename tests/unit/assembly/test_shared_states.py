@@ -205,3 +205,17 @@ def test_three_ends_of_a_star_hold_the_same_states_and_measure_what_was_promised
         assert not leaks(study)
 
     in_study(world([("a", "b"), ("b", "c"), ("b", "d")], success_probability=0.02, t2_s=1.0), 4, workload)
+
+
+def test_an_order_without_end_keeps_nothing_of_the_pairs_that_came() -> None:
+    async def workload(study: Study, quis: Quis) -> None:
+        a = await Ear(study, "a").listen()
+        await study.centre.units.place(study.centre.caller, order("o", "a", "b", size=0, measure="z"))
+        await asyncio.sleep(1)
+        assert len(a.held) > 100
+        repeaters = [study.sites[site].repeater for site in "ab"]
+        parts = [part for each in repeaters if each is not None for part in each._parts.values()]
+        assert sum(part.desk.waiting for part in parts) < 20
+        assert quis.phases("o") == [("bound", 1)]
+
+    in_study(world([("a", "b")]), 7, workload)

@@ -125,3 +125,22 @@ def test_graph_states_have_their_edges_at_the_centre() -> None:
     }
     leg = bell.fidelity(bell.swap(bell.werner(0.97), bell.werner(0.97)))
     assert leg**2 - 1e-9 <= line.fidelity < leg
+
+
+def test_what_could_be_had_instead_can_be_had() -> None:
+    noisy = {"keep_double": (0.995, 0.995), "keep_single": (0.999, 0.999), "t2_s": (0.5, 0.1)}
+    good, bad = sheet("a", "b", fidelity=0.99, **noisy), sheet("b", "c", fidelity=0.93, **noisy)
+    domain = view(good, bad, sheet("b", "d", fidelity=0.97, **noisy))
+    line = order("a", "b", "c", "d", kind="graph", edges=((0, 1), (1, 2), (2, 3)))
+    for wanted in (
+        order("a", "c"),
+        order("a", "b", "c"),
+        order("a", "c", "d"),
+        order("a", "b", "c", "d"),
+        line,
+    ):
+        refused = plan(msgspec.structs.replace(wanted, min_fidelity=0.9999), domain)
+        assert isinstance(refused, Unattainable)
+        assert 0.5 < refused.fidelity < 0.99
+        lower = msgspec.structs.replace(wanted, min_fidelity=refused.fidelity)
+        assert isinstance(plan(lower, domain), Plan), (wanted.sites, refused)
