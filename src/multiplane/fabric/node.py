@@ -207,16 +207,13 @@ class FabricAgent:
     def key_block(self, block: KeyBlock) -> None:
         """New key from the device of a link."""
         link = self._links.get(block.link)
-        if link is None:
+        if link is None or link.pool.keep(block):
             return
-        if not link.pool.keep(block):
-            reserve = link.pool.deposit(block)
-            if reserve is not None and self._reserves is not None:
-                kept = self._reserves.of(link.link, self._site, link.peer)
-                self._reserves.filled(link.link, kept, block.epoch, reserve)
-        elif link.peer not in self._relay.holding:
-            return
-        if link.peer in self._relay.holding:
+        reserve = link.pool.deposit(block)
+        if reserve is not None and self._reserves is not None:
+            kept = self._reserves.of(link.link, self._site, link.peer)
+            self._reserves.filled(link.link, kept, block.epoch, reserve)
+        if link.pool.awaited:
             self._perform(self._relay.key_came(link.peer, self._timeline.now_ns()))
         self._grant(link)
 

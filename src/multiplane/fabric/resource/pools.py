@@ -131,6 +131,7 @@ class LinkPool:
         "_room_byte",
         "_rules",
         "_sorted",
+        "awaited",
         "burnt_byte",
         "epoch",
         "made_byte",
@@ -154,6 +155,8 @@ class LinkPool:
         self._fits_until = self._keeps_until = 0  # both lanes have room up to there; what is kept at most
         self._pads_until = 0  # what comes before that position of the epoch is for pads
         self._granted = 0
+        self.awaited = False
+        """Whether anybody waits for key: no block is just kept then."""
         self.epoch = -1
         self.made_byte = 0
         self.reserved_byte = 0
@@ -204,13 +207,13 @@ class LinkPool:
         return True
 
     def keep(self, block: KeyBlock) -> bool:
-        """Take a block as most are: the next one, all of it for pads. False, untouched, when `deposit` must.
+        """Take a block as most are: the next, all for pads, awaited by nobody. False when `deposit` must.
 
         Nothing is to be done then: what was granted is held, so the window to grant stays where it is.
         """
         begin, key = block.offset_byte, block.key
         end = begin + len(key)
-        if begin != self._received or block.epoch != self.epoch:
+        if begin != self._received or self.awaited or block.epoch != self.epoch:
             return False
         if end > self._keeps_until:
             self._look_ahead()
