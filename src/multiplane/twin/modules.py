@@ -80,7 +80,7 @@ class _Link:
         self.life = Life()
         self.up = False
         self.makes = _NOTHING
-        self.listeners: list[DeviceListener | None] = [None, None]
+        self.listeners: tuple[DeviceListener | None, DeviceListener | None] = (None, None)
         self.epoch = epoch
         self.head_start_bit = 0
         self.due_ps: int | None = None  # of the next block
@@ -94,6 +94,11 @@ class _Link:
     def new_production(self) -> Production:
         """That of a new epoch."""
         return Production(self.profile.block_interval_ps, self.phase_ps)
+
+    def listen(self, end: int, listener: DeviceListener | None) -> None:
+        """Who listens at that end from now on."""
+        first, second = self.listeners
+        self.listeners = (listener, second) if end == 0 else (first, listener)
 
     @property
     def flaw(self) -> str:
@@ -133,7 +138,7 @@ class Modules:
         held, end = self._at(caller, link)
         if held.epoch >= self._last_epoch:
             raise Faulty("device.epochs_exhausted", f"link {link}: no epoch left, expected a restart")
-        held.listeners[end] = listener
+        held.listen(end, listener)
         held.epoch += 1
         held.stream = Stream(self._seed, link, held.epoch)
         held.production = held.new_production()
@@ -244,7 +249,7 @@ class Modules:
         for held in self._links.values():
             if site in held.span.sites:
                 end = held.span.sites.index(site)
-                held.listeners[end] = None
+                held.listen(end, None)
                 held.production.revoke(now_ps, end)
                 self._apply(held, Wanted(end, False), now_ps)
 
