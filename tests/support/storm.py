@@ -250,7 +250,7 @@ class Storm:
         self.died.append(self.timeline.now_ns())
 
     def _control_lost(self, life: Life) -> None:
-        """As its process does, it ends when the way to the parent breaks; whoever started it does so again."""
+        """As its process does, it ends when the way to the parent breaks, and is started again."""
         if not life.over and self._room is not None and self._room[0] is life:
             self.again = asyncio.ensure_future(self._control_again())
 

@@ -1,8 +1,8 @@
 """Five hundred wishes at once through the whole stack: pairs, GHZ states and keys, some of them hopeless.
 
-Each comes to the door of its site, as from the server there. Agents, broker, key managers, the controllers of all
-strata, repeaters and the twin's devices do the rest, in the places that `multiplane up` gives them. What is delivered
-is used: states are measured and keys collected at every end.
+Each comes to the door of its site, as from the server there. Agents, broker, key managers, the controllers of
+all strata, repeaters and the twin's devices do the rest, in the places that `multiplane up` gives them. What is
+delivered is used: states are measured and keys collected at every end.
 """
 
 from __future__ import annotations
@@ -222,6 +222,5 @@ def test_each_of_500_wishes_of_all_kinds_ends_and_leaves_nothing(wide: int, high
         await asyncio.sleep(KEEP_S)
         assert await remains(crowd) == []
         assert len(asyncio.all_tasks()) == tasks
-        print(ended, crowd.agreeing)
 
     run_study(world(wide, high), 1, run)
