@@ -159,6 +159,8 @@ class Circuit(Noun, frozen=True, kw_only=True):
         sacrifice_share: of the pairs, measured in x, y and z in turn to estimate fidelity.
         measure: basis in which ends measure at once, empty = keep.
         fidelity: of a delivered pair as calibrated.
+        rate_per_s: of pairs that nothing breaks, sacrificed ones counted, 0 = as they come; burst: of them so
+            many may be under way, at least 1.
     """
 
     circuit: str
@@ -176,6 +178,8 @@ class Circuit(Noun, frozen=True, kw_only=True):
     until_ns: int = 0
     sacrifice_share: float = 0.0
     measure: str = ""
+    rate_per_s: float = 0.0
+    burst: int = 1
 
 
 class Junction(Noun, frozen=True, kw_only=True):

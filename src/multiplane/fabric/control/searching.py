@@ -28,6 +28,9 @@ from multiplane.physics.bell import Correlations, werner
 _HALVINGS: Final = 12
 _SLACK: Final = 1e-3
 _ROUTES_VIA: Final = 4
+SPARE: Final = 1.25
+"""Links that shall make states at a rate can make so much more: chance has its ups and downs."""
+UNBOUNDED: Final = 2**31
 
 
 class Woven(NamedTuple):
@@ -74,6 +77,8 @@ def draft(order: UnitOrder, view: PairView, policies: Policies) -> Draft:
     """
     first = search = Search(order, view, policies)
     woven, floor_fidelity = search.best(), order.min_fidelity
+    if woven is not None and order.rate_per_s:
+        woven = _thrifty(woven, order, view, policies)
     if woven is None and first.reached:
         floor_fidelity = first.best_fidelity * (1.0 - _SLACK)
         search = Search(msgspec.structs.replace(order, min_fidelity=floor_fidelity), view, policies)
@@ -89,11 +94,26 @@ def draft(order: UnitOrder, view: PairView, policies: Policies) -> Draft:
     )
 
 
-class Search:
-    """Looks for the best way to carry one order."""
+def _thrifty(woven: Woven, order: UnitOrder, view: PairView, policies: Policies) -> Woven:
+    """A way with few memories of each link that has some rate to spare, or else the given one."""
+    wanted_per_s = SPARE * order.rate_per_s / (1.0 - order.sacrifice_share)
+    most = 1
+    while most < max(max(one.shape.windows) for one in woven.chains):
+        found = Search(order, view, policies, most_memories=most).best()
+        if found is not None and found.rate_per_s >= wanted_per_s:
+            return found
+        most *= 2
+    return woven
 
-    def __init__(self, order: UnitOrder, view: PairView, policies: Policies) -> None:
+
+class Search:
+    """Looks for the best way to carry one order. Args: most_memories: of a link, for each chain."""
+
+    def __init__(
+        self, order: UnitOrder, view: PairView, policies: Policies, *, most_memories: int = UNBOUNDED
+    ) -> None:
         self.order, self.view, self.policies = order, view, policies
+        self._most_memories = most_memories
         self.ground = policies.ground(view)
         self.best_fidelity = 0.0
         self.reached = self.full = False
@@ -134,7 +154,10 @@ class Search:
     def _window(self, link: PairLink, among: int, taken: int = 0) -> int:
         """Memories of a link for one of `among` chains, 0 = none are free. Args: taken: by earlier chains."""
         free = self._free(link) - taken
-        return max(1, self.policies.scheduling.window(self.order, link, free) // among) if free > 0 else 0
+        if free < 1:
+            return 0
+        window = self.policies.scheduling.window(self.order, link, free) // among
+        return max(1, min(window, self._most_memories))
 
     def _free(self, link: PairLink) -> int:
         free = self.looked[link.link] = min(self.view.links[link.link].free)

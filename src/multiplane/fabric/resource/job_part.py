@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
@@ -318,6 +319,10 @@ def _check_circuit(circuit: Circuit) -> None:
         _refuse("protocol", circuit.protocol, " or ".join(PROTOCOLS))
     if circuit.measure not in ("", *BASES):
         _refuse("measure", circuit.measure, "x, y, z or nothing")
+    if not 0.0 <= circuit.rate_per_s < math.inf:
+        _refuse("rate_per_s", circuit.rate_per_s, "0 or more")
+    if circuit.burst < 1:
+        _refuse("burst", circuit.burst, "1 or more")
 
 
 def _check_junction(job: Job, circuit: Circuit) -> None:
