@@ -170,7 +170,7 @@ def test_what_rests_is_in_the_promise() -> None:
     for seed in range(5):
         run_lab(net(*SIDES, fidelity=0.98, memory=kind), work, seed=seed)
     for true, said in seen:
-        assert true < ghz_from_tree([(a, b) for a, b in SIDES], "abcd", [werner(0.98)] * 5) - 0.02
+        assert true < ghz_from_tree([(path[0], path[1]) for path in SIDES], "abcd", [werner(0.98)] * 5) - 0.02
         assert 0.0 <= true - said < 0.01
 
 
