@@ -123,6 +123,7 @@ class LinkPool:
         "_in",
         "_keeps_until",
         "_leads",
+        "_made_apart_byte",
         "_out",
         "_out_room_byte",
         "_pads_until",
@@ -131,9 +132,9 @@ class LinkPool:
         "_room_byte",
         "_rules",
         "_sorted",
+        "awaited",
         "burnt_byte",
         "epoch",
-        "made_byte",
         "reserved_byte",
         "spent_byte",
     )
@@ -154,8 +155,10 @@ class LinkPool:
         self._fits_until = self._keeps_until = 0  # both lanes have room up to there; what is kept at most
         self._pads_until = 0  # what comes before that position of the epoch is for pads
         self._granted = 0
+        self.awaited = False
+        """Whether anybody waits for key: no block is just kept then."""
         self.epoch = -1
-        self.made_byte = 0
+        self._made_apart_byte = 0  # made, and not counted in `_received`
         self.reserved_byte = 0
         self.spent_byte = 0
         self.burnt_byte = 0
@@ -183,7 +186,7 @@ class LinkPool:
         """The accounts of this end, in bits."""
         return LinkLedger(
             stock_bit=bit_from_byte(self.stock_byte),
-            made_bit=bit_from_byte(self.made_byte),
+            made_bit=bit_from_byte(self._made_apart_byte + self._received),
             delivered_bit=bit_from_byte(self.spent_byte),
             burnt_bit=bit_from_byte(self.burnt_byte),
             reserved_bit=bit_from_byte(self.reserved_byte),
@@ -197,6 +200,7 @@ class LinkPool:
         self._out, self._in = Lane(), Lane()
         self._reserve.clear()
         self._blocks.clear()
+        self._made_apart_byte += self._received
         self._sorted = self._received = self._granted = 0
         self._pads_until = self._rules.pads_until(0)
         self._look_ahead()
@@ -204,19 +208,18 @@ class LinkPool:
         return True
 
     def keep(self, block: KeyBlock) -> bool:
-        """Take a block as most are: the next one, all of it for pads. False, untouched, when `deposit` must.
+        """Take a block as most are: the next, all for pads, awaited by nobody. False when `deposit` must.
 
         Nothing is to be done then: what was granted is held, so the window to grant stays where it is.
         """
         begin, key = block.offset_byte, block.key
         end = begin + len(key)
-        if begin != self._received or block.epoch != self.epoch:
+        if begin != self._received or self.awaited or block.epoch != self.epoch:
             return False
         if end > self._keeps_until:
             self._look_ahead()
             if end > self._keeps_until:
                 return False
-        self.made_byte += len(key)
         self._received = end
         self._blocks.append(key)
         return True
@@ -238,10 +241,11 @@ class LinkPool:
         begin = block.offset_byte
         self._sort_out()
         self.begin(block.epoch)
-        self.made_byte += size
         if block.epoch < self.epoch or begin < self._received:
+            self._made_apart_byte += size
             self.burnt_byte += size
             return None
+        self._made_apart_byte -= begin - self._received
         self._sorted = self._received = begin + size
         self._pads_until = self._rules.pads_until(begin + size)
         reserve = self._set_aside(begin, block.key)

@@ -234,8 +234,14 @@ class Relay:
             early_ns = port.early[0][1] if port.early else None
             if line_ns is early_ns is None:
                 self.holding.discard(peer)
+                port.pool.awaited = False
             dues += [due_ns for due_ns in (line_ns, early_ns) if due_ns is not None]
         return min(dues, default=None)
+
+    def _hold(self, port: _Port) -> None:
+        """Something waits here for key of that link, or for its pad."""
+        self.holding.add(port.peer)
+        port.pool.awaited = True
 
     def _hold_early(self, port: _Port, message: bytes, now_ns: int) -> list[Action]:
         """Keep a message whose pad this end has not been given yet, in order."""
@@ -245,7 +251,7 @@ class Relay:
             port.counters["dropped_early"] += 1
         else:
             port.early.append((message, now_ns + EARLY_PATIENCE_NS))
-            self.holding.add(port.peer)
+            self._hold(port)
         return []
 
     def _wait(self, port: _Port, item: Waiting) -> bool:
@@ -255,7 +261,7 @@ class Relay:
         displaced = port.waiting.add(item)
         if displaced is item:
             return False
-        self.holding.add(port.peer)
+        self._hold(port)
         port.counters["waited"] += 1
         port.counters["dropped_dry"] += displaced is not None
         return True
