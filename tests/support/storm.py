@@ -83,6 +83,7 @@ class Life:
         self.over = False
         self._channels: list[Channel] = []
         self._accepted: list[tuple[str, str]] = []
+        self._writing = asyncio.Lock()
 
     def end(self) -> None:
         """Die."""
@@ -112,10 +113,11 @@ class Life:
         return self._storm.store.scan(owner, kind)
 
     async def commit(self, owner: str, changes: Sequence[Change]) -> None:
-        await asyncio.sleep(self._storm.draw.choice((0.0, 0.0001, 0.002)))
-        self._check()
-        await self._storm.store.commit(owner, changes)
-        await asyncio.sleep(self._storm.draw.choice((0.0, 0.0001)))
+        async with self._writing:  # the order of calls is kept
+            await asyncio.sleep(self._storm.draw.choice((0.0, 0.0001, 0.002)))
+            self._check()
+            await self._storm.store.commit(owner, changes)
+            await asyncio.sleep(self._storm.draw.choice((0.0, 0.0001)))
 
     def watch(self, owner: str, failed: Callable[[], None]) -> None:
         self._storm.store.watch(owner, failed)
@@ -239,7 +241,7 @@ class Storm:
         session = Session(await life.open(me, me.principal, CONTROL, 20_000))
         room = ControlRoom(
             me,
-            Times(life, self.timeline),  # type: ignore[arg-type]
+            Times(life, self.timeline),
             session,
             sites=tuple(self.places),
             memories=self._memories,
@@ -250,7 +252,7 @@ class Storm:
         self.died.append(self.timeline.now_ns())
 
     def _control_lost(self, life: Life) -> None:
-        """As its process does, it ends when the way to the parent breaks; whoever started it does so again."""
+        """As its process does, it ends when the way to the parent breaks, and is started again."""
         if not life.over and self._room is not None and self._room[0] is life:
             self.again = asyncio.ensure_future(self._control_again())
 
@@ -281,7 +283,7 @@ class Storm:
                 site=name,
                 applications=self._applications[name],
                 boot=boot,
-                timeline=Times(life, self.timeline),  # type: ignore[arg-type]
+                timeline=Times(life, self.timeline),
                 channels=life,
                 bus=self._bus,
                 store=life,
