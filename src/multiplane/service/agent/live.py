@@ -12,7 +12,7 @@ from multiplane.api.units import UnitEvent, UnitListener, UnitView
 from multiplane.kernel.errors import MultiplaneError
 from multiplane.kernel.recent_rate import RecentRate
 from multiplane.kernel.unit import Phase
-from multiplane.service.planes.units import Claim, Decision, UnitNews
+from multiplane.service.planes.units import Claim, Decision, UnitNews, UnitOpening
 from multiplane.service.resource.addresses import Fate, Holding
 from multiplane.service.resource.events import EventRing
 from multiplane.service.resource.unit_rows import UnitRow
@@ -48,6 +48,8 @@ class Live:
         self.keys_taken: set[str] = set()
         self.released: set[str] = set()
         self.news: dict[str, UnitNews] = {}
+        self.openings: dict[str, UnitOpening] = {}
+        """Orders that are not over."""
         self.outbox: list[Claim] = []
         self.rounds = 0
         self.alarm_ns = FOR_EVER_NS
