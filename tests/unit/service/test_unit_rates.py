@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from tests.unit.service.unit_kit import wish
@@ -34,7 +35,7 @@ class User:
             task.add_done_callback(self._tasks.discard)
 
 
-def rated(kind: str, *parties: str, rate_per_s: float = RATE_PER_S, **more: object) -> Wish:
+def rated(kind: str, *parties: str, rate_per_s: float = RATE_PER_S, **more: Any) -> Wish:
     return wish(*parties, kind=kind, rate_per_s=rate_per_s, valid_s=WHILE_S + 5.0, **more)
 
 
