@@ -185,11 +185,17 @@ class Circuit(Noun, frozen=True, kw_only=True):
 class Junction(Noun, frozen=True, kw_only=True):
     """Makes one state of the pairs of several circuits that end at one site.
 
+    A job has one junction that is given nothing: it names the states. Those of the others that end at it grow
+    towards it: each joins its pairs with a half that it is given, as soon as they are there.
+
     Args:
-        junction: id, unique for the order; site: where the pairs are joined.
+        junction: id, unique for the order; site: where the pairs are joined, the only junction there.
         circuits: whose pairs, in order; all of them end at `site`.
-        kind: `ghz` or `graph`; party: whether the site keeps a qubit of the result.
-        edges: of a graph state: places among (site, far ends in order of the circuits).
+        given: circuits of other junctions that end here, too; of a GHZ state one at most.
+        kind: `ghz`; `graph`: its edges are made here and then shown at the far ends; `edges`: a graph state
+            each edge of which is the pair of a circuit.
+        party: whether the site keeps a qubit of the result.
+        edges: of kind `graph`: places among (site, far ends in order of the circuits).
     """
 
     junction: str
@@ -199,6 +205,7 @@ class Junction(Noun, frozen=True, kw_only=True):
     circuits: tuple[str, ...]
     kind: str
     party: bool
+    given: tuple[str, ...] = ()
     edges: tuple[tuple[int, int], ...] = ()
     fidelity: float = 0.0
 

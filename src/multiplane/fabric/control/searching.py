@@ -119,9 +119,11 @@ class Search:
         self.reached = self.full = False
         self.looked: dict[str, int] = {}
         self._best: Woven | None = None
-        self._soonest: Soonest | None = None
+        self._soonest: dict[int, Soonest] = {}
         if self.ground.small and len(order.sites) > 2:
-            self._soonest = Soonest(self.ground, partial(self._window, among=2))
+            self._soonest = {
+                among: Soonest(self.ground, partial(self._window, among=among)) for among in (1, 2)
+            }
 
     def best(self) -> Woven | None:
         """The way of the best rate above the floor, if there is one; of equal ones the first."""
@@ -147,8 +149,9 @@ class Search:
         Large networks have few layouts: that much is not asked of them.
         """
         chains_s = [(one.gives.first_s, sum(hop.delay_s for hop in one.hops)) for one in found]
-        if self._soonest is not None:
-            chains_s += [self._soonest.chain_s(*ends) for ends in layout.ends[len(found) :]]
+        if self._soonest:
+            soonest = self._soonest[layout.among]
+            chains_s += [soonest.chain_s(*ends) for ends in layout.ends[len(found) :]]
         return _together_s(chains_s) if chains_s else 0.0
 
     def _window(self, link: PairLink, among: int, taken: int = 0) -> int:
@@ -188,8 +191,7 @@ class Search:
         found: list[Shaped] = []
         known, _ = _leg_floor(layout.kind, len(layout.ends), self.best_fidelity)
         for ends in layout.ends:
-            among = min(2, len(layout.ends))
-            best, fidelity = self._chain(ends, among, taken, floor_fidelity, known)
+            best, fidelity = self._chain(ends, layout.among, taken, floor_fidelity, known)
             if best is None:
                 if fidelity > 0.0:
                     worst = layout.fidelity([werner(fidelity)] * len(layout.ends))
@@ -222,7 +224,7 @@ class Search:
         best_fidelity, tried = 0.0, False
         least_per_s = self._best.rate_per_s if self._best else 0.0
         ask = RouteAsk(*ends, free, frozenset(self.order.avoid))
-        for hops in map(self.ground.path, self._routes(ask, among)):
+        for hops in map(self.ground.path, self._routes(ask)):
             path = tuple(hop.seen for hop in hops)
             windows = tuple(self._window(link, among, taken[link.link]) for link in path)
             if not path or min(windows) < 1:
@@ -247,10 +249,10 @@ class Search:
         self.full |= not tried and ends[0] in self.ground.table(seconds_cost, ends[1]).left
         return best, best_fidelity
 
-    def _routes(self, ask: RouteAsk, among: int) -> Iterable[tuple[str, ...]]:
+    def _routes(self, ask: RouteAsk) -> Iterable[tuple[str, ...]]:
         """Routes of the policy; a single chain goes over the sites that it must pass, in order."""
         routing, via = self.policies.routing, [site for site in self.order.via if site not in (ask.a, ask.b)]
-        if among > 1 or not via:
+        if len(self.order.sites) > 2 or not via:
             yield from routing.routes(self.ground, ask)
             return
         parts = [
@@ -267,7 +269,7 @@ class Search:
         whole_s = latest_s(one.gives.first_s for one in chains)
         told_s = 0.0
         if len(chains) > 1:
-            told_s = max(sum(hop.delay_s for hop in one.hops) for one in chains)
+            told_s = layout.told_s([sum(hop.delay_s for hop in one.hops) for one in chains])
         pairs = []
         for one in chains:
             longer = min(one.shape.windows[-1], self.order.size or one.shape.windows[-1]) ** QUEUE_EXPONENT
