@@ -146,13 +146,17 @@ class Search:
     def _soonest_s(self, layout: Layout, found: Sequence[Shaped] = ()) -> float:
         """No chains of a layout are all there sooner, where these of its first legs are found.
 
-        Large networks have few layouts: that much is not asked of them.
+        Large networks have few layouts: of legs that are not found nothing is asked there.
         """
         chains_s = [(one.gives.first_s, sum(hop.delay_s for hop in one.hops)) for one in found]
         if self._soonest:
             soonest = self._soonest[layout.among]
             chains_s += [soonest.chain_s(*ends) for ends in layout.ends[len(found) :]]
-        return _together_s(chains_s) if chains_s else 0.0
+        firsts_s = [first_s for first_s, _ in chains_s]
+        if not firsts_s or math.inf in firsts_s:
+            return math.inf if firsts_s else 0.0
+        delays_s = [delay_s for _, delay_s in chains_s] + [0.0] * (len(layout.ends) - len(chains_s))
+        return latest_s(firsts_s) + (layout.told_s(delays_s) if len(delays_s) > 1 else 0.0)
 
     def _window(self, link: PairLink, among: int, taken: int = 0) -> int:
         """Memories of a link for one of `among` chains, 0 = none are free. Args: taken: by earlier chains."""
@@ -281,14 +285,6 @@ class Search:
         first_s = whole_s + told_s
         rate_per_s = chains[0].gives.rate_per_s if len(chains) == 1 else 1.0 / first_s
         return Woven(layout, chains, tuple(pairs), fidelity, rate_per_s, first_s)
-
-
-def _together_s(chains_s: Sequence[tuple[float, float]]) -> float:
-    """Until all chains are there and known to be, of those that take so long and are told in so long."""
-    firsts_s, told_s = zip(*chains_s, strict=True)
-    return (
-        math.inf if math.inf in firsts_s else latest_s(firsts_s) + (max(told_s) if len(chains_s) > 1 else 0.0)
-    )
 
 
 def _lifetime_s(woven: Woven, floor_fidelity: float) -> float:
