@@ -21,6 +21,7 @@ class Confirmed(NamedTuple):
     """A half of which this end knows what it is half of.
 
     Args: frame: still to be taken out at the far end; leg: its quality; first: its number at the far end.
+        elapsed_ps: as of the other end's TRACK; None where no times are told.
     """
 
     half: Half
@@ -29,6 +30,7 @@ class Confirmed(NamedTuple):
     first: int
     made_ns: int
     rows: tuple[TraceRow, ...]
+    elapsed_ps: int | None = None
 
 
 class EndEvents(NamedTuple):
