@@ -83,6 +83,7 @@ class Life:
         self.over = False
         self._channels: list[Channel] = []
         self._accepted: list[tuple[str, str]] = []
+        self._writing = asyncio.Lock()
 
     def end(self) -> None:
         """Die."""
@@ -112,10 +113,11 @@ class Life:
         return self._storm.store.scan(owner, kind)
 
     async def commit(self, owner: str, changes: Sequence[Change]) -> None:
-        await asyncio.sleep(self._storm.draw.choice((0.0, 0.0001, 0.002)))
-        self._check()
-        await self._storm.store.commit(owner, changes)
-        await asyncio.sleep(self._storm.draw.choice((0.0, 0.0001)))
+        async with self._writing:  # the order of calls is kept
+            await asyncio.sleep(self._storm.draw.choice((0.0, 0.0001, 0.002)))
+            self._check()
+            await self._storm.store.commit(owner, changes)
+            await asyncio.sleep(self._storm.draw.choice((0.0, 0.0001)))
 
     def watch(self, owner: str, failed: Callable[[], None]) -> None:
         self._storm.store.watch(owner, failed)
@@ -239,7 +241,7 @@ class Storm:
         session = Session(await life.open(me, me.principal, CONTROL, 20_000))
         room = ControlRoom(
             me,
-            Times(life, self.timeline),  # type: ignore[arg-type]
+            Times(life, self.timeline),
             session,
             sites=tuple(self.places),
             memories=self._memories,
@@ -281,7 +283,7 @@ class Storm:
                 site=name,
                 applications=self._applications[name],
                 boot=boot,
-                timeline=Times(life, self.timeline),  # type: ignore[arg-type]
+                timeline=Times(life, self.timeline),
                 channels=life,
                 bus=self._bus,
                 store=life,

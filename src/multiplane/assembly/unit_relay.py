@@ -19,10 +19,11 @@ from multiplane.assembly.tasks import Tasks
 from multiplane.assembly.unit_control import Beside
 from multiplane.assembly.uplink import ControlSeat
 from multiplane.fabric.planes import PairReport, RepeaterControl
-from multiplane.kernel.errors import MultiplaneError
+from multiplane.kernel.errors import Busy, MultiplaneError
 from multiplane.kernel.names import element_urn, site_of
 from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Bus
+from multiplane.kernel.quantity import NS_PER_S
 from multiplane.runtime.doors import Tap, remote, serve, strict
 from multiplane.runtime.session import Session
 from multiplane.service.planes import ServiceControl
@@ -109,11 +110,22 @@ class UnitRelay:
             session.close("the control of units did not begin")
             return
         self._brokers = {site: remote(UnitBroker, session, f"broker.{site}") for site in self._sites}
-        for site, listener in list(self._listeners.items()):
-            with suppress(MultiplaneError):
-                await self._onward.subscribe(self._sites[site], listener)
-                listener.began_anew()
+        for site in self._listeners:
+            self._tasks.spawn(self._introduce(site, session))
         serves()
+
+    async def _introduce(self, site: str, session: Session) -> None:
+        """Let the process tell an agent of its orders, and the agent that the process knows none yet."""
+        listener = self._listeners.get(site)
+        while listener is not None and self._listeners.get(site) is listener and self._session is session:
+            try:
+                await self._onward.subscribe(self._sites[site], listener)
+            except Busy as busy:
+                await asyncio.sleep(busy.retry_after_ns / NS_PER_S)
+            else:
+                with suppress(MultiplaneError):
+                    listener.began_anew()
+                return
 
     def _lost(self, session: Session) -> None:
         if self._session is session:
@@ -152,9 +164,10 @@ class UnitRelay:
 
     async def subscribe(self, caller: Caller, listener: UnitNewsListener) -> None:
         """An agent wants to hear of its units, of whichever process is there."""
-        self._listeners[site_of(caller.principal)] = listener
-        if self._brokers:
-            await self._onward.subscribe(caller, listener)
+        site = site_of(caller.principal)
+        self._listeners[site] = listener
+        if self._brokers and self._session is not None:
+            self._tasks.spawn(self._introduce(site, self._session))
 
     async def admit(self, caller: Caller, case: UnitCase) -> Admission:
         """See `UnitBroker`."""

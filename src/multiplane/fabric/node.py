@@ -152,11 +152,12 @@ class FabricAgent:
             self._perform([])
             return
         self._faults.reach("fabric.pad_spent")
-        if not self._send(sent):
+        link = self._peers[sent.peer]
+        if not self._send(link, sent.message):
             raise Busy(
                 "fabric.link_dry", f"link: channel to {sent.peer} is full", retry_after_ns=100 * NS_PER_MS
             )
-        self._grant(self._peers[sent.peer])
+        self._grant(link)
 
     # NodeControl
 
@@ -358,9 +359,10 @@ class FabricAgent:
         """Do what the relay decided, then see that what it keeps waiting is looked at in time."""
         for action in actions:
             if isinstance(action, Send):
-                if not self._send(action):
+                link = self._peers[action.peer]
+                if not self._send(link, action.message):
                     self._relay.count(action.peer, "dropped_channel")
-                self._grant(self._peers[action.peer])
+                self._grant(link)
             elif isinstance(action, Arrive):
                 self._deliver(action)
             else:
@@ -376,12 +378,12 @@ class FabricAgent:
         if not self._closed:
             self._perform(self._relay.expire(self._timeline.now_ns()))
 
-    def _send(self, sent: Send) -> bool:
-        link = self._peers[sent.peer]
+    @staticmethod
+    def _send(link: AgentLink, message: bytes) -> bool:
         try:
             if link.channel is None:
                 return False
-            link.channel.send(sent.message)
+            link.channel.send(message)
         except MultiplaneError:
             return False
         return True

@@ -43,11 +43,13 @@ def wishes(draw: random.Random) -> list[tuple[str, Wish]]:
     found = []
     for number in range(draw.randint(2, 4)):
         asker, *others = draw.sample("abcd", draw.choice((2, 2, 3)))
-        parts = (Part(kind="ghz" if len(others) > 1 else "bell", size=draw.randint(1, 6)),)
+        parts = [Part(kind="ghz" if len(others) > 1 else "bell", size=draw.randint(1, 6))]
         if len(others) == 1 and draw.random() < 0.2:
-            parts = (Part(kind="bell", size=2), Part(kind="bell", size=1))
+            parts = [Part(kind="bell", size=2), Part(kind="bell", size=1)]
         parties = tuple(f"{name}-1" for name in others)
-        found.append((asker, Wish(request=f"r{number}", parties=parties, parts=parts, valid_s=VALID_S)))
+        found.append(
+            (asker, Wish(request=f"r{number}", parties=parties, parts=tuple(parts), valid_s=VALID_S))
+        )
     return found
 
 
@@ -117,12 +119,12 @@ def check(storm: Storm) -> int:
     for digest, row in rows(storm).items():
         known = {}
         for name in dict.fromkeys(row.proposal.sites):
-            verdicts = verdicts_of(storm.store.scan(element_urn("shared", name), VERDICT_KIND))
-            known[name] = {one.decision.state: one.decision.index for one in verdicts.get(digest, ())}
+            durable = verdicts_of(storm.store.scan(element_urn("shared", name), VERDICT_KIND))
+            known[name] = {one.decision.state: one.decision.index for one in durable.get(digest, ())}
         asker = row.proposal.sites[0]
         for name, verdicts in known.items():
             for state, index in verdicts.items():
-                assert known[asker].get(state, -1) == index, f"{digest} {state}: opposite verdict at {name}"
+                assert known[asker].get(state, -1) == index, f"{digest} {state}: {index} at {name}"
             site = storm.places[name].site
             assert site is not None
             assert site.units is not None
@@ -134,7 +136,7 @@ def check(storm: Storm) -> int:
             assert live.state in (*ENDED, "delivered"), live.state
             assert live.row.urns == row.urns
             mine = sorted(state for state, index in known[asker].items() if index >= 0)
-            assert sorted(live.delivered.values()) == mine, f"{name} does not know what was delivered"
+            assert sorted(live.delivered.values()) == mine, f"{digest}: {name} does not know what was delivered"
         count = sum(index >= 0 for index in known[asker].values())
         if len(row.proposal.parts) > 1:
             assert count in (0, sum(part.size for part in row.proposal.parts)), "half a pack"

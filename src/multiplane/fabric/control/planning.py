@@ -6,8 +6,11 @@ after that as the order asks.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Final
+
+import msgspec
 
 from multiplane.api.fabric_units import UnitOrder
 from multiplane.api.policy import Promise
@@ -21,13 +24,16 @@ from multiplane.kernel.nouns import Noun
 from multiplane.kernel.quantity import NS_PER_S
 
 FOREVER_NS: Final = 10**18
+BURST_S: Final = 1.0
+"""An order with a rate may get at once what comes in so long, or what its memories hold."""
 
 
 class Plan(Noun, frozen=True, kw_only=True):
     """What carries an order.
 
     Args:
-        fidelity: of a delivered state in the mean, as devices are calibrated; rate_per_s: of states.
+        fidelity: of a delivered state in the mean, as devices are calibrated; rate_per_s: of states, as the
+            order wants it where it has a rate.
         expected_ns: until the first; lifetime_ns: from delivery until a mean state falls below the floor.
         legs: pairs of places among the sites of the order that the state is woven between.
     """
@@ -83,15 +89,17 @@ def planned(
     best = known.woven
     if best is None or known.floor_fidelity < order.min_fidelity:
         return _why_not(known, order)
+    left_share = 1.0 - order.sacrifice_share if order.rate_per_s else 1.0
     found = Plan(
         job=_job(order, best, binding),
         fidelity=best.fidelity,
-        rate_per_s=best.rate_per_s,
+        rate_per_s=best.rate_per_s * left_share,
         expected_ns=_ns(best.first_s),
         lifetime_ns=_ns(known.lifetime_s),
         legs=best.layout.places(order.sites),
     )
-    return _too_slow(order, found, now_ns) or _not_admitted(order, found, best, view, policies) or found
+    refused = _too_slow(order, found, now_ns) or _not_admitted(order, found, best, view, policies)
+    return refused or msgspec.structs.replace(found, rate_per_s=order.rate_per_s or found.rate_per_s)
 
 
 def _why_not(known: Draft, order: UnitOrder) -> Unattainable:
@@ -159,13 +167,14 @@ def instead(code: str, reason: str, found: Plan) -> Unattainable:
 
 def _job(order: UnitOrder, woven: Woven, binding: int) -> Job:
     names = [f"{order.order_id}/{place}" for place in range(len(woven.chains))]
+    burst = max(math.ceil(order.rate_per_s * BURST_S), min(min(one.shape.windows) for one in woven.chains))
     return Job(
         order_id=order.order_id,
         binding=binding,
         kind=order.kind,
         sites=order.sites,
         circuits=tuple(
-            _circuit(order, name, one, binding) for name, one in zip(names, woven.chains, strict=True)
+            _circuit(order, name, one, binding, burst) for name, one in zip(names, woven.chains, strict=True)
         ),
         junctions=tuple(
             Junction(
@@ -174,7 +183,8 @@ def _job(order: UnitOrder, woven: Woven, binding: int) -> Job:
                 binding=binding,
                 site=joint.site,
                 circuits=tuple(names[place] for place in joint.legs),
-                kind=order.kind,
+                given=tuple(names[place] for place in joint.given),
+                kind="edges" if woven.layout.kind == "edges" else order.kind,
                 party=joint.party,
                 edges=joint.edges,
                 fidelity=woven.fidelity,
@@ -188,7 +198,7 @@ def _job(order: UnitOrder, woven: Woven, binding: int) -> Job:
     )
 
 
-def _circuit(order: UnitOrder, name: str, one: Shaped, binding: int) -> Circuit:
+def _circuit(order: UnitOrder, name: str, one: Shaped, binding: int, burst: int) -> Circuit:
     return Circuit(
         circuit=name,
         order_id=order.order_id,
@@ -207,6 +217,8 @@ def _circuit(order: UnitOrder, name: str, one: Shaped, binding: int) -> Circuit:
         until_ns=order.deadline_ns,
         sacrifice_share=order.sacrifice_share,
         measure=order.measure,
+        rate_per_s=order.rate_per_s / (1.0 - order.sacrifice_share),
+        burst=burst,
     )
 
 

@@ -28,6 +28,9 @@ from multiplane.physics.bell import Correlations, werner
 _HALVINGS: Final = 12
 _SLACK: Final = 1e-3
 _ROUTES_VIA: Final = 4
+SPARE: Final = 1.25
+"""Links that shall make states at a rate can make so much more: chance has its ups and downs."""
+UNBOUNDED: Final = 2**31
 
 
 class Woven(NamedTuple):
@@ -74,6 +77,8 @@ def draft(order: UnitOrder, view: PairView, policies: Policies) -> Draft:
     """
     first = search = Search(order, view, policies)
     woven, floor_fidelity = search.best(), order.min_fidelity
+    if woven is not None and order.rate_per_s:
+        woven = _thrifty(woven, order, view, policies)
     if woven is None and first.reached:
         floor_fidelity = first.best_fidelity * (1.0 - _SLACK)
         search = Search(msgspec.structs.replace(order, min_fidelity=floor_fidelity), view, policies)
@@ -89,19 +94,36 @@ def draft(order: UnitOrder, view: PairView, policies: Policies) -> Draft:
     )
 
 
-class Search:
-    """Looks for the best way to carry one order."""
+def _thrifty(woven: Woven, order: UnitOrder, view: PairView, policies: Policies) -> Woven:
+    """A way with few memories of each link that has some rate to spare, or else the given one."""
+    wanted_per_s = SPARE * order.rate_per_s / (1.0 - order.sacrifice_share)
+    most = 1
+    while most < max(max(one.shape.windows) for one in woven.chains):
+        found = Search(order, view, policies, most_memories=most).best()
+        if found is not None and found.rate_per_s >= wanted_per_s:
+            return found
+        most *= 2
+    return woven
 
-    def __init__(self, order: UnitOrder, view: PairView, policies: Policies) -> None:
+
+class Search:
+    """Looks for the best way to carry one order. Args: most_memories: of a link, for each chain."""
+
+    def __init__(
+        self, order: UnitOrder, view: PairView, policies: Policies, *, most_memories: int = UNBOUNDED
+    ) -> None:
         self.order, self.view, self.policies = order, view, policies
+        self._most_memories = most_memories
         self.ground = policies.ground(view)
         self.best_fidelity = 0.0
         self.reached = self.full = False
         self.looked: dict[str, int] = {}
         self._best: Woven | None = None
-        self._soonest: Soonest | None = None
+        self._soonest: dict[int, Soonest] = {}
         if self.ground.small and len(order.sites) > 2:
-            self._soonest = Soonest(self.ground, partial(self._window, among=2))
+            self._soonest = {
+                among: Soonest(self.ground, partial(self._window, among=among)) for among in (1, 2)
+            }
 
     def best(self) -> Woven | None:
         """The way of the best rate above the floor, if there is one; of equal ones the first."""
@@ -127,14 +149,18 @@ class Search:
         Large networks have few layouts: that much is not asked of them.
         """
         chains_s = [(one.gives.first_s, sum(hop.delay_s for hop in one.hops)) for one in found]
-        if self._soonest is not None:
-            chains_s += [self._soonest.chain_s(*ends) for ends in layout.ends[len(found) :]]
+        if self._soonest:
+            soonest = self._soonest[layout.among]
+            chains_s += [soonest.chain_s(*ends) for ends in layout.ends[len(found) :]]
         return _together_s(chains_s) if chains_s else 0.0
 
     def _window(self, link: PairLink, among: int, taken: int = 0) -> int:
         """Memories of a link for one of `among` chains, 0 = none are free. Args: taken: by earlier chains."""
         free = self._free(link) - taken
-        return max(1, self.policies.scheduling.window(self.order, link, free) // among) if free > 0 else 0
+        if free < 1:
+            return 0
+        window = self.policies.scheduling.window(self.order, link, free) // among
+        return max(1, min(window, self._most_memories))
 
     def _free(self, link: PairLink) -> int:
         free = self.looked[link.link] = min(self.view.links[link.link].free)
@@ -165,8 +191,7 @@ class Search:
         found: list[Shaped] = []
         known, _ = _leg_floor(layout.kind, len(layout.ends), self.best_fidelity)
         for ends in layout.ends:
-            among = min(2, len(layout.ends))
-            best, fidelity = self._chain(ends, among, taken, floor_fidelity, known)
+            best, fidelity = self._chain(ends, layout.among, taken, floor_fidelity, known)
             if best is None:
                 if fidelity > 0.0:
                     worst = layout.fidelity([werner(fidelity)] * len(layout.ends))
@@ -199,7 +224,7 @@ class Search:
         best_fidelity, tried = 0.0, False
         least_per_s = self._best.rate_per_s if self._best else 0.0
         ask = RouteAsk(*ends, free, frozenset(self.order.avoid))
-        for hops in map(self.ground.path, self._routes(ask, among)):
+        for hops in map(self.ground.path, self._routes(ask)):
             path = tuple(hop.seen for hop in hops)
             windows = tuple(self._window(link, among, taken[link.link]) for link in path)
             if not path or min(windows) < 1:
@@ -224,10 +249,10 @@ class Search:
         self.full |= not tried and ends[0] in self.ground.table(seconds_cost, ends[1]).left
         return best, best_fidelity
 
-    def _routes(self, ask: RouteAsk, among: int) -> Iterable[tuple[str, ...]]:
+    def _routes(self, ask: RouteAsk) -> Iterable[tuple[str, ...]]:
         """Routes of the policy; a single chain goes over the sites that it must pass, in order."""
         routing, via = self.policies.routing, [site for site in self.order.via if site not in (ask.a, ask.b)]
-        if among > 1 or not via:
+        if len(self.order.sites) > 2 or not via:
             yield from routing.routes(self.ground, ask)
             return
         parts = [
@@ -244,7 +269,7 @@ class Search:
         whole_s = latest_s(one.gives.first_s for one in chains)
         told_s = 0.0
         if len(chains) > 1:
-            told_s = max(sum(hop.delay_s for hop in one.hops) for one in chains)
+            told_s = layout.told_s([sum(hop.delay_s for hop in one.hops) for one in chains])
         pairs = []
         for one in chains:
             longer = min(one.shape.windows[-1], self.order.size or one.shape.windows[-1]) ** QUEUE_EXPONENT

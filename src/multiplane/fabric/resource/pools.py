@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Final
-
-import msgspec
 
 from multiplane.api.device import KeyBlock
 from multiplane.fabric.planes import LinkLedger
@@ -95,16 +94,11 @@ class Pad(Secret, frozen=True, kw_only=True, gc=False):
     key: bytes
 
 
-class Early(msgspec.Struct, frozen=True):
-    """The pad is not here yet."""
+class Missing(Enum):
+    """Why there is no pad: it is not here yet, or it is gone, being spent, skipped or of an older epoch."""
 
-
-class Stale(msgspec.Struct, frozen=True):
-    """The pad is gone: spent, skipped, or of an older epoch."""
-
-
-EARLY: Final = Early()
-STALE: Final = Stale()
+    EARLY = "early"
+    STALE = "stale"
 
 
 class LinkPool:
@@ -332,19 +326,19 @@ class LinkPool:
         self.burnt_byte += lane.free(end) - size_byte  # what lay before a gap and was too short
         return Pad(epoch=self.epoch, offset=begin, key=key, end=end)
 
-    def peek(self, epoch: int, offset: int, size_byte: int) -> Pad | Early | Stale:
+    def peek(self, epoch: int, offset: int, size_byte: int) -> Pad | Missing:
         """The inward pad a peer names. It is spent by `accept` only, once its tag has been verified."""
         if epoch < self.epoch or (epoch == self.epoch and offset < self._in.cursor):
-            return STALE
+            return Missing.STALE
         if epoch > self.epoch:
-            return EARLY
+            return Missing.EARLY
         while (found := self._in.read(offset, size_byte)) is None:
             if not self._blocks:
-                return EARLY
+                return Missing.EARLY
             self._sort_out(2 * size_byte + SORTED_AT_ONCE_BYTE)
         begin, key = found
         if begin != offset:  # this end had no room for some of it
-            return STALE
+            return Missing.STALE
         return Pad(epoch=epoch, offset=offset, key=key, end=offset + size_byte)
 
     def accept(self, pad: Pad) -> None:

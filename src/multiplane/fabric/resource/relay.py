@@ -10,7 +10,7 @@ import msgspec
 
 from multiplane.api.service_fabric import Parcel
 from multiplane.fabric.planes import ForwardingTable, Installed
-from multiplane.fabric.resource.pools import ROOM_BYTE, Early, LinkPool, Stale
+from multiplane.fabric.resource.pools import ROOM_BYTE, LinkPool, Missing
 from multiplane.fabric.resource.reserve import NO_RESERVE, ReserveRules
 from multiplane.fabric.resource.waiting import Waiting, Waitlist
 from multiplane.kernel.errors import Busy, Refused
@@ -81,7 +81,7 @@ class _Port:
     peer: str
     pool: LinkPool
     open: bool = False
-    waiting: Waitlist | None = None
+    waiting: Waitlist | None = None  # never empty
     early: list[tuple[bytes, int]] | None = None
     counters: Counter[str] = field(default_factory=Counter)
 
@@ -210,6 +210,8 @@ class Relay:
             port.counters["dropped_late" if sent is None else "forwarded"] += 1
             if sent is not None:
                 actions.append(sent)
+        if not port.waiting:
+            port.waiting = None
         return actions
 
     def expire(self, now_ns: int) -> list[Action]:
@@ -281,9 +283,9 @@ class Relay:
             port.counters["dropped_malformed"] += 1
             return []
         pad = port.pool.peek(header.epoch, header.offset, size + PAD_OVERHEAD_BYTE)
-        if isinstance(pad, Early):
+        if pad is Missing.EARLY:
             return None
-        if isinstance(pad, Stale):
+        if pad is Missing.STALE:
             port.counters["dropped_stale"] += 1
             return []
         payload = unlock(pad.key, hop.header, hop.locked)
