@@ -112,7 +112,10 @@ class Qui(Noun, frozen=True, kw_only=True):
 
 class QuiListener(Protocol):
     def qui_changed(self, qui: Qui) -> None:
-        """Bound, re-bound, degraded, released or failed. Idempotent: the newest word counts."""
+        """Bound, re-bound, degraded, released or failed; the estimate anew once an estimation window.
+
+        Idempotent: the newest word counts.
+        """
         ...
 
 

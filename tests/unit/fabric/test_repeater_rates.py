@@ -73,7 +73,11 @@ def test_a_rate_of_ghz_states_is_kept_by_all_legs() -> None:
         junction="j", order_id="o", binding=1, site="c", circuits=legs, kind="ghz", party=True
     )
     wanted = job(
-        *(paced(path, path) for path in legs), junctions=(junction,), kind="ghz", sites=("c", "a", "e"), size=0
+        *(paced(path, path) for path in legs),
+        junctions=(junction,),
+        kind="ghz",
+        sites=("c", "a", "e"),
+        size=0,
     )
 
     async def work(lab: Lab) -> None:
