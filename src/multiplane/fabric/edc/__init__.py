@@ -384,10 +384,10 @@ class EntanglementController:
             return
         now_ns = self._timeline.now_ns()
         bound = carried.took_on(site, state.binding, now_ns)
-        changed = carried.heard(state, now_ns)
-        if bound or changed:
+        before = carried.qui.phase
+        if carried.heard(state, now_ns) or bound:
             self._tell(carried)
-        self._learn_from(carried, degraded=changed)
+        self._learn_from(carried, degraded=carried.qui.phase is not before)
         if carried.done and not carried.ended:
             self._end(carried, "delivered")
         elif carried.failing():

@@ -205,6 +205,8 @@ class Ending:
                 bits=held.bits,
                 order=held.order_id,
                 made_as=held.state,
+                detected_ns=held.detected_ns,
+                detected_ps=held.detected_ps,
             )
         )
         claim = Claim(part=part, state=name, expires_ns=holding.expires_ns)
