@@ -136,7 +136,9 @@ def check(storm: Storm) -> int:
             assert live.state in (*ENDED, "delivered"), live.state
             assert live.row.urns == row.urns
             mine = sorted(state for state, index in known[asker].items() if index >= 0)
-            assert sorted(live.delivered.values()) == mine, f"{digest}: {name} does not know what was delivered"
+            assert sorted(live.delivered.values()) == mine, (
+                f"{digest}: {name} does not know what was delivered"
+            )
         count = sum(index >= 0 for index in known[asker].values())
         if len(row.proposal.parts) > 1:
             assert count in (0, sum(part.size for part in row.proposal.parts)), "half a pack"
