@@ -271,6 +271,8 @@ class EntanglementController:
             self._timeline.at_ns(order.deadline_ns, self._deadline, order.order_id)
         if found is None:
             self._choosing.wait(order)
+            for site in sorted(sites):
+                self._errands.drop(site, order.order_id, "waits for another way")
         else:
             self._carry(carried, found)
 
