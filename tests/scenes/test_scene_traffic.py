@@ -53,10 +53,11 @@ RATE = 5.0
 SERVED = 400.0
 
 
-def test_what_applications_asked_for_is_what_was_served(tmp_path: Path) -> None:
+@pytest.mark.parametrize("layout", [(), ("--spread", "per-node")])
+def test_what_applications_asked_for_is_what_was_served(tmp_path: Path, layout: tuple[str, ...]) -> None:
     scenario = tmp_path / "asked.toml"
     scenario.write_text(SCENARIO, encoding="utf-8")
-    with running(str(scenario), tmp_path / "state", "--rate", f"{RATE:g}", "--traffic") as network:
+    with running(str(scenario), tmp_path / "state", "--rate", f"{RATE:g}", "--traffic", *layout) as network:
         asyncio.run(_asked(network))
         assert network.stop() == 0
         assert "traffic.failed" not in "".join(path.read_text() for path in network.logs())

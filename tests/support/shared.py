@@ -30,7 +30,7 @@ a = "{a}"
 b = "{b}"
 length_km = {length_km}
 loss_db = 2.0
-[[entangled]]
+{keys}[[entangled]]
 a = "{a}"
 b = "{b}"
 type = "fixed"
@@ -53,8 +53,13 @@ def scenario(
     t2_s: float = 10.0,
     cutoff_s: float = 2.0,
     saes: bool = False,
+    key_bit_per_s: int = 0,
 ) -> str:
-    """The file of equal links of pairs between sites. Args: saes: one application at each, `a-1` at a."""
+    """The file of equal links of pairs between sites.
+
+    Args: saes: one application at each, `a-1` at a; key_bit_per_s: that modules at each fibre make, 0 = none.
+    """
+    keys = f'profile = "constant-rate"\nrate_bit_per_s = {key_bit_per_s}\n' if key_bit_per_s else ""
     links = list(edges)
     sites = sorted({site for edge in links for site in edge})
     text = HEAD.format(t1_s=t1_s, t2_s=t2_s, cutoff_s=cutoff_s)
@@ -69,6 +74,7 @@ def scenario(
             fidelity=fidelity,
             success_probability=success_probability,
             memories=memories,
+            keys=keys,
         )
         for a, b in links
     )

@@ -33,6 +33,11 @@ def seconds_cost(link: PairLink) -> float:
     return link.mean_s
 
 
+def delay_cost(link: PairLink) -> float:
+    """Seconds that a message takes."""
+    return link.delay_s
+
+
 class Table(NamedTuple):
     """Towards one target: what each site that can reach it has to pay, and the link that it takes."""
 

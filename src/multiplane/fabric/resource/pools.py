@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Final
-
-import msgspec
 
 from multiplane.api.device import KeyBlock
 from multiplane.fabric.planes import LinkLedger
@@ -95,16 +94,11 @@ class Pad(Secret, frozen=True, kw_only=True, gc=False):
     key: bytes
 
 
-class Early(msgspec.Struct, frozen=True):
-    """The pad is not here yet."""
+class Missing(Enum):
+    """Why there is no pad: it is not here yet, or it is gone, being spent, skipped or of an older epoch."""
 
-
-class Stale(msgspec.Struct, frozen=True):
-    """The pad is gone: spent, skipped, or of an older epoch."""
-
-
-EARLY: Final = Early()
-STALE: Final = Stale()
+    EARLY = "early"
+    STALE = "stale"
 
 
 class LinkPool:
@@ -123,6 +117,7 @@ class LinkPool:
         "_in",
         "_keeps_until",
         "_leads",
+        "_made_apart_byte",
         "_out",
         "_out_room_byte",
         "_pads_until",
@@ -131,9 +126,9 @@ class LinkPool:
         "_room_byte",
         "_rules",
         "_sorted",
+        "awaited",
         "burnt_byte",
         "epoch",
-        "made_byte",
         "reserved_byte",
         "spent_byte",
     )
@@ -154,8 +149,10 @@ class LinkPool:
         self._fits_until = self._keeps_until = 0  # both lanes have room up to there; what is kept at most
         self._pads_until = 0  # what comes before that position of the epoch is for pads
         self._granted = 0
+        self.awaited = False
+        """Whether anybody waits for key: no block is just kept then."""
         self.epoch = -1
-        self.made_byte = 0
+        self._made_apart_byte = 0  # made, and not counted in `_received`
         self.reserved_byte = 0
         self.spent_byte = 0
         self.burnt_byte = 0
@@ -183,7 +180,7 @@ class LinkPool:
         """The accounts of this end, in bits."""
         return LinkLedger(
             stock_bit=bit_from_byte(self.stock_byte),
-            made_bit=bit_from_byte(self.made_byte),
+            made_bit=bit_from_byte(self._made_apart_byte + self._received),
             delivered_bit=bit_from_byte(self.spent_byte),
             burnt_bit=bit_from_byte(self.burnt_byte),
             reserved_bit=bit_from_byte(self.reserved_byte),
@@ -197,6 +194,7 @@ class LinkPool:
         self._out, self._in = Lane(), Lane()
         self._reserve.clear()
         self._blocks.clear()
+        self._made_apart_byte += self._received
         self._sorted = self._received = self._granted = 0
         self._pads_until = self._rules.pads_until(0)
         self._look_ahead()
@@ -204,19 +202,18 @@ class LinkPool:
         return True
 
     def keep(self, block: KeyBlock) -> bool:
-        """Take a block as most are: the next one, all of it for pads. False, untouched, when `deposit` must.
+        """Take a block as most are: the next, all for pads, awaited by nobody. False when `deposit` must.
 
         Nothing is to be done then: what was granted is held, so the window to grant stays where it is.
         """
         begin, key = block.offset_byte, block.key
         end = begin + len(key)
-        if begin != self._received or block.epoch != self.epoch:
+        if begin != self._received or self.awaited or block.epoch != self.epoch:
             return False
         if end > self._keeps_until:
             self._look_ahead()
             if end > self._keeps_until:
                 return False
-        self.made_byte += len(key)
         self._received = end
         self._blocks.append(key)
         return True
@@ -238,10 +235,11 @@ class LinkPool:
         begin = block.offset_byte
         self._sort_out()
         self.begin(block.epoch)
-        self.made_byte += size
         if block.epoch < self.epoch or begin < self._received:
+            self._made_apart_byte += size
             self.burnt_byte += size
             return None
+        self._made_apart_byte -= begin - self._received
         self._sorted = self._received = begin + size
         self._pads_until = self._rules.pads_until(begin + size)
         reserve = self._set_aside(begin, block.key)
@@ -328,19 +326,19 @@ class LinkPool:
         self.burnt_byte += lane.free(end) - size_byte  # what lay before a gap and was too short
         return Pad(epoch=self.epoch, offset=begin, key=key, end=end)
 
-    def peek(self, epoch: int, offset: int, size_byte: int) -> Pad | Early | Stale:
+    def peek(self, epoch: int, offset: int, size_byte: int) -> Pad | Missing:
         """The inward pad a peer names. It is spent by `accept` only, once its tag has been verified."""
         if epoch < self.epoch or (epoch == self.epoch and offset < self._in.cursor):
-            return STALE
+            return Missing.STALE
         if epoch > self.epoch:
-            return EARLY
+            return Missing.EARLY
         while (found := self._in.read(offset, size_byte)) is None:
             if not self._blocks:
-                return EARLY
+                return Missing.EARLY
             self._sort_out(2 * size_byte + SORTED_AT_ONCE_BYTE)
         begin, key = found
         if begin != offset:  # this end had no room for some of it
-            return STALE
+            return Missing.STALE
         return Pad(epoch=epoch, offset=offset, key=key, end=offset + size_byte)
 
     def accept(self, pad: Pad) -> None:

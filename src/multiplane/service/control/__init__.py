@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Final, NamedTuple
 
 from multiplane.api.north import KeyRequest
@@ -29,14 +29,23 @@ class Directory:
 
     def __init__(self, register: Register) -> None:
         self.register = register
-        self._targets = {
+
+    # Most registers of a large network are replaced before anybody asks: what is looked up is made then.
+
+    @cached_property
+    def _targets(self) -> dict[str, Target]:
+        return {
             name: Target(application, kme)
-            for kme in register.kmes
+            for kme in self.register.kmes
             for application in kme.applications
             for name in (application.urn, application.alias)
         }
-        self._prefixes = sorted(
-            ((kme.urn.removeprefix("urn:").split(":", 1)[1].rsplit(":", 1)[0], kme) for kme in register.kmes),
+
+    @cached_property
+    def _prefixes(self) -> list[tuple[str, KmeEntry]]:
+        kmes = self.register.kmes
+        return sorted(
+            ((kme.urn.removeprefix("urn:").split(":", 1)[1].rsplit(":", 1)[0], kme) for kme in kmes),
             key=lambda entry: -len(entry[0]),
         )
 
