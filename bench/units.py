@@ -1,8 +1,11 @@
-"""Orders of shared states: CPU of the controller for each set-up, on grids of 100 and 1,000 sites.
+"""Orders of shared states: CPU of the controller for each set-up and plan, on grids of up to 1,000 sites.
 
 A set-up is `place`, from the order to the job in the hands of every site of it, through strict doors; the
 sites take it on and do nothing. Two thirds are pairs, one third GHZ states of three, all within three links.
 Tables of routes are worked out before, and reported apart. Rounds on the two grids take turns in one process.
+
+A plan is that of a GHZ state of three at a floor that costs rate, to last for four seconds: of a wish
+that nobody had before (cold, with the tables of routes), and of the same wish again (warm).
 """
 
 from __future__ import annotations
@@ -14,15 +17,23 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from tests.unit.fabric.edc_kit import EPOCH_NS, SERVICE, Net, order
+import msgspec
+from tests.unit.fabric.edc_kit import EPOCH_NS, SERVICE, Net, order, sheet
 
 from bench.report import Row, median, save, show
 from multiplane.api.fabric_units import UnitOrder
+from multiplane.api.instructions import LinkSheet
+from multiplane.fabric.control.choosing import Choosing
+from multiplane.fabric.control.links_now import LinksNow
+from multiplane.fabric.control.planning import Plan
+from multiplane.fabric.control.policies import Policies
 from multiplane.runtime.clocks import JumpClock, run_virtual
 from multiplane.runtime.dispatcher import Dispatcher
 
 SETUP_BARS_MS = (1.0, 0.5)
 RATIO_BARS = (1.5, 1.2)
+COLD_BARS_MS = (50.0, 20.0)
+WARM_BARS_MS = (1.0, 0.3)
 ROUNDS = 7
 ORDERS = 60
 TARGETS = 12
@@ -65,8 +76,8 @@ class Grid(NamedTuple):
 
 
 async def one_round(net: Net, wanted: list[tuple[str, ...]], number: int) -> float:
-    """CPU seconds of placing all; they are withdrawn after."""
-    orders = [_order(f"r{number}-{place}", sites) for place, sites in enumerate(wanted)]
+    """CPU seconds of placing all, which nobody wished for before; they are withdrawn after."""
+    orders = [_order(f"r{number}-{place}", sites, hold_ns=number) for place, sites in enumerate(wanted)]
     gc.collect()
     began_s = time.process_time()
     for each in orders:
@@ -83,8 +94,8 @@ async def one_round(net: Net, wanted: list[tuple[str, ...]], number: int) -> flo
     return spent_s
 
 
-def _order(order_id: str, sites: tuple[str, ...]) -> UnitOrder:
-    return order(order_id, *sites, kind="bell" if len(sites) == 2 else "ghz")
+def _order(order_id: str, sites: tuple[str, ...], *, hold_ns: int) -> UnitOrder:
+    return order(order_id, *sites, kind="bell" if len(sites) == 2 else "ghz", hold_ns=hold_ns)
 
 
 async def measure(clock: JumpClock) -> dict[str, list[float]]:
@@ -106,10 +117,58 @@ async def measure(clock: JumpClock) -> dict[str, list[float]]:
     return found
 
 
+def ion_link(a: str, b: str) -> LinkSheet:
+    """Ten kilometres between ions, as in the scenario `ghz20`."""
+    return msgspec.structs.replace(
+        sheet(a, b, 16),
+        success_probability=0.023,
+        attempt_ns=50_000,
+        weights=(0.995, 0.005, 0.0, 0.0),
+        t1_s=(3600.0, 3600.0),
+        t2_s=(100.0, 100.0),
+        cutoff_ns=(5_000_000_000, 5_000_000_000),
+        keep_single=(0.9998, 0.9998),
+        keep_double=(0.998, 0.998),
+        flip_probability=(0.001, 0.001),
+    )
+
+
+def plans(grid: Grid) -> tuple[list[float], list[float]]:
+    """CPU milliseconds of plans in a grid, cold and warm."""
+    links = LinksNow()
+    for pair in grid.links():
+        links.put(ion_link(*pair.split("-")), up=True)
+    x, y = grid.wide // 2, grid.high // 2
+    sites = tuple(grid.name(x + dx, y + dy) for dx, dy in ((-1, -1), (1, -1), (0, 0)))
+    choosing = Choosing(links, Policies())
+    choosing.now(order("tables", *sites, kind="ghz"))
+    spent_ms: tuple[list[float], list[float]] = [], []
+    for number in range(ROUNDS):
+        for place, name in enumerate(("cold", "warm")):
+            wish = order(name, *sites, kind="ghz", size=4, min_fidelity=0.88, hold_ns=4 * 10**9 + number)
+            began_s = time.process_time()
+            found = choosing.now(wish)
+            spent_ms[place].append(1e3 * (time.process_time() - began_s))
+            assert isinstance(found, Plan), found
+    return spent_ms
+
+
+def plan_rows() -> list[Row]:
+    """Plans in grids of 20, 100 and 1,000 sites."""
+    rows = []
+    for grid in (Grid(5, 4), Grid(10, 10), Grid(40, 25)):
+        for name, spent_ms, bars in zip(
+            ("cold", "warm"), plans(grid), (COLD_BARS_MS, WARM_BARS_MS), strict=True
+        ):
+            title = f"plan of a GHZ state, {grid.wide * grid.high} sites, {name}"
+            rows.append(Row(title, median(spent_ms), "ms", bars, "", tuple(spent_ms)))
+    return rows
+
+
 def bench() -> list[Row]:
     """Measure, show and save."""
     found = run_virtual(measure, EPOCH_NS)
-    rows = []
+    rows = plan_rows()
     for name, spent_ms in found.items():
         first, *rest = spent_ms
         note = f"and {first - median(rest):.1f} ms for tables towards {TARGETS} targets, once"
