@@ -92,14 +92,14 @@ class Service:
             self._agents.append(agent)
             self._units[site] = strict(Units, agent)
 
-    async def ask_all(self, wanted: Iterable[tuple[str, ...]], round_: str) -> None:
+    async def ask_all(self, wanted: Iterable[tuple[str, ...]], round_: str, floor_fidelity: float) -> None:
         """A unit for each tuple of sites, all at once; returns when every wish was accepted."""
         answers = await asyncio.gather(
-            *(self._ask(sites, f"{round_}-{number}") for number, sites in enumerate(wanted))
+            *(self._ask(sites, f"{round_}-{number}", floor_fidelity) for number, sites in enumerate(wanted))
         )
         assert set(answers) == {"accepted"}, answers
 
-    async def _ask(self, sites: tuple[str, ...], request: str) -> str:
+    async def _ask(self, sites: tuple[str, ...], request: str, floor_fidelity: float) -> str:
         asker, *others = sites
         kind = "bell" if len(sites) == 2 else "ghz"
         wish = Wish(request=request, parties=tuple(f"{site}-1" for site in others), parts=(Part(kind=kind),))

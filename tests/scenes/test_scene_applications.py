@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from random import Random
@@ -21,10 +22,10 @@ pytestmark = [pytest.mark.scene, pytest.mark.timeout(200)]
 # States and ends of each, so that paths differ.
 ASKED = {
     "chsh": (120, ("a1-1", "a3-1")),
-    "e91": (100, ("a3-1", "a5-1")),
+    "e91": (240, ("a3-1", "a5-1")),
     "cnot": (30, ("a1-1", "b2-1")),
     "blind": (30, ("a5-1", "b4-1")),
-    "conference": (30, ("a1-1", "a3-1", "b2-1")),
+    "conference": (220, ("a1-1", "a3-1", "b2-1")),
     "sensing": (24, ("a3-1", "b2-1", "b4-1")),
     "clock": (24, ("a1-1", "a3-1")),
 }
@@ -48,6 +49,8 @@ def test_applications_measure_what_theory_predicts(grid: Network, record_propert
             assert off < (MOST_LATE_MS if name == "clock" else 5.0 * figure.error), (name, figure)
     chsh = found["chsh"].figures[0]
     assert chsh.value > 2.0
+    for name in ("e91", "conference"):
+        assert re.search(r"a key of \d+ bits .* at all [23] ends", found[name].remarks[0]), found[name]
     record_property("saw", f"CHSH {chsh.value:.2f} ± {chsh.error:.2f} of {found['chsh'].states} pairs")
 
 

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from multiplane.api.fabric_units import HeldState, Qui, StateLost, UnitOrder
 from multiplane.assembly.study import Study, run_study
+from multiplane.assembly.unit_control import Beside, UnitControl
+from multiplane.fabric.control.policies import Policies
 from multiplane.twin.oracle import Oracle
 from multiplane.twin.scenario import World, parse
 
@@ -160,6 +162,19 @@ def in_study(place: World, seed: int, workload: Callable[[Study, Quis], Awaitabl
         await workload(study, quis)
 
     run_study(place, seed, run)
+
+
+async def another_control(study: Study) -> None:
+    """The control of units dies, and another one begins that knows nothing."""
+    centre = study.centre
+    await centre.unit_control.stop()
+    beside = Beside(
+        paths=centre.connectivity.for_fabric, classical=centre.connectivity.for_service, keys=centre.control
+    )
+    centre.unit_control = UnitControl(
+        centre.caller, study.timeline, study._bus, beside, study._repeater, policies=Policies()
+    )
+    await centre.unit_control.start(study.sites)
 
 
 def leaks(study: Study) -> list[str]:

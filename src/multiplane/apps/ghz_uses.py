@@ -8,13 +8,24 @@ from random import Random
 from typing import Final
 
 from multiplane.api.units import Wish
+from multiplane.apps.agreement import (
+    CHECK_AXIS,
+    KEY_AXIS,
+    Round,
+    agree,
+    figure_of,
+    lines_for,
+    notes_of,
+    remarks_on,
+    sifted,
+)
 from multiplane.apps.operations import EIGHTHS, measure, measure_equator
-from multiplane.apps.results import Figure, Findings, entropy_bit, mean_sign, share_of, white_level
+from multiplane.apps.results import Figure, Findings, mean_sign, share_of, white_level
 from multiplane.apps.states import Party, Shared, use
 from multiplane.kernel.errors import Faulty
 from multiplane.physics.sensing import ghz_gain
 
-_CHECKED_SHARE: Final = 0.5
+_CHECKED_SHARE: Final = 0.25
 _QUARTER: Final = EIGHTHS // 4
 
 
@@ -25,40 +36,38 @@ def _parity(bits: Sequence[int]) -> int:
 async def conference_key(parties: Sequence[Party], wish: Wish, chance: Random) -> Findings:
     """One key for all: bits along Z are equal, parities along X show phase errors.
 
-    Theory: error rates (1 - v) / 2 of each pair and of the parity. *Source*: Epping et al., New J. Phys. 19,
-    093012 (2017); asymptotic rate 1 - h(Q_X) - max h(Q_AB).
+    Whether a state is checked is drawn by the first party and told when all hold it. Theory: error rates
+    (1 - v) / 2 of each pair and of the parity. *Source*: Epping et al., New J. Phys. 19, 093012 (2017).
     """
 
-    async def one(state: Shared) -> tuple[bool, list[int]]:
-        checked = chance.random() < _CHECKED_SHARE
-        axis = "x" if checked else "z"
-        return checked, await state.measure([measure(state.address(p), axis) for p in range(len(parties))])
+    async def one(state: Shared) -> Round:
+        axes = (CHECK_AXIS if chance.random() < _CHECKED_SHARE else KEY_AXIS,) * len(parties)
+        steps = [measure(state.address(party), axis) for party, axis in enumerate(axes)]
+        return Round(axes, tuple(await state.measure(steps)))
 
     used = await use(parties, wish, one)
     theory = (1.0 - white_level(used.fidelity, len(parties))) / 2.0
-    checks = [_parity(bits) < 0 for checked, bits in used.results if checked]
-    keys = [bits for checked, bits in used.results if not checked]
-    if not checks or not keys:
+    lines = lines_for(len(parties) - 1, chance)
+    bits_of, checks = sifted(notes_of(used.results), lines)
+    if not checks or not bits_of[0]:
         raise Faulty("app.too_few", "states: none along x, or none along z: ask for more states")
-    phase, phase_error = share_of(checks)
-    rates = [share_of([bits[0] != bits[party] for bits in keys]) for party in range(1, len(parties))]
-    figures = [
-        Figure(name=f"error rate towards {party.name}", value=rate, error=error, theory_value=theory)
-        for party, (rate, error) in zip(parties[1:], rates, strict=True)
+    agreed = agree(bits_of, checks, theory, lines, chance)
+    rates = [
+        (f"error rate towards {party.name}", agreed.error_share(end))
+        for end, party in enumerate(parties[1:], start=1)
     ]
-    figures.append(
-        Figure(name="error rate of the parity", value=phase, error=phase_error, theory_value=theory)
-    )
-    share = max(0.0, 1.0 - entropy_bit(phase) - max(entropy_bit(rate) for rate, _ in rates))
-    best = max(0.0, 1.0 - 2.0 * entropy_bit(theory))
+    rates.append(("error rate of the parity", share_of([one.odd for one in checks])))
+    figures = [
+        Figure(name=name, value=rate, error=error, theory_value=theory) for name, (rate, error) in rates
+    ]
     return Findings(
         application="conference key",
         parties=tuple(party.name for party in parties),
         states=len(used.results),
         lost=used.lost,
         fidelity=used.fidelity,
-        figures=tuple(figures),
-        remarks=(f"{len(keys)} bits, worth {share:.3f} secret bits each; {best:.3f} by theory",),
+        figures=(*figures, figure_of(agreed, theory)),
+        remarks=remarks_on(agreed, theory),
     )
 
 

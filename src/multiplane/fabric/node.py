@@ -45,9 +45,26 @@ class _Ear:
         self._agent.lost(self._link, self._channel, reason)
 
 
+class _Module:
+    """With it an agent listens to the module of one link: most blocks only go to the pool."""
+
+    __slots__ = ("_agent", "_link", "_pool")
+
+    def __init__(self, agent: FabricAgent, link: AgentLink) -> None:
+        self._agent, self._link, self._pool = agent, link, link.pool
+
+    def key_block(self, block: KeyBlock) -> None:
+        """See `api.device.DeviceListener`."""
+        if not self._pool.keep(block):
+            self._agent.deposit(self._link, block)
+
+    def link_status(self, status: LinkStatus) -> None:
+        """See `api.device.DeviceListener`."""
+        self._agent.told(self._link, status)
+
+
 class FabricAgent:
-    """KMA and relay of a site. Implements `api.service_fabric.FabricNode`, `planes.NodeControl` and
-    `api.device.DeviceListener`.
+    """KMA and relay of a site. Implements `api.service_fabric.FabricNode` and `planes.NodeControl`.
 
     Args:
         caller: the site's own element, as it appears to devices and peers.
@@ -135,11 +152,12 @@ class FabricAgent:
             self._perform([])
             return
         self._faults.reach("fabric.pad_spent")
-        if not self._send(sent):
+        link = self._peers[sent.peer]
+        if not self._send(link, sent.message):
             raise Busy(
                 "fabric.link_dry", f"link: channel to {sent.peer} is full", retry_after_ns=100 * NS_PER_MS
             )
-        self._grant(self._peers[sent.peer])
+        self._grant(link)
 
     # NodeControl
 
@@ -172,9 +190,9 @@ class FabricAgent:
     async def _run_device(self, link: AgentLink) -> None:
         """Attach once, for each attaching begins a new epoch, then ask for key."""
         if not link.attached:
-            status = await self._device.attach(self._caller, link.link, self)
+            status = await self._device.attach(self._caller, link.link, _Module(self, link))
             link.attached = True
-            self.link_status(status)
+            self.told(link, status)
             self._grant(link)
         await self._device.start(self._caller, link.link)
 
@@ -202,29 +220,20 @@ class FabricAgent:
         self._check_controller(caller)
         return self._reporting.moved()
 
-    # DeviceListener
+    # devices
 
-    def key_block(self, block: KeyBlock) -> None:
-        """New key from the device of a link."""
-        link = self._links.get(block.link)
-        if link is None:
-            return
-        if not link.pool.keep(block):
-            reserve = link.pool.deposit(block)
-            if reserve is not None and self._reserves is not None:
-                kept = self._reserves.of(link.link, self._site, link.peer)
-                self._reserves.filled(link.link, kept, block.epoch, reserve)
-        elif link.peer not in self._relay.holding:
-            return
-        if link.peer in self._relay.holding:
+    def deposit(self, link: AgentLink, block: KeyBlock) -> None:
+        """New key from the device of a link, with which more is to be done than to keep it."""
+        reserve = link.pool.deposit(block)
+        if reserve is not None and self._reserves is not None:
+            kept = self._reserves.of(link.link, self._site, link.peer)
+            self._reserves.filled(link.link, kept, block.epoch, reserve)
+        if link.pool.awaited:
             self._perform(self._relay.key_came(link.peer, self._timeline.now_ns()))
         self._grant(link)
 
-    def link_status(self, status: LinkStatus) -> None:
+    def told(self, link: AgentLink, status: LinkStatus) -> None:
         """The device's word on a link: a new epoch burns the pool, a new state is published."""
-        link = self._links.get(status.link)
-        if link is None:
-            return
         known = link.status
         if known is not None and (status.epoch, status.at_ns) < (known.epoch, known.at_ns):
             return
@@ -350,9 +359,10 @@ class FabricAgent:
         """Do what the relay decided, then see that what it keeps waiting is looked at in time."""
         for action in actions:
             if isinstance(action, Send):
-                if not self._send(action):
+                link = self._peers[action.peer]
+                if not self._send(link, action.message):
                     self._relay.count(action.peer, "dropped_channel")
-                self._grant(self._peers[action.peer])
+                self._grant(link)
             elif isinstance(action, Arrive):
                 self._deliver(action)
             else:
@@ -368,12 +378,12 @@ class FabricAgent:
         if not self._closed:
             self._perform(self._relay.expire(self._timeline.now_ns()))
 
-    def _send(self, sent: Send) -> bool:
-        link = self._peers[sent.peer]
+    @staticmethod
+    def _send(link: AgentLink, message: bytes) -> bool:
         try:
             if link.channel is None:
                 return False
-            link.channel.send(sent.message)
+            link.channel.send(message)
         except MultiplaneError:
             return False
         return True

@@ -68,14 +68,17 @@ def test_figures_of_perfect_states_are_those_of_the_books() -> None:
     assert ran("teleport", 1.0, size=40).figures[0].value == 1.0
     assert [figure.value for figure in ran("cnot", 1.0, size=40).figures] == [1.0, 1.0]
     e91 = ran("e91", 1.0)
-    assert e91.figures[1].value == 0.0
-    assert "1.000 by theory" in e91.remarks[0]
+    assert [figure.value for figure in e91.figures[1:3]] == [0.0, 0.0]
+    assert "theory: 1.000" in e91.remarks[-1]
     gain = ran("sensing", 1.0, 4, 60).figures[-1]
     assert gain.value == pytest.approx(2.0)
 
 
 def test_no_key_and_no_gain_where_there_is_none() -> None:
-    assert "worth 0.000 secret bits" in ran("e91", 0.75).remarks[0]
+    e91 = ran("e91", 0.75)
+    assert e91.remarks[:2] == ("no key: S is not 2 standard errors above 2", e91.remarks[1])
+    assert e91.remarks[1].startswith("a key of 0 bits from ")
+    assert "S leaves 0.000 secret bits" in e91.remarks[-1]
     noisy = ran("sensing", 0.4, 4, 100)
     assert noisy.remarks[0].startswith("single qubits do better")
     assert noisy.figures[-1].theory_value < 1.0

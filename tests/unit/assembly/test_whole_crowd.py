@@ -1,8 +1,8 @@
 """Five hundred wishes at once through the whole stack: pairs, GHZ states and keys, some of them hopeless.
 
-Each comes to the door of its site, as from the server there. Agents, broker, key managers, the controllers
-of all strata, repeaters and the twin's devices do the rest, in the places that `multiplane up` gives them.
-What is delivered is used: states are measured and keys collected at every end.
+Each comes to the door of its site, as from the server there. Agents, broker, key managers, controllers of all
+strata, repeaters and devices of the twin do the rest, in the places that `multiplane up` gives them. What is
+delivered is used: states are measured and keys collected at every end.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def timers(study: Study) -> set[str]:
 
 async def remains(crowd: Crowd) -> list[str]:
     """What a crowd has left behind."""
-    study, broker = crowd.study, crowd.study.centre._broker
+    study, broker = crowd.study, crowd.study.centre.broker
     found = [*shared.leaks(study), *sorted(timers(study) - PERIODIC)]
     found += (
         [f"broker: {len(broker._orders)}, {len(broker._owners)}"] if broker._orders or broker._owners else []

@@ -129,7 +129,7 @@ class Rig:
     ) -> None:
         self.timeline = HeapTimeline()
         self.world = world
-        self.twin = Twin(world, self.timeline, seed, boot_epoch, profiles or PROFILES, phase=lambda _: 0.0)
+        self.twin = Twin(world, self.timeline, seed, boot_epoch, profiles or PROFILES, phase=lambda _: None)
         self.alarms: list[tuple[float, SpanAlarm]] = []
         self.controller = Caller(principal=f"urn:qkd:{world.domain}:controller", domain=world.domain)
         self.readings = run(self.twin.optical.attach(self.controller, self))

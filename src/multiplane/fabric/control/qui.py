@@ -205,7 +205,9 @@ class Carried:
             return False
         if self.qui.binding != self.binding:
             return now_ns - self.moved_ns > UNBOUND_NS
-        return now_ns - self.moved_ns > max(STALL_NS, STALLED_MEANS * self.expected_ns)
+        rate_per_s = self.order.rate_per_s
+        paced_ns = round(2 * NS_PER_S / rate_per_s) if rate_per_s else 0
+        return now_ns - self.moved_ns > paced_ns + max(STALL_NS, STALLED_MEANS * self.expected_ns)
 
     def failing(self) -> str:
         """Why a site gives up its part, as it says itself; empty when none does."""

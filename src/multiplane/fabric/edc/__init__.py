@@ -179,6 +179,10 @@ class EntanglementController:
         if self._repeaters(site) is not None:
             self._errands.spawn(self._meet(site))
 
+    async def meet(self, *sites: str) -> None:
+        """Learn of sites that were there before this controller was."""
+        await asyncio.gather(*map(self._meet, sites))
+
     def node_left(self, site: str) -> None:
         """The agents of a site are gone, and what its memories held with them."""
         if site in self._sight.here:
@@ -264,16 +268,8 @@ class EntanglementController:
     def _begin(self, order: UnitOrder, owner: str, now_ns: int) -> None:
         """Raises: Refused(`fabric.unattainable`), Busy(`fabric.no_memory`)."""
         found = self._choosing.fitting(order, now_ns)
-        ideal = self._choosing.ideal(order, now_ns) if found is None else found
-        if isinstance(ideal, Unattainable):
-            raise Refused("fabric.unattainable", ideal.reason)
-        if found is None and order.deadline_ns and order.deadline_ns - now_ns <= 2 * ideal.expected_ns:
-            raise Busy(
-                "fabric.no_memory",
-                "deadline_ns: memories are reserved, and then the first state takes "
-                f"{ideal.expected_ns} ns: expected twice that",
-                retry_after_ns=TICK_NS,
-            )
+        if found is None and order.order_id not in self._left:
+            self._check_waiting(order, now_ns)
         binding, sites = self._left.pop(order.order_id, (0, set()))
         carried = Carried(order, owner, self._caller.domain, binding, now_ns)
         carried.seen |= sites
@@ -284,6 +280,19 @@ class EntanglementController:
             self._choosing.wait(order)
         else:
             self._carry(carried, found)
+
+    def _check_waiting(self, order: UnitOrder, now_ns: int) -> None:
+        """Whether it makes sense that an order waits for memories. Raises: as `_begin`."""
+        ideal = self._choosing.ideal(order, now_ns)
+        if isinstance(ideal, Unattainable):
+            raise Refused("fabric.unattainable", ideal.reason)
+        if order.deadline_ns and order.deadline_ns - now_ns <= 2 * ideal.expected_ns:
+            raise Busy(
+                "fabric.no_memory",
+                "deadline_ns: memories are reserved, and then the first state takes "
+                f"{ideal.expected_ns} ns: expected twice that",
+                retry_after_ns=TICK_NS,
+            )
 
     def _check(self, links: Iterable[str]) -> None:
         """Measure these links, as far as there is room for it."""

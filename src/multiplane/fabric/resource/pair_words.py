@@ -154,10 +154,29 @@ class Want(Message, frozen=True, kw_only=True):
 
 
 class Outcome(Message, frozen=True, kw_only=True):
-    """The far end's bit of a sacrificed state, on its way to whoever counts errors."""
+    """The bit of a site of a sacrificed state, on its way to whoever counts errors."""
 
     state: str
+    site: str
     bit: Bit
+
+
+class Grown(Message, frozen=True, kw_only=True):
+    """The half with number `first` at the far end is joined there to all that is beyond it.
+
+    Args:
+        frame: what the outcomes there add to that of the pair; pair: what the joining left of it.
+        rests: whether that half is still there, as a party's qubit.
+        legs: of all circuits beyond, by name; rows: what went into them; made_ns: of the oldest qubit.
+    """
+
+    first: int
+    frame: Frame
+    pair: tuple[Share, Share, Share]
+    rests: bool
+    legs: dict[str, Leg]
+    made_ns: int
+    rows: tuple[TraceRow, ...]
 
 
 class Joined(Message, frozen=True, kw_only=True):
@@ -165,19 +184,18 @@ class Joined(Message, frozen=True, kw_only=True):
 
     Args:
         frame: what the far end has to take out.
-        shape, legs: what `quality.state_fidelity` needs; rows: what went into it.
+        legs: of all circuits of the job, in order; rows: what went into it.
     """
 
     first: int
     frame: Frame
     state: str
-    shape: str
     legs: tuple[Leg, ...]
     made_ns: int
     rows: tuple[TraceRow, ...] = ()
 
 
-PairMessage = Create | Error | Expire | Track | Distil | Distilled | Want | Outcome | Joined
+PairMessage = Create | Error | Expire | Track | Distil | Distilled | Want | Outcome | Grown | Joined
 
 
 @dataclass(slots=True, eq=False)

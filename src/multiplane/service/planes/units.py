@@ -307,6 +307,10 @@ class UnitNews(Noun, frozen=True, kw_only=True):
 class UnitNewsListener(Protocol):
     def unit_news(self, news: UnitNews) -> None: ...
 
+    def began_anew(self) -> None:
+        """The broker knows no orders: those under way are to be opened again."""
+        ...
+
 
 class UnitBroker(Protocol):
     """The domain's door for the agents of its sites."""

@@ -273,7 +273,7 @@ class InboundPool:
     # --- accounts ------------------------------------------------------------------------------------------
 
     def ledger(self) -> PoolLedger:
-        """The accounts of this side now; what lies in stock is counted from the marks of the blocks."""
+        """The accounts of this side now; what can still be collected is told by the marks of the blocks."""
         taken_bit = WORD_BIT * sum(block.taken.bit_count() for block in self._blocks.values())
         return self.accounts.ledger(
             self.owner,
