@@ -102,7 +102,8 @@ class Service:
     async def _ask(self, sites: tuple[str, ...], request: str, floor_fidelity: float) -> str:
         asker, *others = sites
         kind = "bell" if len(sites) == 2 else "ghz"
-        wish = Wish(request=request, parties=tuple(f"{site}-1" for site in others), parts=(Part(kind=kind),))
+        part = Part(kind=kind, min_fidelity=floor_fidelity)
+        wish = Wish(request=request, parties=tuple(f"{site}-1" for site in others), parts=(part,))
         caller = Caller(principal=element_urn(DOMAIN, asker, f"{asker}-1"), domain=DOMAIN)
         return (await self._units[asker].request(caller, wish)).verdict
 

@@ -1,14 +1,15 @@
 """Units and orders of shared states: CPU of each set-up and plan, on grids of up to 1,000 sites.
 
-An *order's* set-up is `place` at the fabric's controller, from the order to the job in the hands of every site
-of it. A *unit's* is what an application waits for, and that: its wish at an agent of the Service Stratum,
-admission by the broker, the name agreed upon with all ends over channels and durable there, and its order. All
-of it goes through strict doors, in one process, with rows in memory; the sites take jobs on and do nothing. Two
-thirds are pairs, one third GHZ states of three, all within three links, and nobody wished for the same before.
-Tables of routes are worked out first, and reported apart. Rounds on the two grids take turns.
+An *order's* set-up is `place` at the fabric's controller, from the order to the job in the hands of every
+site of it. A *unit's* is what an application waits for, and that: its wish at an agent of the Service
+Stratum, admission by the broker, the name agreed upon with all ends over channels and durable there, and
+its order. All of it goes through strict doors, in one process, with rows in memory; the sites take jobs on
+and do nothing. Two thirds are pairs, one third GHZ states of three, all within three links, and nobody
+wished for the same before. Tables of routes are worked out first, and reported apart. Rounds on the two
+grids take turns.
 
-A plan is that of a GHZ state of three at a floor that costs rate, to last for four seconds: of a wish
-that nobody had before (cold, with the tables of routes), and of the same wish again (warm).
+A plan is that of a GHZ state of three at a floor that costs rate, to last for four seconds: of a wish that
+nobody had before (cold, with the tables of routes), and of the same wish again (warm).
 """
 
 from __future__ import annotations

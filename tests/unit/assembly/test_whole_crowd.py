@@ -22,6 +22,7 @@ from tests.unit.service.unit_kit import Ear
 from multiplane.api.states import Step
 from multiplane.api.units import Part, Units, Wish
 from multiplane.assembly.study import Study, run_study
+from multiplane.assembly.unit_control import UnitControl
 from multiplane.kernel.errors import Busy, Refused
 from multiplane.kernel.nouns import Caller, ends
 from multiplane.service.agent.live import Live
@@ -175,12 +176,14 @@ def timers(study: Study) -> set[str]:
 
 async def remains(crowd: Crowd) -> list[str]:
     """What a crowd has left behind."""
-    study, broker = crowd.study, crowd.study.centre.broker
+    study, control = crowd.study, crowd.study.centre.unit_control
+    assert isinstance(control, UnitControl)
+    broker = control._broker
     found = [*shared.leaks(study), *sorted(timers(study) - PERIODIC)]
     found += (
         [f"broker: {len(broker._orders)}, {len(broker._owners)}"] if broker._orders or broker._owners else []
     )
-    found += [f"{study.centre.edc.open_errands} errands"] if study.centre.edc.open_errands else []
+    found += [f"{control.edc.open_errands} errands"] if control.edc.open_errands else []
     for site in study.sites.values():
         rows = sum(len(study.store.scan(site.caller.principal, kind)) for kind in (UNIT_KIND, VERDICT_KIND))
         found += [f"{site.parts.site}: {rows} rows"] if rows else []
