@@ -136,6 +136,8 @@ class UnitEvent(Noun, frozen=True, kw_only=True):
         fidelity: promised now, or (degraded) estimated; fidelity_error: half of its 99 % interval.
         bits: outcomes, when the half was measured on arrival (tolerant class).
         expires_ns: until when the state is worth its floor, Unix nanoseconds.
+        detected_ns, detected_ps: of a delivered pair: when it came to be, by the clocks of devices, Unix
+            nanoseconds and the rest below; 0: not told. What the ends read differs by the offset of clocks.
     """
 
     seq: int
@@ -150,6 +152,8 @@ class UnitEvent(Noun, frozen=True, kw_only=True):
     bits: tuple[int, ...] = ()
     expires_ns: int = 0
     reason: str = ""
+    detected_ns: int = 0
+    detected_ps: int = 0
 
 
 class UnitView(Noun, frozen=True, kw_only=True):
@@ -162,6 +166,7 @@ class UnitView(Noun, frozen=True, kw_only=True):
         delivered: states handed over at this end; consumed: of them, measured or discarded.
         fidelity: promised; estimated_fidelity: from sacrificed states, 0 = none; fidelity_error: half of its
             99 % interval.
+        rate_per_s: as of the wish; measured_rate_per_s: of states delivered here in the last ten seconds.
     """
 
     unit: str
@@ -179,6 +184,8 @@ class UnitView(Noun, frozen=True, kw_only=True):
     rebound: int = 0
     reason: str = ""
     last_seq: int = 0
+    rate_per_s: float = 0.0
+    measured_rate_per_s: float = 0.0
 
 
 class UnitTrace(Noun, frozen=True, kw_only=True):

@@ -2,18 +2,46 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
+from typing import Final
 
 import msgspec
 
 from multiplane.api.fabric_units import UnitOrder
 from multiplane.fabric.control.links_now import LinksNow
-from multiplane.fabric.control.planning import FOREVER_NS, Plan, Unattainable, instead, plan
+from multiplane.fabric.control.planning import FOREVER_NS, Plan, Unattainable, instead, planned
 from multiplane.fabric.control.policies import Policies
+from multiplane.fabric.control.searching import Draft, draft
 from multiplane.fabric.control.views import PairView
 from multiplane.fabric.control.windows import Line, needs
 from multiplane.fabric.planes import Circuit
+from multiplane.kernel.errors import Faulty
 from multiplane.kernel.names import link_id
+
+KEPT_DRAFTS: Final = 256
+
+
+class Drafts:
+    """What searches came to lately, by what was wished for: asked again, nobody searches again."""
+
+    def __init__(self, policies: Policies) -> None:
+        self._policies = policies
+        self._known: OrderedDict[tuple[UnitOrder, int], Draft] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def draft(self, order: UnitOrder, view: PairView) -> Draft:
+        """The best way in a view. Deadlines and names of orders do not change it."""
+        wish = msgspec.structs.replace(order, order_id="", deadline_ns=0), view.revision
+        known = self._known.pop(wish, None)
+        if known is None or not known.holds(view):
+            known = draft(order, view, self._policies)
+        self._known[wish] = known
+        if len(self._known) > KEPT_DRAFTS:
+            self._known.popitem(last=False)
+        return known
 
 
 class Choosing:
@@ -21,6 +49,7 @@ class Choosing:
 
     def __init__(self, links: LinksNow, policies: Policies) -> None:
         self._links, self._policies = links, policies
+        self._drafts = Drafts(policies)
         self._line = Line()
         self._needs: dict[str, dict[str, int] | None] = {}
 
@@ -88,7 +117,11 @@ class Choosing:
         return needed is not None and self._links.room(needed)
 
     def _plan(self, order: UnitOrder, view: PairView, now_ns: int) -> Plan | Unattainable:
-        found = plan(order, view, self._policies, now_ns=now_ns)
+        try:
+            known = self._drafts.draft(order, view)
+            found = planned(known, order, view, self._policies, now_ns=now_ns)
+        except Faulty as error:
+            return Unattainable(code=error.code, reason=error.reason)
         return found if isinstance(found, Unattainable) or order.measure else _kept(found, order, view)
 
 
