@@ -77,7 +77,7 @@ async def live(
 
     Args: seed: of random times between requests, those of a copy of this seed; None = all are equal.
     """
-    loops = {pair: _loop(network, pair, times * bit, rate, seed) for pair, bit in DEMANDS_BIT_PER_S.items()}
+    loops = {pair: _loop(network, pair, times * bit, rate) for pair, bit in DEMANDS_BIT_PER_S.items()}
     async with control(network.state) as doors:
         for sites, loss_db in LOSSES_DB.items():
             await doors.scenario.set_loss(LOCAL_OPERATOR, ends(*sites), loss_db)
@@ -85,8 +85,9 @@ async def live(
         await asyncio.gather(*(_opened(loop) for loop in loops.values()))
         await _full(doors)
         await doors.pace.set_rate(LOCAL_OPERATOR, rate)
-        for loop in loops.values():
+        for pair, loop in loops.items():
             loop.forget()
+            loop.chance = None if seed is None else random.Random(f"{seed}/{pair}")
         begin = await doors.operator.moment(LOCAL_OPERATOR)
         begun_s = asyncio.get_running_loop().time()
         await asyncio.gather(*(loop.offer(for_s / rate) for loop in loops.values()))
@@ -123,9 +124,7 @@ async def _full(doors: Control) -> None:
             await asyncio.sleep(LOOK_S)
 
 
-def _loop(network: Network, pair: Pair, rate_bit_per_s: float, rate: float, seed: int | None) -> OpenLoop:
+def _loop(network: Network, pair: Pair, rate_bit_per_s: float, rate: float) -> OpenLoop:
     owner, peer = (network.sae_at(site).name for site in pair)
     number = max(1, min(round(rate_bit_per_s * ASK_EVERY_S / KEY_BIT), MOST_KEYS))
-    chance = None if seed is None else random.Random(f"{seed}/{pair}")
-    per_s = rate_bit_per_s * rate / (number * KEY_BIT)
-    return OpenLoop(network, owner, peer, per_s, number=number, chance=chance)
+    return OpenLoop(network, owner, peer, rate_bit_per_s * rate / (number * KEY_BIT), number=number)
