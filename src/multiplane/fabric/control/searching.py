@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from itertools import islice, pairwise, product
 from typing import Final, NamedTuple
@@ -61,6 +61,10 @@ class Draft(NamedTuple):
     full: bool
     looked: dict[str, int]
 
+    def good_for(self, order: UnitOrder) -> bool:
+        """Whether there is a way above the floor."""
+        return self.woven is not None and self.floor_fidelity >= order.min_fidelity
+
     def holds(self, view: PairView) -> bool:
         """Whether a search would come to the same again: what it takes is free, nothing else is more free."""
         taken = {hop.link for one in self.woven.chains for hop in one.hops} if self.woven else self.looked
@@ -75,15 +79,22 @@ def draft(order: UnitOrder, view: PairView, policies: Policies) -> Draft:
 
     Raises: Faulty(`plugin.failed`): a policy of one's own; ValueError as `planning.plan`.
     """
+    return next(found for found in drafting(order, view, policies) if found is not None)
+
+
+def drafting(order: UnitOrder, view: PairView, policies: Policies) -> Iterator[Draft | None]:
+    """The same in steps, None after each but the last. The view must stay as it is."""
     first = search = Search(order, view, policies)
-    woven, floor_fidelity = search.best(), order.min_fidelity
+    yield from search.steps()
+    woven, floor_fidelity = search.best, order.min_fidelity
     if woven is not None and order.rate_per_s:
         woven = _thrifty(woven, order, view, policies)
     if woven is None and first.reached:
         floor_fidelity = first.best_fidelity * (1.0 - _SLACK)
         search = Search(msgspec.structs.replace(order, min_fidelity=floor_fidelity), view, policies)
-        woven = search.best()
-    return Draft(
+        yield from search.steps()
+        woven = search.best
+    yield Draft(
         floor_fidelity=floor_fidelity,
         woven=woven,
         best_fidelity=first.best_fidelity,
@@ -99,7 +110,10 @@ def _thrifty(woven: Woven, order: UnitOrder, view: PairView, policies: Policies)
     wanted_per_s = SPARE * order.rate_per_s / (1.0 - order.sacrifice_share)
     most = 1
     while most < max(max(one.shape.windows) for one in woven.chains):
-        found = Search(order, view, policies, most_memories=most).best()
+        search = Search(order, view, policies, most_memories=most)
+        for _ in search.steps():
+            pass
+        found = search.best
         if found is not None and found.rate_per_s >= wanted_per_s:
             return found
         most *= 2
@@ -118,25 +132,25 @@ class Search:
         self.best_fidelity = 0.0
         self.reached = self.full = False
         self.looked: dict[str, int] = {}
-        self._best: Woven | None = None
+        self.best: Woven | None = None
         self._soonest: dict[int, Soonest] = {}
         if self.ground.small and len(order.sites) > 2:
             self._soonest = {
                 among: Soonest(self.ground, partial(self._window, among=among)) for among in (1, 2)
             }
 
-    def best(self) -> Woven | None:
-        """The way of the best rate above the floor, if there is one; of equal ones the first."""
+    def steps(self) -> Iterator[None]:
+        """Look at one layout after another: `best` is the first of the best rate above the floor then."""
         at = -1
         for soonest_s, place, layout in self._promising():
-            if self._best is not None and self._best.rate_per_s * soonest_s > 1.0:
+            if self.best is not None and self.best.rate_per_s * soonest_s > 1.0:
                 break
             woven = self.weave(layout)
             if woven is not None and (
-                self._best is None or (woven.rate_per_s, -place) > (self._best.rate_per_s, -at)
+                self.best is None or (woven.rate_per_s, -place) > (self.best.rate_per_s, -at)
             ):
-                self._best, at = woven, place
-        return self._best
+                self.best, at = woven, place
+            yield
 
     def _promising(self) -> list[tuple[float, int, Layout]]:
         """Layouts, those first that could be whole soonest."""
@@ -202,7 +216,7 @@ class Search:
                     self.best_fidelity = max(self.best_fidelity, worst)
                 return None
             found.append(best)
-            if self._best and self._best.rate_per_s * self._soonest_s(layout, found) > 1.0:
+            if self.best and self.best.rate_per_s * self._soonest_s(layout, found) > 1.0:
                 return None
             for hop, window in zip(best.hops, best.shape.windows, strict=True):
                 taken[hop.link] += window
@@ -226,7 +240,7 @@ class Search:
 
         best: Shaped | None = None
         best_fidelity, tried = 0.0, False
-        least_per_s = self._best.rate_per_s if self._best else 0.0
+        least_per_s = self.best.rate_per_s if self.best else 0.0
         ask = RouteAsk(*ends, free, frozenset(self.order.avoid))
         for hops in map(self.ground.path, self._routes(ask)):
             path = tuple(hop.seen for hop in hops)
@@ -238,7 +252,7 @@ class Search:
                 continue
             way = course(hops, self.order.hold_ns / NS_PER_S)
             plain = Shape((0,) * len(path), windows, PATIENCE, (), wanted=self.order.size)
-            most_fidelity = bound_fidelity(way, plain)
+            most_fidelity = bound_fidelity(way, plain) if floor_fidelity > 0.0 else 1.0
             if most_fidelity < floor_fidelity and most_fidelity <= max(known_fidelity, best_fidelity):
                 continue
             for levels in self.policies.swapping.levels(path):
