@@ -112,7 +112,10 @@ class Qui(Noun, frozen=True, kw_only=True):
 
 class QuiListener(Protocol):
     def qui_changed(self, qui: Qui) -> None:
-        """Bound, re-bound, degraded, released or failed. Idempotent: the newest word counts."""
+        """Bound, re-bound, degraded, released or failed; the estimate anew once an estimation window.
+
+        Idempotent: the newest word counts.
+        """
         ...
 
 
@@ -156,6 +159,8 @@ class HeldState(Noun, frozen=True, kw_only=True):
         bits: outcomes then, put right for the frame.
         fidelity: as devices are calibrated, now.
         made_ns: when the oldest qubit in it was made; expires_ns: when it falls below the floor.
+        detected_ns, detected_ps: of a pair: when it came to be, as told by devices: Unix nanoseconds, and the
+            rest below. At the two ends they differ by the offset of the clocks and by jitter. 0: not told.
     """
 
     order_id: str
@@ -165,6 +170,8 @@ class HeldState(Noun, frozen=True, kw_only=True):
     made_ns: int
     expires_ns: int
     bits: tuple[int, ...] = ()
+    detected_ns: int = 0
+    detected_ps: int = 0
 
 
 class StateLost(Noun, frozen=True, kw_only=True):

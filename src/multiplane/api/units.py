@@ -136,6 +136,8 @@ class UnitEvent(Noun, frozen=True, kw_only=True):
         fidelity: promised now, or (degraded) estimated; fidelity_error: half of its 99 % interval.
         bits: outcomes, when the half was measured on arrival (tolerant class).
         expires_ns: until when the state is worth its floor, Unix nanoseconds.
+        detected_ns, detected_ps: of a delivered pair: when it came to be, by the clocks of devices, Unix
+            nanoseconds and the rest below; 0: not told. What the ends read differs by the offset of clocks.
     """
 
     seq: int
@@ -150,6 +152,8 @@ class UnitEvent(Noun, frozen=True, kw_only=True):
     bits: tuple[int, ...] = ()
     expires_ns: int = 0
     reason: str = ""
+    detected_ns: int = 0
+    detected_ps: int = 0
 
 
 class UnitView(Noun, frozen=True, kw_only=True):

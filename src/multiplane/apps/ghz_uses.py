@@ -26,7 +26,7 @@ from multiplane.kernel.errors import Faulty
 from multiplane.physics.sensing import ghz_gain
 
 _CHECKED_SHARE: Final = 0.25
-_QUARTER: Final = EIGHTHS // 4
+_HALF_TURN: Final = EIGHTHS // 2
 
 
 def _parity(bits: Sequence[int]) -> int:
@@ -74,29 +74,30 @@ async def conference_key(parties: Sequence[Party], wish: Wish, chance: Random) -
 async def sensing(parties: Sequence[Party], wish: Wish, chance: Random) -> Findings:
     """The fringe of a phase that is the sum of one at each place, and what it gains over single qubits.
 
-    The sum is set to 0, a quarter and half a turn. Theory: mean parity v cos(sum), gain v sqrt n; above 1
-    entanglement helps, below it costs. *Source*: Giovannetti, Lloyd, Maccone, Science 306, 1330 (2004).
+    The sum is set to values from 0 to half a turn, as many as the option `settings` says (3); the gain is
+    that of the outermost two. Theory: mean parity v cos(sum), gain v sqrt n; above 1 entanglement helps,
+    below it costs. *Source*: Giovannetti, Lloyd, Maccone, Science 306, 1330 (2004).
     """
     number = len(parties)
 
     async def one(state: Shared) -> tuple[int, int]:
-        quarters = chance.randrange(3)
+        whole = chance.choice(_sums(wish))
         shares = [0] * number
-        shares[chance.randrange(number)] = quarters * _QUARTER  # who has the phase does not matter
+        shares[chance.randrange(number)] = whole  # who has the phase does not matter
         steps = [measure_equator(state.address(party), -share) for party, share in enumerate(shares)]
-        return quarters, _parity(await state.measure(steps))
+        return whole, _parity(await state.measure(steps))
 
     used = await use(parties, wish, one)
     level = white_level(used.fidelity, number)
     figures = []
-    for quarters in range(3):
-        signs = [sign for at, sign in used.results if at == quarters]
+    for whole in _sums(wish):
+        signs = [sign for at, sign in used.results if at == whole]
         if signs:
             value, error = mean_sign(signs)
-            theory = level * math.cos(math.pi * quarters / 2.0)
-            name = f"mean parity at {90 * quarters} degrees"
+            theory = level * math.cos(math.pi * whole / _HALF_TURN)
+            name = f"mean parity at {180 * whole // _HALF_TURN} degrees"
             figures.append(Figure(name=name, value=value, error=error, theory_value=theory))
-    contrast = [sign if at == 0 else -sign for at, sign in used.results if at != 1]
+    contrast = [sign if at == 0 else -sign for at, sign in used.results if at in (0, _HALF_TURN)]
     if not contrast:
         raise Faulty("app.too_few", "states: none at the ends of the fringe: ask for more states")
     gain, gain_error = mean_sign(contrast, math.sqrt(number))
@@ -114,3 +115,9 @@ async def sensing(parties: Sequence[Party], wish: Wish, chance: Random) -> Findi
             f"{verdict}: it does above contrast {1.0 / math.sqrt(number):.3f}, for perfect single qubits",
         ),
     )
+
+
+def _sums(wish: Wish) -> range:
+    """Sums of phases to try, in eighths of a turn. The kind `sensing` knows what `settings` may be."""
+    settings = int(dict(wish.parts[0].options).get("settings", "3"))
+    return range(0, _HALF_TURN + 1, _HALF_TURN // (settings - 1))

@@ -13,7 +13,7 @@ from multiplane.api.service_connectivity import ServiceConnectivity
 from multiplane.api.service_fabric import FabricControl
 from multiplane.assembly.planning_policies import planning_policies
 from multiplane.assembly.topics import Topics
-from multiplane.assembly.unit_control import Beside, UnitControl
+from multiplane.assembly.unit_control import DEFAULT_RULES, Beside, UnitControl
 from multiplane.assembly.unit_relay import UnitRelay
 from multiplane.connectivity.controller import ConnectivityController
 from multiplane.fabric.controller import FabricController
@@ -25,6 +25,7 @@ from multiplane.kernel.ports import Bus, Timeline
 from multiplane.runtime.doors import DoorEvent, MessageRing, strict
 from multiplane.service.controller import ServiceController
 from multiplane.service.planes import ServiceControl
+from multiplane.service.planes.units import UnitRules
 from multiplane.twin.engine import Twin
 from multiplane.twin.quantum.policies import POLICIES, Policies
 from multiplane.twin.scenario import World
@@ -58,6 +59,7 @@ class Centre:
         direct: frozenset[str] = frozenset(),
         policies: Policies = POLICIES,
         apart: bool = False,
+        unit_rules: UnitRules = DEFAULT_RULES,
     ) -> None:
         self.world = world
         self.caller = Caller(principal=controller_urn(world.domain), domain=world.domain)
@@ -86,7 +88,14 @@ class Centre:
         else:
             planning = planning_policies(world.entanglement.planning, policies.planning)
             self.unit_control = UnitControl(
-                self.caller, timeline, bus, beside, repeaters, policies=planning, tap=self.tap
+                self.caller,
+                timeline,
+                bus,
+                beside,
+                repeaters,
+                policies=planning,
+                rules=unit_rules,
+                tap=self.tap,
             )
         self.broker = self.unit_control.broker
         self.device = strict(QkdDevice, self.twin.qkd, self.tap, direct)

@@ -89,6 +89,7 @@ class SiteParts:
     feeds: tuple[FeedEnd, ...] = ()
     pool_room_byte: int = ROOM_BYTE
     memories: bool = False
+    unit_rules: UnitRules = field(default_factory=UnitRules)
 
 
 class Site:
@@ -141,7 +142,7 @@ class Site:
                 caller=self.caller,
                 site=parts.site,
                 boot=parts.boot,
-                rules=UnitRules(),
+                rules=parts.unit_rules,
                 policy=parts.policy,
                 kinds=kinds(),
                 timeline=parts.timeline,

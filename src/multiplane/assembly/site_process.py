@@ -104,6 +104,7 @@ def _site(
             control=remote(ServiceControl, session, "service"),
             broker=remote(UnitBroker, session, "broker"),
             rules=orders.rules,
+            unit_rules=orders.unit_rules,
             policy=orders.policy,
             face=orders.face,
             pid=os.getpid(),

@@ -225,6 +225,7 @@ class Spread:
                 channel_ports=channel_ports,
                 seed=settings.seed,
                 rules=rules_of(settings),
+                unit_rules=settings.units,
                 policy=settings.pairing,
                 face=settings.etsi014,
                 faults=fault_script(name),
@@ -241,6 +242,7 @@ class Spread:
                 plugins=tuple(str(path.resolve()) for path in settings.plugins),
                 sites=tuple(names),
                 memories=tuple(sorted(self._memory_sites)),
+                unit_rules=settings.units,
             )
 
     def _common(self, mine: Credentials, parent_port: int) -> dict[str, Any]:

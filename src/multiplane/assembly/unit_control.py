@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from multiplane.api.fabric_connectivity import FabricConnectivity
 from multiplane.api.fabric_units import FabricUnits
@@ -19,6 +19,8 @@ from multiplane.runtime.doors import Tap, strict
 from multiplane.service.broker import Broker
 from multiplane.service.planes import ServiceControl
 from multiplane.service.planes.units import UnitBroker, UnitRules
+
+DEFAULT_RULES: Final = UnitRules()
 
 
 class Beside(NamedTuple):
@@ -41,6 +43,7 @@ class UnitControl:
         repeaters: Callable[[str], RepeaterControl | None],
         *,
         policies: Policies,
+        rules: UnitRules = DEFAULT_RULES,
         tap: Tap | None = None,
     ) -> None:
         self.edc = EntanglementController(caller, timeline, beside.paths, repeaters, bus, policies=policies)
@@ -51,7 +54,7 @@ class UnitControl:
             self.units,
             control=beside.keys,
             connectivity=beside.classical,
-            rules=UnitRules(),
+            rules=rules,
             kinds=kinds(),
         )
         self.broker = strict(UnitBroker, self._broker, tap)

@@ -32,7 +32,7 @@ from multiplane.runtime.dispatcher import Dispatcher
 from multiplane.runtime.doors import remote, serve
 from multiplane.runtime.session import Session
 from multiplane.service.planes import ServiceControl
-from multiplane.service.planes.units import UnitBroker
+from multiplane.service.planes.units import UnitBroker, UnitRules
 
 UNIT_CONTROL: Final = "unit-control"
 """Its name among the figures of all processes."""
@@ -55,6 +55,7 @@ class ControlRoom:
         sites: Collection[str],
         memories: Collection[str],
         policies: Policies,
+        rules: UnitRules,
     ) -> None:
         self._bus, self._here = MemoryBus(), set[str]()
         doors = {site: remote(RepeaterControl, session, f"repeater.{site}") for site in memories}
@@ -71,6 +72,7 @@ class ControlRoom:
             beside,
             lambda site: doors.get(site) if site in self._here else None,
             policies=policies,
+            rules=rules,
         )
         for site in sites:
             there = Caller(principal=element_urn(caller.domain, site), domain=caller.domain)
@@ -137,6 +139,7 @@ async def run(orders: ControlOrders) -> int:
             sites=orders.sites,
             memories=orders.memories,
             policies=policies,
+            rules=orders.unit_rules,
         )
         serve(session, "probe", SiteProbe, _Probe(life.timeline))
         try:

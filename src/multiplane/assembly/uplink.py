@@ -17,6 +17,7 @@ from multiplane.kernel.ports import Subscription
 from multiplane.runtime.http_limits import Limits
 from multiplane.security.policy import PairingPolicy
 from multiplane.service.planes import Application, KeyRules
+from multiplane.service.planes.units import UnitRules
 from multiplane.standards.etsi014 import FaceProfile
 
 SERVICE = "site"
@@ -127,12 +128,14 @@ class ControlOrders(ChildOrders, frozen=True, kw_only=True):
     Args:
         planning: kind and name of policies, as the scenario says; plugins: files that may define them.
         sites: all of the domain; memories: those with quantum memories.
+        unit_rules: what the domain offers for units.
     """
 
     planning: tuple[tuple[str, str], ...]
     plugins: tuple[str, ...]
     sites: tuple[str, ...]
     memories: tuple[str, ...]
+    unit_rules: UnitRules
 
 
 class SiteOrders(ChildOrders, frozen=True, kw_only=True):
@@ -149,6 +152,7 @@ class SiteOrders(ChildOrders, frozen=True, kw_only=True):
         feeds: this site's ends of links that another network feeds.
         http: what its server takes from strangers.
         memories: whether links of pairs end here.
+        unit_rules: what the domain offers for units.
     """
 
     site: str
@@ -161,6 +165,7 @@ class SiteOrders(ChildOrders, frozen=True, kw_only=True):
     seed: int | None
     rules: KeyRules
     policy: PairingPolicy
+    unit_rules: UnitRules
     face: FaceProfile = FaceProfile()
     grace_s: float
     access_log: bool

@@ -56,13 +56,13 @@ class Bar:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def begin(self, total: float) -> None:
+    def begin(self, total_value: float) -> None:
         """So much is to be done."""
-        self._bar.update(self._task, total=total)
+        self._bar.update(self._task, total=total_value)
 
-    def at(self, done: float, what: str, rate: str = "") -> None:
+    def at(self, done_value: float, what: str, rate: str = "") -> None:
         """So much is done, in the unit of `begin`."""
-        self._bar.update(self._task, completed=done, description=what, rate=rate)
+        self._bar.update(self._task, completed=done_value, description=what, rate=rate)
 
     def line(self, text: str) -> None:
         """Say something where there is no bar."""

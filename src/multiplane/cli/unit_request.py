@@ -31,7 +31,9 @@ SizeBitOption = Annotated[int, typer.Option(help="Bits of each key; 0 = the defa
 EdgeOption = Annotated[
     list[str] | None, typer.Option(help="Edge of a graph state: two places such as 0-1; 0 = FROM.")
 ]
-OptionOption = Annotated[list[str] | None, typer.Option(help="NAME=VALUE that a kind asks for beyond.")]
+OptionOption = Annotated[
+    list[str] | None, typer.Option(help="NAME=VALUE that a kind asks for beyond; again for more.")
+]
 PartOption = Annotated[
     list[str] | None,
     typer.Option(help="Member of a pack, as kind=ghz,size=2,min_fidelity=0.9; in the place of --kind."),
@@ -81,7 +83,8 @@ def _edge(text: str) -> tuple[int, int]:
     return int(one), int(other)
 
 
-def _option(text: str) -> tuple[str, str]:
+def option_of(text: str) -> tuple[str, str]:
+    """What `--option` says. Raises: Refused(`input.option`)."""
     name, equals, value = text.partition("=")
     if not equals:
         raise Refused("input.option", f"--option {text!r}: expected NAME=VALUE")
@@ -150,7 +153,7 @@ def request(
         min_fidelity=min_fidelity,
         size_bit=size_bit,
         edges=tuple(map(_edge, edge or ())),
-        options=tuple(map(_option, option or ())),
+        options=tuple(map(option_of, option or ())),
     )
     ready = listening(state)
     asked = any_wish(

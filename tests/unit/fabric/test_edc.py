@@ -244,9 +244,15 @@ BAD: Errors = ((100, 23), (100, 23), (100, 23))
 @in_net("a-b", "b-c")
 async def test_degraded_is_said_when_measurements_leave_no_doubt(net: Net) -> None:
     await net.place("o", "a", "c", size=0, min_fidelity=0.88, sacrifice_share=0.5)
-    net.sites["a"].tell("o", errors=GOOD)
+    few = ((99, 3), (100, 3), (100, 3))
+    net.sites["a"].tell("o", errors=few)
     await net.settle()
     assert net.phases("o") == [(BOUND, 1)]
+    assert net.last("o").estimated_fidelity == 0.0
+    net.sites["a"].tell("o", errors=GOOD)
+    await net.settle()
+    assert net.phases("o") == [(BOUND, 1), (BOUND, 1)], "an estimate once a window"
+    assert net.last("o").estimated_fidelity == pytest.approx(0.955, abs=0.001)
     net.sites["a"].tell("o", errors=plus(GOOD, BAD))
     await net.settle()
     worst = net.last("o")

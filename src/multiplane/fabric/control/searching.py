@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import islice, pairwise, product
 from typing import Final, NamedTuple
@@ -13,16 +13,17 @@ import msgspec
 
 from multiplane.api.fabric_units import UnitOrder
 from multiplane.api.policy import PairLink, RouteAsk
-from multiplane.fabric.control.chains import QUEUE_EXPONENT, Shape, course
+from multiplane.fabric.control.chains import QUEUE_EXPONENT, Shape, course, least
 from multiplane.fabric.control.hops import rested
 from multiplane.fabric.control.layouts import Layout, layouts
 from multiplane.fabric.control.policies import Policies
 from multiplane.fabric.control.segments import latest_s
-from multiplane.fabric.control.shaping import PATIENCE, Shaped, bound_fidelity, bound_per_s, shaped
+from multiplane.fabric.control.shaping import PATIENCE, Shaped, bound_fidelity, bound_per_s, most_pair, shaped
 from multiplane.fabric.control.soonest import Soonest
 from multiplane.fabric.control.views import PairView
 from multiplane.fabric.control.ways import seconds_cost
 from multiplane.kernel.quantity import NS_PER_S
+from multiplane.physics import bell
 from multiplane.physics.bell import Correlations, werner
 
 _HALVINGS: Final = 12
@@ -31,6 +32,7 @@ _ROUTES_VIA: Final = 4
 SPARE: Final = 1.25
 """Links that shall make states at a rate can make so much more: chance has its ups and downs."""
 UNBOUNDED: Final = 2**31
+_EVENED: Final = 3
 
 
 class Woven(NamedTuple):
@@ -133,6 +135,7 @@ class Search:
         self.reached = self.full = False
         self.looked: dict[str, int] = {}
         self.best: Woven | None = None
+        self._tops: dict[tuple[tuple[str, str], int], Correlations] = {}
         self._soonest: dict[int, Soonest] = {}
         if self.ground.small and len(order.sites) > 2:
             self._soonest = {
@@ -174,11 +177,11 @@ class Search:
 
     def _window(self, link: PairLink, among: int, taken: int = 0) -> int:
         """Memories of a link for one of `among` chains, 0 = none are free. Args: taken: by earlier chains."""
-        free = self._free(link) - taken
-        if free < 1:
+        free = self._free(link)
+        if free <= taken:
             return 0
-        window = self.policies.scheduling.window(self.order, link, free) // among
-        return max(1, min(window, self._most_memories))
+        share = self.policies.scheduling.window(self.order, link, free) // among
+        return min(max(1, share), free - taken, self._most_memories)
 
     def _free(self, link: PairLink) -> int:
         free = self.looked[link.link] = min(self.view.links[link.link].free)
@@ -195,32 +198,118 @@ class Search:
             if chains is None:
                 break
             woven = self._woven(layout, chains)
-            passed = {site for one in chains for hop in one.hops for site in (hop.near.site, hop.far.site)}
-            if not passed.issuperset(self.order.via):
+            if not self._passes(chains):
                 self.reached = False
                 break
             self.best_fidelity = max(self.best_fidelity, woven.fidelity)
             if woven.fidelity >= floor:
-                return woven
+                return self._evened(woven)
         return None
 
+    def _passes(self, chains: Iterable[Shaped]) -> bool:
+        """Whether they go over the sites that the order must pass."""
+        passed = {site for one in chains for hop in one.hops for site in (hop.near.site, hop.far.site)}
+        return passed.issuperset(self.order.via)
+
     def _chains(self, layout: Layout, floor_fidelity: float) -> tuple[Shaped, ...] | None:
-        taken: Counter[str] = Counter()
-        found: list[Shaped] = []
+        """Chains at this floor; where one can only promise less, at floors that make up for it together."""
+        floors = [floor_fidelity] * len(layout.ends)
         known, _ = _leg_floor(layout.kind, len(layout.ends), self.best_fidelity)
-        for ends in layout.ends:
-            best, fidelity = self._chain(ends, layout.among, taken, floor_fidelity, known)
+        found, _ = self._at(layout, floors, [known] * len(floors))
+        if len(found) == len(floors):
+            return found
+        useless = self._useless(layout)
+        short: dict[int, Correlations] = {}
+        for _ in floors if useless else ():
+            found, promise = self._at(layout, floors, useless)
+            if len(found) == len(floors):
+                return found
+            if promise <= 0.0 or len(found) in short:
+                return None
+            short[len(found)] = werner(promise * (1.0 - _SLACK))
+            rest = _level(layout, short, self.order.min_fidelity)
+            floors = [bell.fidelity(short[at]) if at in short else rest for at in range(len(floors))]
+        return None
+
+    def _useless(self, layout: Layout) -> list[float]:
+        """Fidelities of each leg that are not enough with the best of the others; none if nothing is enough."""
+        tops = [self._top(ends, layout.among) for ends in layout.ends]
+        if layout.fidelity(tops) < self.order.min_fidelity:
+            return []
+        found = []
+        for at in range(len(tops)):
+            others = {leg: top for leg, top in enumerate(tops) if leg != at}
+            found.append(_level(layout, others, self.order.min_fidelity) - 2.0**-_HALVINGS)
+        return found
+
+    def _top(self, ends: tuple[str, str], among: int) -> Correlations:
+        """No chain between two sites makes pairs with more of <XX>, <YY> or <ZZ>."""
+        found = self._tops.get((ends, among))
+        if found is None:
+            found = Correlations(0.0, 0.0, 0.0)
+            ask = RouteAsk(*ends, self._free, frozenset(self.order.avoid))
+            hold_s = self.order.hold_ns / NS_PER_S
+            for hops in map(self.ground.path, self._routes(ask)):
+                windows = tuple(self._window(hop.seen, among) for hop in hops)
+                plain = Shape((0,) * len(hops), windows, PATIENCE, (), wanted=self.order.size)
+                found = Correlations(*map(max, found, most_pair(course(hops, hold_s), plain)))
+            self._tops[ends, among] = found
+        return found
+
+    def _at(
+        self, layout: Layout, floors: Sequence[float], useless: Sequence[float]
+    ) -> tuple[tuple[Shaped, ...], float]:
+        """The best chains of the first legs, each at its floor; the first one without can promise so much.
+
+        Args: useless: promises of each leg below its floor are looked for only above this one.
+        """
+        taken: Counter[str] = Counter()
+        found: tuple[Shaped, ...] = ()
+        for ends, floor_fidelity, known_fidelity in zip(layout.ends, floors, useless, strict=True):
+            best, fidelity = self._chain(ends, layout.among, taken, floor_fidelity, known_fidelity)
             if best is None:
                 if fidelity > 0.0:
                     worst = layout.fidelity([werner(fidelity)] * len(layout.ends))
                     self.best_fidelity = max(self.best_fidelity, worst)
-                return None
-            found.append(best)
-            if self.best and self.best.rate_per_s * self._soonest_s(layout, found) > 1.0:
-                return None
-            for hop, window in zip(best.hops, best.shape.windows, strict=True):
-                taken[hop.link] += window
-        return tuple(found)
+                return found, fidelity
+            found = (*found, best)
+            taken.update(_windows(best))
+        return found, 0.0
+
+    def _evened(self, woven: Woven) -> Woven:
+        """The slowest leg again at a lower floor, as far as others are better than they have to be."""
+        layout, floor = woven.layout, self.order.min_fidelity
+        for _ in layout.ends if floor > 0.0 else ():
+            chains = woven.chains
+            slowest = max(range(len(chains)), key=lambda at: chains[at].gives.first_s)
+            pairs = {at: self._worst(one) for at, one in enumerate(chains)}
+            high = bell.fidelity(pairs.pop(slowest))
+            low = _level(layout, pairs, floor)
+            taken = Counter[str]()
+            for at in pairs:
+                taken.update(_windows(chains[at]))
+            tries = (low + (high - low) * step / _EVENED for step in range(_EVENED))
+            better = (self._other(woven, slowest, taken, level) for level in tries)
+            quicker = next((one for one in better if one is not None), None)
+            if quicker is None:
+                break
+            woven = quicker
+        return woven
+
+    def _other(self, woven: Woven, leg: int, taken: Counter[str], floor_fidelity: float) -> Woven | None:
+        """The same with another chain for a leg at this floor, if all is well and quicker."""
+        ends, among = woven.layout.ends[leg], woven.layout.among
+        best, _ = self._chain(ends, among, taken, floor_fidelity, 1.0)
+        if best is None:
+            return None
+        chains = (*woven.chains[:leg], best, *woven.chains[leg + 1 :])
+        other = self._woven(woven.layout, chains)
+        good = other.fidelity >= self.order.min_fidelity and self._passes(chains)
+        return other if good and other.rate_per_s > woven.rate_per_s * (1.0 + _SLACK) else None
+
+    def _worst(self, one: Shaped) -> Correlations:
+        """No pair of a chain is worse."""
+        return least(course(one.hops, self.order.hold_ns / NS_PER_S), one.shape).pair_at(one.shape.cutoff_s)
 
     def _chain(
         self,
@@ -299,6 +388,21 @@ class Search:
         first_s = whole_s + told_s
         rate_per_s = chains[0].gives.rate_per_s if len(chains) == 1 else 1.0 / first_s
         return Woven(layout, chains, tuple(pairs), fidelity, rate_per_s, first_s)
+
+
+def _windows(one: Shaped) -> dict[str, int]:
+    """Memories that a chain takes of its links."""
+    return {hop.link: window for hop, window in zip(one.hops, one.shape.windows, strict=True)}
+
+
+def _level(layout: Layout, known: Mapping[int, Correlations], floor_fidelity: float) -> float:
+    """The fidelity of all other legs, were they alike, that keeps a floor together with these; 1 at most."""
+    low, high = 0.25, 1.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2.0
+        pairs = [known.get(at) or werner(middle) for at in range(len(layout.ends))]
+        low, high = (low, middle) if layout.fidelity(pairs) >= floor_fidelity else (middle, high)
+    return high
 
 
 def _lifetime_s(woven: Woven, floor_fidelity: float) -> float:

@@ -43,6 +43,7 @@ from multiplane.fabric.resource.quality import (
     turned,
 )
 from multiplane.fabric.resource.sacrifice import Outcomes, Tally, differ, flips, sacrifice_of
+from multiplane.fabric.resource.tags import dated
 from multiplane.physics.bell import Correlations
 
 MOST_BITS: Final = 1024
@@ -190,6 +191,7 @@ class CircuitEnd:
             first=track.first,
             made_ns=min(track.made_ns, half.since_ns),
             rows=track.rows,
+            elapsed_ps=track.elapsed_ps,
         )
         self.circuit_site.settle(half)
         self.known[half.number] = known
@@ -312,6 +314,7 @@ class CircuitEnd:
         handle = half.handle if state.address else 0
         if handle:
             self.circuit_site.hand_over(half)
+        state = dated(state, half, known.elapsed_ps, head=self.head)
         self.desk.put(Held(state, handle, (*known.rows, row)))
         self._tally.held += 1
         self.enough()

@@ -24,6 +24,7 @@ class Confirmed(NamedTuple):
     Args:
         frame: still to be taken out at the far end; leg: its quality; first: its number at the far end.
         beyond: legs of the circuits that the far end has joined it to.
+        elapsed_ps: as of the other end's TRACK; None where no times are told.
     """
 
     half: Half
@@ -33,6 +34,7 @@ class Confirmed(NamedTuple):
     made_ns: int
     rows: tuple[TraceRow, ...]
     beyond: Mapping[str, Leg] = MappingProxyType({})
+    elapsed_ps: int | None = None
 
 
 class Weaver(Protocol):

@@ -283,6 +283,7 @@ class LinkWish:
             number=report.number,
             shared=report.number,
             since_ns=report.since_ns,
+            seen_ps=None if report.tag_ps is None else 1000 * report.since_ns + report.tag_ps,
             known_ns=report.due_ns,
             frame=0 if self._rounds else report.bits[0] + 2 * report.bits[1],
             pair=fresh(self.sheet),

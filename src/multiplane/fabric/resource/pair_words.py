@@ -110,6 +110,7 @@ class Track(Message, frozen=True, kw_only=True):
         origin: place of the sender on the path; first: number of the pair it started with.
         frame: of all so far; pair: its correlations without the rest of the origin's half, which is
             `resting` since `known_ns`; made_ns: of the oldest qubit; rows: what went into it.
+        elapsed_ps: `tags.onward` of all inner sites so far; None: some device tells no times.
     """
 
     number: int
@@ -121,6 +122,7 @@ class Track(Message, frozen=True, kw_only=True):
     known_ns: int
     made_ns: int
     rows: tuple[TraceRow, ...]
+    elapsed_ps: int | None = None
 
 
 class Distil(Message, frozen=True, kw_only=True):
@@ -204,6 +206,7 @@ class Half:
 
     Args:
         link: the link that it came from; number: of its pair there.
+        seen_ps: when the device here says that it came, Unix picoseconds; None: it tells no times.
         since_ns: in memory since; known_ns: when this site heard of it, or of its last purification.
         pair: its correlations at `known_ns`, in `frame`.
         shared: the number by which both ends of the circuit know it: that on the first link.
@@ -225,6 +228,7 @@ class Half:
     extended: bool = False
     busy: bool = False
     gone: bool = False
+    seen_ps: int | None = None
     rows: list[TraceRow] = field(default_factory=list)
 
 

@@ -135,6 +135,8 @@ class Live:
             bits=holding.bits if holding else (),
             expires_ns=holding.expires_ns if holding and held else self.until_ns,
             reason=reason,
+            detected_ns=holding.detected_ns if holding else 0,
+            detected_ps=holding.detected_ps if holding else 0,
         )
 
     def key_ids(self) -> tuple[str, ...]:
