@@ -232,7 +232,7 @@ class Search:
         return None
 
     def _useless(self, layout: Layout) -> list[float]:
-        """Fidelities of each leg that are not enough with the best of the others; none if nothing is enough."""
+        """Fidelities of each leg that are too low beside the best of the others; empty if none is enough."""
         tops = [self._top(ends, layout.among) for ends in layout.ends]
         if layout.fidelity(tops) < self.order.min_fidelity:
             return []
