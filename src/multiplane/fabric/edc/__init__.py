@@ -103,6 +103,8 @@ class EntanglementController:
         self._post.check(caller)
         now_ns = self._timeline.now_ns()
         check(order, self._sight.sites, now_ns)
+        for _ in self._choosing.steps(order):
+            await asyncio.sleep(0)
         found = self._choosing.now(order, now_ns)
         if isinstance(found, Unattainable):
             whole = self._choosing.ideal(order, now_ns)
