@@ -168,6 +168,7 @@ class UnitView(Noun, frozen=True, kw_only=True):
         delivered: states handed over at this end; consumed: of them, measured or discarded.
         fidelity: promised; estimated_fidelity: from sacrificed states, 0 = none; fidelity_error: half of its
             99 % interval.
+        rate_per_s: as of the wish; measured_rate_per_s: of states delivered here in the last ten seconds.
     """
 
     unit: str
@@ -185,6 +186,8 @@ class UnitView(Noun, frozen=True, kw_only=True):
     rebound: int = 0
     reason: str = ""
     last_seq: int = 0
+    rate_per_s: float = 0.0
+    measured_rate_per_s: float = 0.0
 
 
 class UnitTrace(Noun, frozen=True, kw_only=True):

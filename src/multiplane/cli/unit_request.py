@@ -45,7 +45,9 @@ PartOption = Annotated[
 ValidOption = Annotated[
     str | None, typer.Option(metavar="TIME", help="How long the unit shall live, such as 10s.")
 ]
-RateOption = Annotated[float, typer.Option(help="States a second, again and again; 0 = once.", min=0.0)]
+RateOption = Annotated[
+    float, typer.Option(help="States a second until the unit ends, no more and no fewer; 0 = once.", min=0.0)
+]
 ClassOption = Annotated[
     Consumption, typer.Option("--class", help="States are used any time, once all have them, or at --at.")
 ]

@@ -24,6 +24,7 @@ from multiplane.cli.network import (
 )
 from multiplane.cli.unit_ends import everywhere, listening, speaking_as
 from multiplane.kernel.errors import Refused
+from multiplane.kernel.recent_rate import RecentRate
 from multiplane.sdk.units import UnitClient
 
 UNIT: Final = (
@@ -61,7 +62,8 @@ def watch(
 ) -> None:
     """Print what happens to a unit at one end, from its first event to its end or Ctrl-C.
 
-    With --json one object a line. A connection that breaks is opened again, and no event comes twice.
+    With --json one object a line. A connection that breaks is opened again, and no event comes twice. The
+    states of a unit with a rate tell the one that was measured in the last ten seconds.
 
     Examples:
 
@@ -77,8 +79,13 @@ def watch(
             speaking_as(ready, who, name) as (client, digest),
             aclosing(client.events(digest, after)) as events,
         ):
+            rated, rate = (await client.unit(digest)).rate_per_s > 0, RecentRate()
             async for event in events:
-                typer.echo(msgspec.json.encode(event).decode() if as_json else unit_view.event_line(event))
+                counts = rated and event.what == "delivered"
+                if counts:
+                    rate.add(event.at_ns)
+                line = unit_view.event_line(event, rate.per_s(event.at_ns) if counts else 0.0)
+                typer.echo(msgspec.json.encode(event).decode() if as_json else line)
 
     asyncio.run(follow())
 

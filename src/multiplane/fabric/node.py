@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import Coroutine
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -18,6 +16,7 @@ from multiplane.fabric.reporting import BACKOFF_FIRST_NS, AgentLink, Reporting
 from multiplane.fabric.resource.pools import ROOM_BYTE
 from multiplane.fabric.resource.relay import Action, Arrive, Relay, Send
 from multiplane.fabric.resource.reserve import NO_RESERVE
+from multiplane.fabric.work import Work
 from multiplane.kernel.errors import Busy, MultiplaneError, Refused
 from multiplane.kernel.names import controller_urn, element_urn, link_id, site_of
 from multiplane.kernel.nouns import Caller
@@ -92,14 +91,14 @@ class FabricAgent:
         self._channels = channels
         self._faults = faults
         self._relay = Relay(site, pool_room_byte, NO_RESERVE if reserve is None else reserve.rules)
-        self._reserves = Reserves(reserve, caller.principal, self._spawn) if reserve else None
+        self._work = Work()
+        self._reserves = Reserves(reserve, caller.principal, self._work.spawn) if reserve else None
         self._links: dict[str, AgentLink] = {}
         self._reporting = Reporting(
             caller, site, timeline, bus, relay=self._relay, links=self._links, room_byte=pool_room_byte
         )
         self._peers: dict[str, AgentLink] = {}  # the same by the site at their other end
         self._listener: ParcelListener | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
         self._expiring = False
         self._closed = False
 
@@ -113,10 +112,7 @@ class FabricAgent:
         self._reporting.close()
         for link in self._links.values():
             self._drop_channel(link, "agent closed")
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._work.close()
 
     @property
     def table_version(self) -> int:
@@ -272,7 +268,7 @@ class FabricAgent:
         if self._closed or link.opening or link.order is None or link.channel or link.peer < self._site:
             return
         link.opening = True
-        self._spawn(self._open(link, link.order))
+        self._work.spawn(self._open(link, link.order))
 
     async def _open(self, link: AgentLink, order: LinkOrder) -> None:
         peer = element_urn(self._caller.domain, link.peer)
@@ -420,8 +416,3 @@ class FabricAgent:
         if caller.principal != self._caller.principal:
             expected = self._caller.principal
             raise Refused("fabric.not_allowed", f"caller: expected {expected!r}, got {caller.principal!r}")
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import copy
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,12 +16,13 @@ from multiplane.api.fabric_units import HeldState
 from multiplane.fabric.planes import Circuit, Job, Junction
 from multiplane.fabric.resource.pacing import Pace
 from multiplane.kernel.errors import Refused
+from multiplane.twin.quantum.devices import MemoryKind
 
 NS_PER_S = 1_000_000_000
 RATE_PER_S, BURST, WHILE_S = 5.0, 3, 10.0
 
 
-def paced(path: str, name: str = "c", **values: Any) -> Circuit:
+def paced(path: str, *, name: str = "c", **values: Any) -> Circuit:
     hops = len(path) - 1
     plain = {"window": (2,) * hops, "rate_per_s": RATE_PER_S, "burst": BURST}
     return circuit(path, name=name, **{**plain, **values})
@@ -73,7 +75,7 @@ def test_a_rate_of_ghz_states_is_kept_by_all_legs() -> None:
         junction="j", order_id="o", binding=1, site="c", circuits=legs, kind="ghz", party=True
     )
     wanted = job(
-        *(paced(path, path) for path in legs),
+        *(paced(path, name=path) for path in legs),
         junctions=(junction,),
         kind="ghz",
         sites=("c", "a", "e"),
@@ -106,6 +108,21 @@ def test_what_was_not_taken_for_a_while_does_not_come_all_at_once() -> None:
         assert abs(len(lab.ears["a"].held) - 4 - RATE_PER_S) <= 2
 
     run_lab(chain("ab", memories=4, numbers={"fidelity": 0.98, "success_probability": 0.1}), work)
+
+
+def test_states_that_nobody_used_in_time_are_not_made_again() -> None:
+    """Devices throw qubits away after half a second; the next states come at the rate all the same."""
+    memory = MemoryKind(name="short", cutoff_s=0.5)
+
+    async def work(lab: Lab) -> None:
+        await lab.take_on(job(paced("abc", cutoff_ns=(5_000_000,) * 2), size=0))
+        await lab.sleep_s(WHILE_S)
+        held, lost = lab.ears["a"].held, lab.ears["a"].lost
+        assert len(lost) > RATE_PER_S
+        assert abs(len(held) - RATE_PER_S * WHILE_S) <= BURST
+
+    numbers = {"fidelity": 0.98, "success_probability": 0.1}
+    run_lab(chain("abc", memories=8, memory=memory, numbers=numbers), work)
 
 
 @given(
@@ -149,6 +166,6 @@ def test_a_pace_says_when_the_next_is_due() -> None:
 def test_a_pace_that_is_none_is_refused(field: str, value: float) -> None:
     async def work(lab: Lab) -> None:
         with pytest.raises(Refused, match=field):
-            await lab.take_on(job(paced("ab", **{field: value}), size=0))
+            await lab.take_on(job(msgspec.structs.replace(paced("ab"), **{field: value}), size=0))
 
     run_lab(chain("ab"), work)

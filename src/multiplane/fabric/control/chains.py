@@ -180,6 +180,10 @@ class Least(NamedTuple):
         flip, relax = math.exp(-self.flip_per_s * cutoff_s), math.exp(-self.relax_per_s * cutoff_s)
         return (1.0 + (x + y) * flip + z * relax) / 4.0
 
+    def pair_at(self, cutoff_s: float) -> Correlations:
+        """A pair as bad as that."""
+        return rested(self.pair, self.flip_per_s * cutoff_s, self.relax_per_s * cutoff_s)
+
 
 def least(way: Course, shape: Shape) -> Least:
     """A bound of each single delivered pair of a chain that is run in this shape.

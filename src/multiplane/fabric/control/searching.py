@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import islice, pairwise, product
 from typing import Final, NamedTuple
@@ -13,7 +13,7 @@ import msgspec
 
 from multiplane.api.fabric_units import UnitOrder
 from multiplane.api.policy import PairLink, RouteAsk
-from multiplane.fabric.control.chains import QUEUE_EXPONENT, Shape, course
+from multiplane.fabric.control.chains import QUEUE_EXPONENT, Shape, course, least
 from multiplane.fabric.control.hops import rested
 from multiplane.fabric.control.layouts import Layout, layouts
 from multiplane.fabric.control.policies import Policies
@@ -23,6 +23,7 @@ from multiplane.fabric.control.soonest import Soonest
 from multiplane.fabric.control.views import PairView
 from multiplane.fabric.control.ways import seconds_cost
 from multiplane.kernel.quantity import NS_PER_S
+from multiplane.physics import bell
 from multiplane.physics.bell import Correlations, werner
 
 _HALVINGS: Final = 12
@@ -31,6 +32,7 @@ _ROUTES_VIA: Final = 4
 SPARE: Final = 1.25
 """Links that shall make states at a rate can make so much more: chance has its ups and downs."""
 UNBOUNDED: Final = 2**31
+_EVENED: Final = 3
 
 
 class Woven(NamedTuple):
@@ -146,21 +148,25 @@ class Search:
     def _soonest_s(self, layout: Layout, found: Sequence[Shaped] = ()) -> float:
         """No chains of a layout are all there sooner, where these of its first legs are found.
 
-        Large networks have few layouts: that much is not asked of them.
+        Large networks have few layouts: of legs that are not found nothing is asked there.
         """
         chains_s = [(one.gives.first_s, sum(hop.delay_s for hop in one.hops)) for one in found]
         if self._soonest:
             soonest = self._soonest[layout.among]
             chains_s += [soonest.chain_s(*ends) for ends in layout.ends[len(found) :]]
-        return _together_s(chains_s) if chains_s else 0.0
+        firsts_s = [first_s for first_s, _ in chains_s]
+        if not firsts_s or math.inf in firsts_s:
+            return math.inf if firsts_s else 0.0
+        delays_s = [delay_s for _, delay_s in chains_s] + [0.0] * (len(layout.ends) - len(chains_s))
+        return latest_s(firsts_s) + (layout.told_s(delays_s) if len(delays_s) > 1 else 0.0)
 
     def _window(self, link: PairLink, among: int, taken: int = 0) -> int:
         """Memories of a link for one of `among` chains, 0 = none are free. Args: taken: by earlier chains."""
-        free = self._free(link) - taken
-        if free < 1:
+        free = self._free(link)
+        if free <= taken:
             return 0
-        window = self.policies.scheduling.window(self.order, link, free) // among
-        return max(1, min(window, self._most_memories))
+        share = self.policies.scheduling.window(self.order, link, free) // among
+        return min(max(1, share), free - taken, self._most_memories)
 
     def _free(self, link: PairLink) -> int:
         free = self.looked[link.link] = min(self.view.links[link.link].free)
@@ -177,32 +183,86 @@ class Search:
             if chains is None:
                 break
             woven = self._woven(layout, chains)
-            passed = {site for one in chains for hop in one.hops for site in (hop.near.site, hop.far.site)}
-            if not passed.issuperset(self.order.via):
+            if not self._passes(chains):
                 self.reached = False
                 break
             self.best_fidelity = max(self.best_fidelity, woven.fidelity)
             if woven.fidelity >= floor:
-                return woven
+                return self._evened(woven)
         return None
 
+    def _passes(self, chains: Iterable[Shaped]) -> bool:
+        """Whether they go over the sites that the order must pass."""
+        passed = {site for one in chains for hop in one.hops for site in (hop.near.site, hop.far.site)}
+        return passed.issuperset(self.order.via)
+
     def _chains(self, layout: Layout, floor_fidelity: float) -> tuple[Shaped, ...] | None:
+        """Chains at this floor; where one can only promise less, at floors that make up for it together."""
+        floors = [floor_fidelity] * len(layout.ends)
+        short: dict[int, Correlations] = {}
+        for _ in floors:
+            found, promise = self._at(layout, floors)
+            if len(found) == len(floors):
+                return found
+            if promise <= 0.0 or len(found) in short:
+                return None
+            short[len(found)] = werner(promise * (1.0 - _SLACK))
+            rest = _level(layout, short, self.order.min_fidelity)
+            floors = [bell.fidelity(short[at]) if at in short else rest for at in range(len(floors))]
+        return None
+
+    def _at(self, layout: Layout, floors: Sequence[float]) -> tuple[tuple[Shaped, ...], float]:
+        """The best chains of the first legs, each at its floor; the first one without can promise so much."""
         taken: Counter[str] = Counter()
-        found: list[Shaped] = []
+        found: tuple[Shaped, ...] = ()
         known, _ = _leg_floor(layout.kind, len(layout.ends), self.best_fidelity)
-        for ends in layout.ends:
+        for ends, floor_fidelity in zip(layout.ends, floors, strict=True):
             best, fidelity = self._chain(ends, layout.among, taken, floor_fidelity, known)
             if best is None:
                 if fidelity > 0.0:
                     worst = layout.fidelity([werner(fidelity)] * len(layout.ends))
                     self.best_fidelity = max(self.best_fidelity, worst)
-                return None
-            found.append(best)
-            if self._best and self._best.rate_per_s * self._soonest_s(layout, found) > 1.0:
-                return None
-            for hop, window in zip(best.hops, best.shape.windows, strict=True):
-                taken[hop.link] += window
-        return tuple(found)
+                return found, fidelity
+            if self._best and self._best.rate_per_s * self._soonest_s(layout, (*found, best)) > 1.0:
+                return found, 0.0
+            found = (*found, best)
+            taken.update(_windows(best))
+        return found, 0.0
+
+    def _evened(self, woven: Woven) -> Woven:
+        """The slowest leg again at a lower floor, as far as others are better than they have to be."""
+        layout, floor = woven.layout, self.order.min_fidelity
+        for _ in layout.ends if floor > 0.0 else ():
+            chains = woven.chains
+            slowest = max(range(len(chains)), key=lambda at: chains[at].gives.first_s)
+            pairs = {at: self._worst(one) for at, one in enumerate(chains)}
+            high = bell.fidelity(pairs.pop(slowest))
+            low = _level(layout, pairs, floor)
+            taken = Counter[str]()
+            for at in pairs:
+                taken.update(_windows(chains[at]))
+            tries = (low + (high - low) * step / _EVENED for step in range(_EVENED))
+            better = (self._other(woven, slowest, taken, level) for level in tries)
+            quicker = next((one for one in better if one is not None), None)
+            if quicker is None:
+                break
+            woven = quicker
+        return woven
+
+    def _other(self, woven: Woven, leg: int, taken: Counter[str], floor_fidelity: float) -> Woven | None:
+        """The same with another chain for a leg at this floor, if all is well and quicker."""
+        ends, among = woven.layout.ends[leg], woven.layout.among
+        best, _ = self._chain(ends, among, taken, floor_fidelity, 1.0)
+        if best is None:
+            return None
+        chains = (*woven.chains[:leg], best, *woven.chains[leg + 1 :])
+        other = self._woven(woven.layout, chains)
+        good = other.fidelity >= self.order.min_fidelity and self._passes(chains)
+        return other if good and other.rate_per_s > woven.rate_per_s * (1.0 + _SLACK) else None
+
+    def _worst(self, one: Shaped) -> Correlations:
+        """No pair of a chain is worse."""
+        return least(course(one.hops, self.order.hold_ns / NS_PER_S), one.shape).pair_at(one.shape.cutoff_s)
 
     def _chain(
         self,
@@ -283,12 +343,19 @@ class Search:
         return Woven(layout, chains, tuple(pairs), fidelity, rate_per_s, first_s)
 
 
-def _together_s(chains_s: Sequence[tuple[float, float]]) -> float:
-    """Until all chains are there and known to be, of those that take so long and are told in so long."""
-    firsts_s, told_s = zip(*chains_s, strict=True)
-    return (
-        math.inf if math.inf in firsts_s else latest_s(firsts_s) + (max(told_s) if len(chains_s) > 1 else 0.0)
-    )
+def _windows(one: Shaped) -> dict[str, int]:
+    """Memories that a chain takes of its links."""
+    return {hop.link: window for hop, window in zip(one.hops, one.shape.windows, strict=True)}
+
+
+def _level(layout: Layout, known: Mapping[int, Correlations], floor_fidelity: float) -> float:
+    """The fidelity of all other legs, were they alike, that keeps a floor together with these; 1 at most."""
+    low, high = 0.25, 1.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2.0
+        pairs = [known.get(at) or werner(middle) for at in range(len(layout.ends))]
+        low, high = (low, middle) if layout.fidelity(pairs) >= floor_fidelity else (middle, high)
+    return high
 
 
 def _lifetime_s(woven: Woven, floor_fidelity: float) -> float:

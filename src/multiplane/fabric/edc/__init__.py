@@ -26,9 +26,10 @@ from multiplane.fabric.control.unit_orders import check
 from multiplane.fabric.edc.errands import Errands, Heard
 from multiplane.fabric.edc.sight import Sight
 from multiplane.fabric.planes import Job, JobState, PairReport, RepeaterControl
+from multiplane.fabric.work import Controlling
 from multiplane.kernel.errors import Busy, MultiplaneError, Refused
 from multiplane.kernel.nouns import Caller
-from multiplane.kernel.ports import Bus, Subscription, Timeline
+from multiplane.kernel.ports import Bus, Timeline
 from multiplane.kernel.quantity import NS_PER_S
 
 TICK_NS: Final = 2 * NS_PER_S
@@ -66,10 +67,9 @@ class EntanglementController:
         *,
         policies: Policies | None = None,
     ) -> None:
-        self._caller, self._timeline, self._bus = caller, timeline, bus
+        self._caller, self._timeline = caller, timeline
+        self._post = Controlling[QuiListener](caller, timeline, bus)
         self._connectivity, self._repeaters = connectivity, repeaters
-        self._telemetry: Subscription | None = None
-        self._listeners: dict[str, QuiListener] = {}
         self._sight = Sight()
         self._links = self._sight.links
         self._choosing = Choosing(self._links, policies or Policies())
@@ -79,33 +79,28 @@ class EntanglementController:
         self._orders: dict[str, Carried] = {}
         self._past: OrderedDict[str, Carried] = OrderedDict()
         self._left: dict[str, tuple[int, set[str]]] = {}
-        self._errands = Errands(caller, repeaters, Heard(self._heard, self._refused))
-        self._ticking = self._closed = False
+        self._errands = Errands(caller, repeaters, Heard(self._heard, self._refused), self._post.work)
+        self._ticking = False
         self._rebinds = 0
         self._ended: Counter[str] = Counter()
 
     async def start(self) -> None:
         """Begin to listen; sites are met as they join."""
-        subject = f"{self._caller.domain}.fabric.telemetry.*.pairs"
-        self._telemetry = self._bus.subscribe(subject, PairReport, self._reported)
+        self._post.hear("pairs", PairReport, self._reported)
 
     async def close(self) -> None:
         """Stop controlling; sites go on with what they have."""
-        self._closed = True
-        if self._telemetry is not None:
-            self._telemetry.cancel()
-        await self._errands.close()
+        await self._post.close()
 
     # FabricUnits
 
     async def subscribe(self, caller: Caller, listener: QuiListener) -> None:
         """See `api.fabric_units.FabricUnits`. Raises: Refused(`fabric.not_allowed`)."""
-        self._check_domain(caller)
-        self._listeners[caller.principal] = listener
+        self._post.enter(caller, listener)
 
     async def attainable(self, caller: Caller, order: UnitOrder) -> Attainable:
         """See `api.fabric_units.FabricUnits`. Raises: Refused(`fabric.not_allowed`, `fabric.order`)."""
-        self._check_domain(caller)
+        self._post.check(caller)
         now_ns = self._timeline.now_ns()
         check(order, self._sight.sites, now_ns)
         found = self._choosing.now(order, now_ns)
@@ -122,7 +117,7 @@ class EntanglementController:
         Raises: Refused(`fabric.not_allowed`, `fabric.order`, `fabric.unattainable`),
         Busy(`fabric.no_memory`, `fabric.orders_full`).
         """
-        self._check_domain(caller)
+        self._post.check(caller)
         known = self._orders.get(order.order_id) or self._past.get(order.order_id)
         if known is not None:
             if (known.owner, known.order) != (caller.principal, order):
@@ -177,7 +172,7 @@ class EntanglementController:
     def node_joined(self, site: str) -> None:
         """The agents of a site are there, perhaps anew: what it did for orders is gone."""
         if self._repeaters(site) is not None:
-            self._errands.spawn(self._meet(site))
+            self._post.work.spawn(self._meet(site))
 
     async def meet(self, *sites: str) -> None:
         """Learn of sites that were there before this controller was."""
@@ -192,7 +187,7 @@ class EntanglementController:
     async def _meet(self, site: str) -> None:
         """Learn which links a site has and what it works on."""
         door = self._repeaters(site)
-        if door is None or self._closed:
+        if door is None or self._post.closed:
             return
         try:
             sheets = await door.sheets(self._caller)
@@ -240,10 +235,8 @@ class EntanglementController:
 
     # links
 
-    def _reported(self, subject: str, report: PairReport) -> None:
-        """A report of the telemetry plane; one site cannot speak for another."""
-        if self._closed or subject.split(".")[-2] != report.site:
-            return
+    def _reported(self, report: PairReport) -> None:
+        """An end of a link tells how it is."""
         self._changed(self._sight.report(report))
         if report.free:
             self._errands.again_at(report.site)
@@ -278,6 +271,8 @@ class EntanglementController:
             self._timeline.at_ns(order.deadline_ns, self._deadline, order.order_id)
         if found is None:
             self._choosing.wait(order)
+            for site in sorted(sites):
+                self._errands.drop(site, order.order_id, "waits for another way")
         else:
             self._carry(carried, found)
 
@@ -375,7 +370,7 @@ class EntanglementController:
 
     def _heard(self, site: str, state: JobState) -> None:
         """How far a site is with a job."""
-        if self._closed or state.site != site:
+        if self._post.closed or state.site != site:
             return
         carried = self._orders.get(state.order_id)
         if carried is None:
@@ -419,23 +414,18 @@ class EntanglementController:
             self._keep_ticking()
 
     def _tell(self, carried: Carried) -> None:
-        listener = self._listeners.get(carried.owner)
-        if listener is not None:
-            with contextlib.suppress(MultiplaneError):
-                listener.qui_changed(carried.qui)
+        self._post.tell(carried.owner, lambda listener: listener.qui_changed(carried.qui))
 
     # ticks
 
     def _keep_ticking(self) -> None:
-        if not self._ticking and not self._closed:
+        if not self._ticking:
             self._ticking = True
-            self._timeline.at_ns(self._timeline.now_ns() + TICK_NS, self._tick)
+            self._post.later(TICK_NS, self._tick)
 
     def _tick(self) -> None:
         """Repeat what failed, move what is stuck; the last one when there is nothing to look after."""
         self._ticking = False
-        if self._closed:
-            return
         self._errands.again()
         for site in sorted(self._strangers):
             self.node_joined(site)
@@ -484,10 +474,3 @@ class EntanglementController:
     def quis(self) -> tuple[Qui, ...]:
         """The QUIs of all orders that are not over, in order of id."""
         return tuple(self._orders[order_id].qui for order_id in sorted(self._orders))
-
-    def _check_domain(self, caller: Caller) -> None:
-        if caller.domain != self._caller.domain:
-            raise Refused(
-                "fabric.not_allowed",
-                f"caller: expected domain {self._caller.domain!r}, got {caller.domain!r}",
-            )

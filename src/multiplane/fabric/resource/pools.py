@@ -18,6 +18,7 @@ OUT_SHARE: Final = 15 / 32
 """The receiving side frees a pad one path delay after the sending side: its lane has the larger room."""
 GRANT_STEPS: Final = 16
 SORTED_AT_ONCE_BYTE: Final = 512
+_NO_BYTES: Final = bytearray()
 
 
 class Lane:
@@ -27,11 +28,12 @@ class Lane:
     so a pad never spans one: it is the first run of positions in a row that is long enough.
     """
 
-    __slots__ = ("_runs", "cursor", "stock_byte")
+    __slots__ = ("_held", "_later", "_start", "cursor", "stock_byte")
 
     def __init__(self) -> None:
-        # Each with the position of its first byte, gaps between.
-        self._runs: list[tuple[int, bytearray]] | tuple[()] = ()
+        # The first bytes in a row, from `_start` on, and what lies behind gaps, each with where it begins.
+        self._start, self._held = 0, _NO_BYTES
+        self._later: tuple[tuple[int, bytearray], ...] = ()
         self.cursor = 0
         self.stock_byte = 0
 
@@ -40,18 +42,18 @@ class Lane:
         if not key:
             return
         self.stock_byte += len(key)
-        if not self._runs:
-            self._runs = [(position, bytearray(key))]
+        if not self._held:
+            self._start, self._held = position, bytearray(key)
             return
-        start, held = self._runs[-1]
+        start, held = self._later[-1] if self._later else (self._start, self._held)
         if start + len(held) == position:
             held += key
         else:
-            self._runs.append((position, bytearray(key)))
+            self._later = (*self._later, (position, bytearray(key)))
 
     def read(self, position: int, size_byte: int) -> tuple[int, bytes] | None:
         """Where the first `size_byte` bytes in a row from `position` on begin, and they; None if too few."""
-        for start, held in self._runs:
+        for start, held in ((self._start, self._held), *self._later):
             begin = position if position > start else start
             into = begin - start
             if len(held) - into >= size_byte:
@@ -61,7 +63,7 @@ class Lane:
     def before_last(self, size_byte: int) -> int:
         """The position behind which `size_byte` bytes are held, or all if there are fewer."""
         left = self.stock_byte - size_byte
-        for start, held in self._runs:
+        for start, held in ((self._start, self._held), *self._later):
             if left <= len(held):
                 return start + max(0, left)
             left -= len(held)
@@ -69,17 +71,17 @@ class Lane:
 
     def free(self, until: int) -> int:
         """Forget all before `until`; the number of bytes that were held there."""
-        freed, runs = 0, self._runs
-        while runs and runs[0][0] < until:
-            start, held = runs[0]
-            left = until - start
-            if left < len(held):
+        freed = 0
+        while self._held and self._start < until:
+            left = until - self._start
+            if left < len(self._held):
                 freed += left
-                del held[:left]
-                runs[0] = (until, held)
+                del self._held[:left]
+                self._start = until
                 break
-            freed += len(held)
-            del runs[0]
+            freed += len(self._held)
+            self._start, self._held = self._later[0] if self._later else (until, _NO_BYTES)
+            self._later = self._later[1:]
         self.cursor = max(self.cursor, until)
         self.stock_byte -= freed
         return freed
@@ -240,9 +242,13 @@ class LinkPool:
             self.burnt_byte += size
             return None
         self._made_apart_byte -= begin - self._received
-        self._sorted = self._received = begin + size
-        self._pads_until = self._rules.pads_until(begin + size)
-        reserve = self._set_aside(begin, block.key)
+        self._sorted = self._received = end = begin + size
+        reserve = None
+        if end <= self._pads_until:
+            self._share_out(begin, block.key)
+        else:
+            self._pads_until = self._rules.pads_until(end)
+            reserve = self._set_aside(begin, block.key)
         self._look_ahead()
         return reserve
 

@@ -212,6 +212,8 @@ class Relay:
                 actions.append(sent)
         if not port.waiting:
             port.waiting = None
+            if not port.early:
+                self._let_go(port)
         return actions
 
     def expire(self, now_ns: int) -> list[Action]:
@@ -235,8 +237,7 @@ class Relay:
             line_ns = port.waiting.next_due_ns() if port.waiting else None
             early_ns = port.early[0][1] if port.early else None
             if line_ns is early_ns is None:
-                self.holding.discard(peer)
-                port.pool.awaited = False
+                self._let_go(port)
             dues += [due_ns for due_ns in (line_ns, early_ns) if due_ns is not None]
         return min(dues, default=None)
 
@@ -244,6 +245,11 @@ class Relay:
         """Something waits here for key of that link, or for its pad."""
         self.holding.add(port.peer)
         port.pool.awaited = True
+
+    def _let_go(self, port: _Port) -> None:
+        """Nothing waits any more."""
+        self.holding.discard(port.peer)
+        port.pool.awaited = False
 
     def _hold_early(self, port: _Port, message: bytes, now_ns: int) -> list[Action]:
         """Keep a message whose pad this end has not been given yet, in order."""

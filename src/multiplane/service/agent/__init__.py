@@ -148,7 +148,8 @@ class ServiceAgent:
 
     def _view(self, live: Live, party: str) -> UnitView:
         consumed = sum(one.fate is Fate.CONSUMED for one in self.core.book.of(live.digest))
-        return live.view(party, consumed + (len(live.key_ids()) if party in live.keys_taken else 0))
+        consumed += len(live.key_ids()) if party in live.keys_taken else 0
+        return live.view(party, consumed, self.core.now_ns)
 
     async def operate(self, caller: Caller, unit: str, steps: tuple[Step, ...]) -> Operated:
         """Use states at this end."""

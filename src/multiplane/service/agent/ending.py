@@ -350,10 +350,10 @@ class Ending:
         overdue_ns = self._core.now_ns - live.until_ns
         if live.end.must_ask and overdue_ns < round(self._ports.rules.keep_s * NS_PER_S) // 2:
             self._ports.spawn(self._ask(live))
-            self.arm(live)
+            self.arm(live)  # the question may be lost
 
     async def _ask(self, live: Live) -> None:
-        """Ask the decider for what it has not said, or what was not heard. Another lease does not wait for it."""
+        """Ask the decider for what it has not said, or what was not heard."""
         proposal, question = live.row.proposal, live.end.question()
         try:
             peer = await self._ports.links.reach(proposal.sites[0], proposal.delay_ns)
