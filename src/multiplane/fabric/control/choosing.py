@@ -9,7 +9,9 @@ from typing import Final
 
 import msgspec
 
-from multiplane.api.fabric_units import UnitOrder
+from multiplane.api.fabric_units import Attainable, UnitOrder
+from multiplane.fabric.control.encoding import with_encoding
+from multiplane.fabric.control.generations import Purified
 from multiplane.fabric.control.links_now import LinksNow
 from multiplane.fabric.control.planning import FOREVER_NS, Plan, Unattainable, instead, planned
 from multiplane.fabric.control.policies import Policies
@@ -77,6 +79,13 @@ class Choosing:
     def ideal(self, order: UnitOrder, now_ns: int = 0) -> Plan | Unattainable:
         """With all memories free. Args: now_ns: by which deadlines are judged, 0 = not at all."""
         return self._plan(order, self._links.whole, now_ns)
+
+    def encoded(self, found: Attainable, order: UnitOrder, plan: Plan) -> Attainable:
+        """An answer with what the configured generation of repeaters would reach on the way of a plan."""
+        generation = self._policies.generation
+        if generation is None or isinstance(generation, Purified):
+            return found  # bare pairs, of which the answer speaks already
+        return with_encoding(found, order, plan.job.circuits, self._links.whole.links, generation)
 
     def now(self, order: UnitOrder, now_ns: int = 0) -> Plan | Unattainable:
         """With what is free."""

@@ -110,8 +110,8 @@ class EntanglementController:
             whole = self._choosing.ideal(order, now_ns)
             if not isinstance(whole, Unattainable):
                 return attainable(whole, "fabric.no_memory", "all memories on the way are reserved")
-            found = whole
-        return attainable(found)
+            return attainable(whole)
+        return self._choosing.encoded(attainable(found), order, found)
 
     async def place(self, caller: Caller, order: UnitOrder) -> Qui:
         """See `api.fabric_units.FabricUnits`. An order that has to wait for memories is `preparing`.
