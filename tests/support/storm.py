@@ -37,6 +37,7 @@ from multiplane.runtime.store_memory import MemoryStore
 from multiplane.security.policy import PairingPolicy
 from multiplane.security.sealing import Vault, derive
 from multiplane.service.planes import KeyRules
+from multiplane.service.planes.units import UnitRules
 from multiplane.twin.scenario import World
 
 T = TypeVar("T")
@@ -246,6 +247,7 @@ class Storm:
             sites=tuple(self.places),
             memories=self._memories,
             policies=Policies(),
+            rules=UnitRules(),
         )
         session.on_closed(lambda _: self._control_lost(life))
         self._room = life, room

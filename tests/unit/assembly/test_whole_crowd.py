@@ -22,6 +22,7 @@ from tests.unit.service.unit_kit import Ear
 from multiplane.api.states import Step
 from multiplane.api.units import Part, Units, Wish
 from multiplane.assembly.study import Study, run_study
+from multiplane.assembly.unit_control import UnitControl
 from multiplane.kernel.errors import Busy, Refused
 from multiplane.kernel.nouns import Caller, ends
 from multiplane.service.agent.live import Live
@@ -178,7 +179,9 @@ def timers(study: Study) -> set[str]:
 
 async def remains(crowd: Crowd) -> list[str]:
     """What a crowd has left behind."""
-    study, broker = crowd.study, crowd.study.centre.broker
+    study, control = crowd.study, crowd.study.centre.unit_control
+    assert isinstance(control, UnitControl)
+    broker = control._broker
     found = [*shared.leaks(study), *sorted(timers(study) - PERIODIC)]
     found += (
         [f"broker: {len(broker._orders)}, {len(broker._owners)}"] if broker._orders or broker._owners else []
