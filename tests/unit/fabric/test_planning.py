@@ -125,3 +125,35 @@ def test_graph_states_have_their_edges_at_the_centre() -> None:
     }
     leg = bell.fidelity(bell.swap(bell.werner(0.97), bell.werner(0.97)))
     assert leg**2 - 1e-9 <= line.fidelity < leg
+
+
+def test_an_order_with_a_rate_takes_no_more_memories_than_it_needs() -> None:
+    wide = view(*(sheet(a, b, memories=(16, 16)) for a, b in pairwise("abcd")))
+    for kind, sites in (("bell", ("a", "d")), ("ghz", ("a", "b", "d"))):
+        greedy = planned(plan(order(*sites, kind=kind, size=0), wide))
+        previous = 0
+        for share in (0.02, 0.3, 0.6, 1.0):
+            rated = planned(
+                plan(order(*sites, kind=kind, size=0, rate_per_s=share * greedy.rate_per_s), wide)
+            )
+            taken = max(max(circuit.window) for circuit in rated.job.circuits)
+            assert previous <= taken <= max(max(circuit.window) for circuit in greedy.job.circuits)
+            assert rated.rate_per_s == share * greedy.rate_per_s
+            previous = taken
+            for circuit in rated.job.circuits:
+                assert circuit.rate_per_s == rated.rate_per_s
+                assert circuit.burst >= circuit.rate_per_s
+        assert max(map(max, (circuit.window for circuit in greedy.job.circuits))) == previous > 1
+        first = planned(plan(order(*sites, kind=kind, size=0, rate_per_s=0.02 * greedy.rate_per_s), wide))
+        assert {window for circuit in first.job.circuits for window in circuit.window} == {1}
+
+
+def test_a_rate_counts_what_is_left_of_sacrificed_states() -> None:
+    best = planned(plan(order("a", "c", size=0), CHAIN)).rate_per_s
+    wanted = order("a", "c", size=0, rate_per_s=0.8 * best)
+    assert planned(plan(wanted, CHAIN)).job.circuits[0].rate_per_s == 0.8 * best
+    measured = msgspec.structs.replace(wanted, sacrifice_share=0.5)
+    slow = refused(plan(measured, CHAIN))
+    assert (slow.code, slow.rate_per_s) == ("fabric.rate", 0.5 * best)
+    less = msgspec.structs.replace(measured, rate_per_s=slow.rate_per_s)
+    assert planned(plan(less, CHAIN)).job.circuits[0].rate_per_s == best
