@@ -35,14 +35,14 @@ from multiplane.twin.scenario import Span, World
 from multiplane.twin.streams import Stream
 
 EPOCHS_PER_BOOT: Final = 1 << 20
-SLOTS: Final = 512
-"""Parts of an interval at whose ends blocks end: all of one part in one handler, none for long."""
+SLOT_PS: Final = 2_000_000_000
+"""Blocks end at multiples of this: those of many links together, in one handler that does not take long."""
 _NOTHING: Final = Yield(0.0, 0.0)
 
 
 def own_phase(link: str) -> float:
     """Share of each interval of the network's time after which a link's blocks end; in [0, 1)."""
-    return crc32(link.encode()) % SLOTS / SLOTS
+    return crc32(link.encode()) / 2**32
 
 
 def ignored(link: str) -> None:
@@ -87,7 +87,9 @@ class _Link:
         self.told_ps = 0  # time of the last status
         self.broken: dict[str, set[str]] = {}  # sites whose module has failed, and why
         self.starved = ""  # why the path yields no key, if so
-        self.phase_ps = None if phase_share is None else int(phase_share * profile.block_interval_ps)
+        self.phase_ps: int | None = None
+        if phase_share is not None:
+            self.phase_ps = int(phase_share * profile.block_interval_ps) // SLOT_PS * SLOT_PS
         self.production = self.new_production()
         self.stream = stream
 

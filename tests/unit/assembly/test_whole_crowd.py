@@ -33,10 +33,10 @@ from multiplane.twin.scenario import World, parse
 
 ISLE = ("isle1", "isle2")
 """Two sites that nothing links with the others; the fibre between them is cut while all are asking."""
-CUT_S = 0.1
+CUT_S = 0.02
 KEEP_S = 650.0
 """After so long no unit is remembered."""
-ANY = ("delivered", "counter-offer", "refused", "expired")
+ANY: tuple[str, ...] = ("delivered", "counter-offer", "refused", "expired")
 PERIODIC = {"multiplane.fabric.reporting", "multiplane.fabric.controller", "multiplane.service.kme"}
 """Modules whose timers go on for as long as the network lives."""
 
@@ -67,27 +67,24 @@ def wishes(wide: int, high: int) -> Iterator[tuple[str, Wish, tuple[str, ...]]]:
     for number in range(500):
         kind = ("bell", "key", "ghz", "key", "bell")[number % 5]
         parties = rng.choice((3, 4)) if kind == "ghz" else 2
-        asker, *others = sites_of(rng, wide, high, parties, 4 if kind == "key" else 8)
-        size, size_bit, floor, valid_s, may = rng.randint(1, 3), 0, rng.choice((0.0, 0.7, 0.8)), 0.0, ANY
+        sites = sites_of(rng, wide, high, parties, 4 if kind == "key" else 8)
+        part = Part(kind=kind, size=rng.randint(1, 3), min_fidelity=rng.choice((0.0, 0.7, 0.8)))
+        valid_s, may = 0.0, ANY
         if kind == "key":
-            size_bit, floor, valid_s, may = rng.choice((128, 256, 1000)), 0.0, 20.0, ("delivered",)
+            part = Part(kind=kind, size=part.size, size_bit=rng.choice((128, 256, 1000)))
+            valid_s, may = 20.0, ("delivered",)
         match number % 50:
             case 0 | 1:
-                others, may = [ISLE[0]], ("refused",)
+                sites, may = [sites[0], ISLE[0]], ("refused",)
             case 2 | 4:
-                floor, may = 0.9999, ("counter-offer", "refused") if kind == "ghz" else ("counter-offer",)
+                part = Part(kind=kind, min_fidelity=0.9999)
+                may = ("counter-offer", "refused") if kind == "ghz" else ("counter-offer",)
             case 5 | 7:
                 valid_s, may = 1e-4, ("refused",)
             case 10:
-                asker, *others = ISLE
-                size, floor, valid_s, may = 200, 0.0, 0.5, ("expired",)
-        part = Part(kind=kind, size=size, min_fidelity=floor, size_bit=size_bit)
-        others = [f"{site}-1" for site in others]
-        yield (
-            f"{asker}-1",
-            Wish(request=f"r{number}", parties=tuple(others), parts=(part,), valid_s=valid_s),
-            may,
-        )
+                sites, part, valid_s, may = list(ISLE), Part(kind=kind, size=50), 0.5, ("expired",)
+        asker, *others = (f"{site}-1" for site in sites)
+        yield asker, Wish(request=f"r{number}", parties=tuple(others), parts=(part,), valid_s=valid_s), may
 
 
 class Crowd:
@@ -186,7 +183,7 @@ async def remains(crowd: Crowd) -> list[str]:
     found += (
         [f"broker: {len(broker._orders)}, {len(broker._owners)}"] if broker._orders or broker._owners else []
     )
-    found += [f"{study.centre.edc.open_errands} errands"] if study.centre.edc.open_errands else []
+    found += [f"{control.edc.open_errands} errands"] if control.edc.open_errands else []
     for site in study.sites.values():
         rows = sum(len(study.store.scan(site.caller.principal, kind)) for kind in (UNIT_KIND, VERDICT_KIND))
         found += [f"{site.parts.site}: {rows} rows"] if rows else []

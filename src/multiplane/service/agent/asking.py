@@ -246,7 +246,10 @@ class Once:
 
 async def _all(calls: Iterable[Awaitable[T]]) -> list[T]:
     """All answers, when the last has come; the first error if there is one."""
-    answers: list[T | BaseException] = await asyncio.gather(*calls, return_exceptions=True)
+    waited = list(calls)
+    if len(waited) == 1:  # needs no task of its own
+        return [await waited[0]]
+    answers: list[T | BaseException] = await asyncio.gather(*waited, return_exceptions=True)
     for answer in answers:
         if isinstance(answer, BaseException):
             raise answer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Final, NamedTuple
 
 from multiplane.api.north import KeyRequest
@@ -71,9 +71,6 @@ class Directory:
         return next((kme for prefix, kme in self._prefixes if covers(prefix, name)), None)
 
 
-_may_pair = lru_cache(maxsize=65_536)(may_pair)
-
-
 class Admitted(NamedTuple):
     """A key request with all defaults filled in; `others` are the slaves beside the first."""
 
@@ -94,7 +91,7 @@ def admit(
     target = directory.application(request.peer)
     others = _others(rules, directory, master, target, request.others) if request.others else ()
     for slave in (target, *others):
-        verdict = _may_pair(policy, master, slave.application.urn)
+        verdict = may_pair(policy, master, slave.application.urn)
         if not verdict.allowed:
             raise Refused("north.not_allowed", f"peer {slave.application.alias}: {verdict.reason}")
     size_bit = request.size_bit or rules.default_size_bit
