@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from random import Random
@@ -21,15 +22,13 @@ pytestmark = [pytest.mark.scene, pytest.mark.timeout(200)]
 # States and ends of each, so that paths differ.
 ASKED = {
     "chsh": (120, ("a1-1", "a3-1")),
-    "e91": (100, ("a3-1", "a5-1")),
+    "e91": (240, ("a3-1", "a5-1")),
     "cnot": (30, ("a1-1", "b2-1")),
     "blind": (30, ("a5-1", "b4-1")),
-    "conference": (30, ("a1-1", "a3-1", "b2-1")),
+    "conference": (220, ("a1-1", "a3-1", "b2-1")),
     "sensing": (24, ("a3-1", "b2-1", "b4-1")),
-    "clock": (24, ("a1-1", "a3-1")),
+    "clock": (60, ("a1-1", "a3-1")),
 }
-MOST_LATE_MS = 1000.0
-"""Two agents on a machine that has other things to do."""
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +43,14 @@ def test_applications_measure_what_theory_predicts(grid: Network, record_propert
     for name, findings in found.items():
         assert findings.states >= 0.8 * ASKED[name][0], findings
         for figure in findings.figures:
-            off = abs(figure.value - figure.theory_value)
-            assert off < (MOST_LATE_MS if name == "clock" else 5.0 * figure.error), (name, figure)
+            assert figure.deviation_ratio < 5.0, (name, figure)
+    clock = found["clock"].figures[0]
+    # Two links of two devices each, of 50 ps, as the scenario says by default.
+    assert clock.error == pytest.approx(50.0 * (4 / found["clock"].states) ** 0.5, rel=0.6)
     chsh = found["chsh"].figures[0]
     assert chsh.value > 2.0
+    for name in ("e91", "conference"):
+        assert re.search(r"a key of \d+ bits .* at all [23] ends", found[name].remarks[0]), found[name]
     record_property("saw", f"CHSH {chsh.value:.2f} ± {chsh.error:.2f} of {found['chsh'].states} pairs")
 
 

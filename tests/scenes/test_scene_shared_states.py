@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from tests.scenes.tools.network import Network, running
+from tests.scenes.tools.units import quis, speaking_as
 from tests.support.shared import scenario
 
 from multiplane.api.units import Consumption
@@ -26,12 +27,6 @@ SETTLING_S = 0.3
 """What was on its way when something was struck has come by then."""
 
 
-def speaking_as(network: Network, alias: str) -> UnitClient:
-    """A client as that application."""
-    sae = network.saes[alias]
-    return UnitClient(network.url(sae.kme), network.ca, sae.cert, sae.key)
-
-
 async def more(client: UnitClient, unit: str) -> int:
     """Wait for five further states; how many there are. An end is handed what all ends have, or nothing."""
     await asyncio.sleep(SETTLING_S)
@@ -40,13 +35,6 @@ async def more(client: UnitClient, unit: str) -> int:
         came = await client.delivered(unit, 5, view.last_seq)
     assert len(came) == 5, "the unit has ended"
     return view.delivered + 5
-
-
-async def quis(network: Network) -> dict[str, Any]:
-    """What status says of orders."""
-    report = await network.acli_json("status")
-    found: dict[str, Any] = report["quis"]
-    return found
 
 
 async def strike(network: Network) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -51,22 +53,33 @@ rate_per_s = 5
 """
 RATE = 5.0
 SERVED = 400.0
+AFTER = 100.0
+"""Requests served after a site's process was killed."""
 
 
-def test_what_applications_asked_for_is_what_was_served(tmp_path: Path) -> None:
+@pytest.mark.parametrize("layout", [(), ("--spread", "per-node")])
+def test_what_applications_asked_for_is_what_was_served(tmp_path: Path, layout: tuple[str, ...]) -> None:
     scenario = tmp_path / "asked.toml"
     scenario.write_text(SCENARIO, encoding="utf-8")
-    with running(str(scenario), tmp_path / "state", "--rate", f"{RATE:g}", "--traffic") as network:
+    options = ("--rate", f"{RATE:g}", "--traffic", *layout)
+    with running(str(scenario), tmp_path / "state", *options) as network:
         asyncio.run(_asked(network))
+        if layout:
+            os.kill(network.ready()["kmes"]["b"]["pid"], signal.SIGKILL)
+            asyncio.run(_served(network, _metric(network, "traffic_served") + AFTER))
         assert network.stop() == 0
         assert "traffic.failed" not in "".join(path.read_text() for path in network.logs())
+
+
+def test_traffic_of_a_scenario_without_any_is_refused(tmp_path: Path) -> None:
+    network = Network("lab3", tmp_path)
     refused = network.cli("up", "lab3", "--state", str(tmp_path / "other"), "--traffic", check=False)
     assert refused.returncode == 2
     assert "expected [[traffic]] in it" in refused.stderr
 
 
 async def _asked(network: Network) -> None:
-    await auntil("400 requests are served", lambda: _metric(network, "traffic_served") >= SERVED, 40.0)
+    await _served(network, SERVED)
     seen = network.cli("metrics").stdout
     served, asked = _value(seen, "traffic_served"), _value(seen, "traffic_requests")
     assert served <= asked <= 1.1 * served + 30
@@ -77,6 +90,12 @@ async def _asked(network: Network) -> None:
     assert pairs <= _value(seen, "traffic_pairs_requested") <= 1.1 * pairs + 10
     # Two pairs of applications ask 4 times a second each, the link 5 times: five standard deviations.
     assert pairs == pytest.approx(asked * 5 / 8, abs=5 * asked**0.5)
+
+
+async def _served(network: Network, number: float) -> None:
+    await auntil(
+        f"{number:g} requests are served", lambda: _metric(network, "traffic_served") >= number, 40.0
+    )
 
 
 def _metric(network: Network, name: str) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.scenes.tools.network import Network, running, until
+from tests.scenes.tools.units import speaking_as
 from tests.support import shared
 
 from multiplane.api.states import Step
@@ -17,11 +18,6 @@ pytestmark = [pytest.mark.scene, pytest.mark.timeout(150)]
 
 RATE = 0.2
 """Slower than the clock, for machines that do other things besides."""
-
-
-def client(network: Network, sae: str) -> UnitClient:
-    found = network.saes[sae]
-    return UnitClient(network.url(found.kme), network.ca, found.cert, found.key)
 
 
 async def measured(end: UnitClient, unit: str, count: int) -> tuple[int, ...]:
@@ -37,7 +33,11 @@ def test_states_reach_processes_and_a_killed_one_comes_back(tmp_path: Path) -> N
     scenario.write_text(shared.scenario([("a", "b"), ("b", "c")], memories=6, fidelity=0.99, saes=True))
 
     async def first(network: Network) -> None:
-        async with client(network, "a-1") as a, client(network, "b-1") as b, client(network, "c-1") as c:
+        async with (
+            speaking_as(network, "a-1") as a,
+            speaking_as(network, "b-1") as b,
+            speaking_as(network, "c-1") as c,
+        ):
             answer = await a.request(ghz(["b-1", "c-1"], size=3, min_fidelity=0.85))
             assert answer.verdict == "accepted", answer
             async with asyncio.timeout(60):
@@ -47,7 +47,7 @@ def test_states_reach_processes_and_a_killed_one_comes_back(tmp_path: Path) -> N
             assert names == {answer.urns}
 
     async def after(network: Network) -> None:
-        async with client(network, "a-1") as a, client(network, "c-1") as c:
+        async with speaking_as(network, "a-1") as a, speaking_as(network, "c-1") as c:
             async with asyncio.timeout(40):  # until the controller hears that its links are up again
                 answer = await a.request(bell("c-1"), retry_for_s=20.0)
                 while answer.verdict != "accepted":

@@ -44,10 +44,10 @@ class DenseNetwork:
     Args:
         state: what all share; fidelity: promised of it.
         lost: indices of states that are lost on the way; refusal: code with which every wish is answered.
-        clocks_ns: what the clock of each end shows too much; jitter_ns: standard deviation of what it tells;
+        clocks_ps: what the clock of each end shows too much; jitter_ps: standard deviation of what it tells;
+        times: whether devices tell when they saw a half;
         silent: indices of which nobody hears anything, and the events never end;
         busy: how many times the memories are full before anything is done; broken: the events break off.
-        late_ns: by how much later than who asked the others hear of a state.
     """
 
     def __init__(
@@ -57,17 +57,16 @@ class DenseNetwork:
         *,
         lost: Sequence[int] = (),
         refusal: str = "",
-        clocks_ns: Sequence[float] = (),
-        jitter_ns: float = 0.0,
-        late_ns: float = 0.0,
+        clocks_ps: Sequence[float] = (),
+        jitter_ps: float = 0.0,
+        times: bool = True,
         silent: Sequence[int] = (),
         busy: int = 0,
         broken: bool = False,
         seed: int = 1,
     ) -> None:
         self._state, self.fidelity, self._lost, self._refusal = state, fidelity, lost, refusal
-        self._clocks_ns, self._jitter_ns = clocks_ns or (0.0,) * 8, jitter_ns
-        self._late_ns, self._asker = late_ns, 0
+        self._clocks_ps, self._jitter_ps, self._times = clocks_ps or (0.0,) * 8, jitter_ps, times
         self.silent, self.busy, self.broken = silent, busy, broken
         self._chance = Random(seed)
         self._held: dict[int, tuple[dense.Matrix, list[tuple[int, str]]]] = {}
@@ -79,8 +78,7 @@ class DenseNetwork:
     def parties(self, *names: str) -> list[Party]:
         return [Party(name, _End(self, end)) for end, name in enumerate(names)]
 
-    def request(self, wish: Wish, end: int = 0) -> Answer:
-        self._asker = end
+    def request(self, wish: Wish) -> Answer:
         self.wishes.append(wish)
         self.size = wish.parts[0].size
         verdict = Verdict.REFUSED if self._refusal else Verdict.ACCEPTED
@@ -96,17 +94,19 @@ class DenseNetwork:
     def deliveries(self, end: int) -> list[UnitEvent]:
         events = [UnitEvent(seq=1, unit=UNIT, what="committed", at_ns=0)]
         for index in range(self.size):
-            seen_ns = index * _SECOND_NS + self._clocks_ns[end] + self._chance.gauss(0.0, self._jitter_ns)
-            seen_ns += self._late_ns * (end != self._asker)
+            drawn_ps = self._clocks_ps[end] + self._chance.gauss(0.0, self._jitter_ps)
+            seen_ps = 1000 * (index + 1) * _SECOND_NS + round(drawn_ps)
             events.append(
                 UnitEvent(
                     seq=index + 2,
                     unit=UNIT,
                     what="lost" if index in self._lost else "delivered",
-                    at_ns=round(seen_ns),
+                    at_ns=index * _SECOND_NS,
                     index=index,
                     addresses=(f"{end}/{index}",),
                     fidelity=self.fidelity,
+                    detected_ns=seen_ps // 1000 if self._times else 0,
+                    detected_ps=seen_ps % 1000 if self._times else 0,
                 )
             )
         return events
@@ -155,7 +155,7 @@ class _End:
         self._network, self._end = network, end
 
     async def request(self, wish: Wish) -> Answer:
-        return self._network.request(wish, self._end)
+        return self._network.request(wish)
 
     async def events(self, unit: str, after: int = 0) -> AsyncGenerator[UnitEvent, None]:
         if unit != UNIT:

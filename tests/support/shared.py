@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from multiplane.api.fabric_units import HeldState, Qui, StateLost, UnitOrder
 from multiplane.assembly.study import Study, run_study
+from multiplane.assembly.unit_control import Beside, UnitControl
+from multiplane.fabric.control.policies import Policies
 from multiplane.twin.oracle import Oracle
 from multiplane.twin.scenario import World, parse
 
@@ -28,7 +30,7 @@ a = "{a}"
 b = "{b}"
 length_km = {length_km}
 loss_db = 2.0
-[[entangled]]
+{keys}[[entangled]]
 a = "{a}"
 b = "{b}"
 type = "fixed"
@@ -51,8 +53,13 @@ def scenario(
     t2_s: float = 10.0,
     cutoff_s: float = 2.0,
     saes: bool = False,
+    key_bit_per_s: int = 0,
 ) -> str:
-    """The file of equal links of pairs between sites. Args: saes: one application at each, `a-1` at a."""
+    """The file of equal links of pairs between sites.
+
+    Args: saes: one application at each, `a-1` at a; key_bit_per_s: that modules at each fibre make, 0 = none.
+    """
+    keys = f'profile = "constant-rate"\nrate_bit_per_s = {key_bit_per_s}\n' if key_bit_per_s else ""
     links = list(edges)
     sites = sorted({site for edge in links for site in edge})
     text = HEAD.format(t1_s=t1_s, t2_s=t2_s, cutoff_s=cutoff_s)
@@ -67,6 +74,7 @@ def scenario(
             fidelity=fidelity,
             success_probability=success_probability,
             memories=memories,
+            keys=keys,
         )
         for a, b in links
     )
@@ -161,6 +169,19 @@ def in_study(place: World, seed: int, workload: Callable[[Study, Quis], Awaitabl
         await workload(study, quis)
 
     run_study(place, seed, run)
+
+
+async def another_control(study: Study) -> None:
+    """The control of units dies, and another one begins that knows nothing."""
+    centre = study.centre
+    await centre.unit_control.stop()
+    beside = Beside(
+        paths=centre.connectivity.for_fabric, classical=centre.connectivity.for_service, keys=centre.control
+    )
+    centre.unit_control = UnitControl(
+        centre.caller, study.timeline, study._bus, beside, study._repeater, policies=Policies()
+    )
+    await centre.unit_control.start(study.sites)
 
 
 def leaks(study: Study) -> list[str]:

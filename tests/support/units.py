@@ -275,6 +275,8 @@ class MemoryUnits:
             fidelity=BEST,
             valid_until_ns=self.now_ns + 10**10,
             last_seq=len(end.events),
+            rate_per_s=unit.wish.rate_per_s,
+            measured_rate_per_s=0.9 * unit.wish.rate_per_s,
         )
 
     def _trace_of(self, unit: Unit, index: int) -> StateTrace:

@@ -87,6 +87,7 @@ class ChainJob(Job, frozen=True, kw_only=True, tag="chain"):
         hops: links, 1 to 32; length_km: of each; memories: per link side.
         swap_success_probability: of one swap.
         warm_s: simulated time that is not counted; windows, window_s: what is counted, in equal parts.
+        first_only: end with the first pair that is counted.
         Others as in `LinkJob`.
     """
 
@@ -101,6 +102,7 @@ class ChainJob(Job, frozen=True, kw_only=True, tag="chain"):
     warm_s: float
     windows: int
     window_s: float
+    first_only: bool = False
 
 
 class FunctionalJob(Job, frozen=True, kw_only=True, tag="functional"):
@@ -140,13 +142,16 @@ class ChainOutcome(Noun, frozen=True, kw_only=True, tag="chain", tag_field="kind
     Args:
         first, second: pairs delivered at the first and at the second end.
         fidelity_sums: sums over each window, read from the state at the first end as it delivers.
-        processor_s: CPU time of the run without loading.
+        processor_s: CPU time of the run; build_s: of building the chain before. Neither holds loading.
+        first_s: simulated time from the request until the first pair that was counted, 0 without one.
     """
 
     first: tuple[int, ...]
     second: tuple[int, ...]
     fidelity_sums: tuple[float, ...]
     processor_s: float = 0.0
+    build_s: float = 0.0
+    first_s: float = 0.0
 
 
 class FunctionalOutcome(Noun, frozen=True, kw_only=True, tag="functional", tag_field="kind"):

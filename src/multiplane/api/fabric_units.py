@@ -31,6 +31,7 @@ class UnitOrder(Noun, frozen=True, kw_only=True):
         sacrifice_share: of the states, measured to estimate fidelity, in [0, 1).
         measure: basis in which each half is measured as soon as it is there (tolerant class), empty = keep.
         via, avoid: sites.
+        max_logical_error_rate: of encoded states, in [0, 1); 0 = no matter. Only `attainable` looks at it.
     """
 
     order_id: str
@@ -47,6 +48,7 @@ class UnitOrder(Noun, frozen=True, kw_only=True):
     measure: str = ""
     via: tuple[str, ...] = ()
     avoid: tuple[str, ...] = ()
+    max_logical_error_rate: float = 0.0
 
 
 class Attainable(Noun, frozen=True, kw_only=True):
@@ -58,6 +60,8 @@ class Attainable(Noun, frozen=True, kw_only=True):
         fidelity: of a delivered state, as devices are calibrated; rate_per_s: of states at that fidelity.
         expected_ns: until the first state, in the mean; lifetime_ns: until it falls below the floor.
         legs: abstract graph, pairs of places among the sites of the order, without the nodes inside.
+        encoding, logical_error_rate: what repeaters of the configured generation would reach on this way;
+            empty without a code.
     """
 
     possible: bool
@@ -112,7 +116,10 @@ class Qui(Noun, frozen=True, kw_only=True):
 
 class QuiListener(Protocol):
     def qui_changed(self, qui: Qui) -> None:
-        """Bound, re-bound, degraded, released or failed. Idempotent: the newest word counts."""
+        """Bound, re-bound, degraded, released or failed; the estimate anew once an estimation window.
+
+        Idempotent: the newest word counts.
+        """
         ...
 
 
@@ -156,6 +163,8 @@ class HeldState(Noun, frozen=True, kw_only=True):
         bits: outcomes then, put right for the frame.
         fidelity: as devices are calibrated, now.
         made_ns: when the oldest qubit in it was made; expires_ns: when it falls below the floor.
+        detected_ns, detected_ps: of a pair: when it came to be, as told by devices: Unix nanoseconds, and the
+            rest below. At the two ends they differ by the offset of the clocks and by jitter. 0: not told.
     """
 
     order_id: str
@@ -165,6 +174,8 @@ class HeldState(Noun, frozen=True, kw_only=True):
     made_ns: int
     expires_ns: int
     bits: tuple[int, ...] = ()
+    detected_ns: int = 0
+    detected_ps: int = 0
 
 
 class StateLost(Noun, frozen=True, kw_only=True):

@@ -190,6 +190,8 @@ class Report(Noun, frozen=True, kw_only=True, gc=False):
         number: of the pair on its link, the same at both ends, from 1; 0 when there is none.
         since_ns: since when the qubit has been in its memory, Unix nanoseconds; 0 when there is none.
         free: free memories on that side; only in the answer to `Query`.
+        tag_ps: of a new half: when this node's own device saw it come, by its clock and with its jitter,
+            counted from `since_ns`; of either sign. None: it tells no times.
     """
 
     request: str
@@ -205,6 +207,7 @@ class Report(Noun, frozen=True, kw_only=True, gc=False):
     number: int = 0
     since_ns: int = 0
     free: int = 0
+    tag_ps: int | None = None
 
 
 class ReportListener(Protocol):
@@ -227,6 +230,7 @@ class LinkSheet(Noun, frozen=True, kw_only=True):
         swap_probability: that a Bell measurement succeeds.
         keep_single, keep_double: that a gate on one, on two qubits does its work and no more (depolarising).
         flip_probability: of a readout. operation_ns: of a local operation.
+        photon_probability: that a photon sent from one end is stored at the other.
     """
 
     link: str
@@ -244,6 +248,7 @@ class LinkSheet(Noun, frozen=True, kw_only=True):
     keep_double: tuple[float, float] = (1.0, 1.0)
     flip_probability: tuple[float, float] = (0.0, 0.0)
     operation_ns: tuple[int, int] = (0, 0)
+    photon_probability: float = 0.0
 
 
 class QuantumDesk(Protocol):

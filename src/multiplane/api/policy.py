@@ -309,7 +309,7 @@ class SwappingPolicy(Protocol):
 
 
 class SchedulingPolicy(Protocol):
-    """How many memories an order gets while others wait."""
+    """How many memories an order gets while others wait; the same whatever its name and its deadline are."""
 
     def window(self, order: UnitOrder, link: PairLink, free: int) -> int:
         """Of `free` >= 1 memories at each end, at least 1."""

@@ -34,6 +34,7 @@ class Part(Noun, frozen=True, kw_only=True):
         kind: name of a registered kind: `bell`, `ghz`, `graph`, `key`, `timeline`, `sensing`.
         size: how many states (keys: how many keys), >= 1.
         min_fidelity: floor in [0, 1]; 0 = none. Nothing is delivered below it.
+        max_logical_error_rate: how often an encoded state may be wrong, in [0, 1); 0 = no matter.
         size_bit: of each key, a multiple of 8; 0 = the default; other kinds: 0.
         edges: of a graph state, pairs of places among the parties (0 = who asks).
         options: (name, value): what a plug-in kind asks for beyond.
@@ -45,6 +46,7 @@ class Part(Noun, frozen=True, kw_only=True):
     size_bit: int = 0
     edges: tuple[tuple[int, int], ...] = ()
     options: tuple[tuple[str, str], ...] = ()
+    max_logical_error_rate: float = 0.0
 
 
 class Wish(Noun, frozen=True, kw_only=True):
@@ -136,6 +138,8 @@ class UnitEvent(Noun, frozen=True, kw_only=True):
         fidelity: promised now, or (degraded) estimated; fidelity_error: half of its 99 % interval.
         bits: outcomes, when the half was measured on arrival (tolerant class).
         expires_ns: until when the state is worth its floor, Unix nanoseconds.
+        detected_ns, detected_ps: of a delivered pair: when it came to be, by the clocks of devices, Unix
+            nanoseconds and the rest below; 0: not told. What the ends read differs by the offset of clocks.
     """
 
     seq: int
@@ -150,6 +154,8 @@ class UnitEvent(Noun, frozen=True, kw_only=True):
     bits: tuple[int, ...] = ()
     expires_ns: int = 0
     reason: str = ""
+    detected_ns: int = 0
+    detected_ps: int = 0
 
 
 class UnitView(Noun, frozen=True, kw_only=True):
@@ -162,6 +168,7 @@ class UnitView(Noun, frozen=True, kw_only=True):
         delivered: states handed over at this end; consumed: of them, measured or discarded.
         fidelity: promised; estimated_fidelity: from sacrificed states, 0 = none; fidelity_error: half of its
             99 % interval.
+        rate_per_s: as of the wish; measured_rate_per_s: of states delivered here in the last ten seconds.
     """
 
     unit: str
@@ -179,6 +186,8 @@ class UnitView(Noun, frozen=True, kw_only=True):
     rebound: int = 0
     reason: str = ""
     last_seq: int = 0
+    rate_per_s: float = 0.0
+    measured_rate_per_s: float = 0.0
 
 
 class UnitTrace(Noun, frozen=True, kw_only=True):

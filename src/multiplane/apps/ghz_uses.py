@@ -8,14 +8,25 @@ from random import Random
 from typing import Final
 
 from multiplane.api.units import Wish
+from multiplane.apps.agreement import (
+    CHECK_AXIS,
+    KEY_AXIS,
+    Round,
+    agree,
+    figure_of,
+    lines_for,
+    notes_of,
+    remarks_on,
+    sifted,
+)
 from multiplane.apps.operations import EIGHTHS, measure, measure_equator
-from multiplane.apps.results import Figure, Findings, entropy_bit, mean_sign, share_of, white_level
+from multiplane.apps.results import Figure, Findings, mean_sign, share_of, white_level
 from multiplane.apps.states import Party, Shared, use
 from multiplane.kernel.errors import Faulty
 from multiplane.physics.sensing import ghz_gain
 
-_CHECKED_SHARE: Final = 0.5
-_QUARTER: Final = EIGHTHS // 4
+_CHECKED_SHARE: Final = 0.25
+_HALF_TURN: Final = EIGHTHS // 2
 
 
 def _parity(bits: Sequence[int]) -> int:
@@ -25,69 +36,68 @@ def _parity(bits: Sequence[int]) -> int:
 async def conference_key(parties: Sequence[Party], wish: Wish, chance: Random) -> Findings:
     """One key for all: bits along Z are equal, parities along X show phase errors.
 
-    Theory: error rates (1 - v) / 2 of each pair and of the parity. *Source*: Epping et al., New J. Phys. 19,
-    093012 (2017); asymptotic rate 1 - h(Q_X) - max h(Q_AB).
+    Whether a state is checked is drawn by the first party and told when all hold it. Theory: error rates
+    (1 - v) / 2 of each pair and of the parity. *Source*: Epping et al., New J. Phys. 19, 093012 (2017).
     """
 
-    async def one(state: Shared) -> tuple[bool, list[int]]:
-        checked = chance.random() < _CHECKED_SHARE
-        axis = "x" if checked else "z"
-        return checked, await state.measure([measure(state.address(p), axis) for p in range(len(parties))])
+    async def one(state: Shared) -> Round:
+        axes = (CHECK_AXIS if chance.random() < _CHECKED_SHARE else KEY_AXIS,) * len(parties)
+        steps = [measure(state.address(party), axis) for party, axis in enumerate(axes)]
+        return Round(axes, tuple(await state.measure(steps)))
 
     used = await use(parties, wish, one)
     theory = (1.0 - white_level(used.fidelity, len(parties))) / 2.0
-    checks = [_parity(bits) < 0 for checked, bits in used.results if checked]
-    keys = [bits for checked, bits in used.results if not checked]
-    if not checks or not keys:
+    lines = lines_for(len(parties) - 1, chance)
+    bits_of, checks = sifted(notes_of(used.results), lines)
+    if not checks or not bits_of[0]:
         raise Faulty("app.too_few", "states: none along x, or none along z: ask for more states")
-    phase, phase_error = share_of(checks)
-    rates = [share_of([bits[0] != bits[party] for bits in keys]) for party in range(1, len(parties))]
-    figures = [
-        Figure(name=f"error rate towards {party.name}", value=rate, error=error, theory_value=theory)
-        for party, (rate, error) in zip(parties[1:], rates, strict=True)
+    agreed = agree(bits_of, checks, theory, lines, chance)
+    rates = [
+        (f"error rate towards {party.name}", agreed.error_share(end))
+        for end, party in enumerate(parties[1:], start=1)
     ]
-    figures.append(
-        Figure(name="error rate of the parity", value=phase, error=phase_error, theory_value=theory)
-    )
-    share = max(0.0, 1.0 - entropy_bit(phase) - max(entropy_bit(rate) for rate, _ in rates))
-    best = max(0.0, 1.0 - 2.0 * entropy_bit(theory))
+    rates.append(("error rate of the parity", share_of([one.odd for one in checks])))
+    figures = [
+        Figure(name=name, value=rate, error=error, theory_value=theory) for name, (rate, error) in rates
+    ]
     return Findings(
         application="conference key",
         parties=tuple(party.name for party in parties),
         states=len(used.results),
         lost=used.lost,
         fidelity=used.fidelity,
-        figures=tuple(figures),
-        remarks=(f"{len(keys)} bits, worth {share:.3f} secret bits each; {best:.3f} by theory",),
+        figures=(*figures, figure_of(agreed, theory)),
+        remarks=remarks_on(agreed, theory),
     )
 
 
 async def sensing(parties: Sequence[Party], wish: Wish, chance: Random) -> Findings:
     """The fringe of a phase that is the sum of one at each place, and what it gains over single qubits.
 
-    The sum is set to 0, a quarter and half a turn. Theory: mean parity v cos(sum), gain v sqrt n; above 1
-    entanglement helps, below it costs. *Source*: Giovannetti, Lloyd, Maccone, Science 306, 1330 (2004).
+    The sum is set to values from 0 to half a turn, as many as the option `settings` says (3); the gain is
+    that of the outermost two. Theory: mean parity v cos(sum), gain v sqrt n; above 1 entanglement helps,
+    below it costs. *Source*: Giovannetti, Lloyd, Maccone, Science 306, 1330 (2004).
     """
     number = len(parties)
 
     async def one(state: Shared) -> tuple[int, int]:
-        quarters = chance.randrange(3)
+        whole = chance.choice(_sums(wish))
         shares = [0] * number
-        shares[chance.randrange(number)] = quarters * _QUARTER  # who has the phase does not matter
+        shares[chance.randrange(number)] = whole  # who has the phase does not matter
         steps = [measure_equator(state.address(party), -share) for party, share in enumerate(shares)]
-        return quarters, _parity(await state.measure(steps))
+        return whole, _parity(await state.measure(steps))
 
     used = await use(parties, wish, one)
     level = white_level(used.fidelity, number)
     figures = []
-    for quarters in range(3):
-        signs = [sign for at, sign in used.results if at == quarters]
+    for whole in _sums(wish):
+        signs = [sign for at, sign in used.results if at == whole]
         if signs:
             value, error = mean_sign(signs)
-            theory = level * math.cos(math.pi * quarters / 2.0)
-            name = f"mean parity at {90 * quarters} degrees"
+            theory = level * math.cos(math.pi * whole / _HALF_TURN)
+            name = f"mean parity at {180 * whole // _HALF_TURN} degrees"
             figures.append(Figure(name=name, value=value, error=error, theory_value=theory))
-    contrast = [sign if at == 0 else -sign for at, sign in used.results if at != 1]
+    contrast = [sign if at == 0 else -sign for at, sign in used.results if at in (0, _HALF_TURN)]
     if not contrast:
         raise Faulty("app.too_few", "states: none at the ends of the fringe: ask for more states")
     gain, gain_error = mean_sign(contrast, math.sqrt(number))
@@ -105,3 +115,9 @@ async def sensing(parties: Sequence[Party], wish: Wish, chance: Random) -> Findi
             f"{verdict}: it does above contrast {1.0 / math.sqrt(number):.3f}, for perfect single qubits",
         ),
     )
+
+
+def _sums(wish: Wish) -> range:
+    """Sums of phases to try, in eighths of a turn. The kind `sensing` knows what `settings` may be."""
+    settings = int(dict(wish.parts[0].options).get("settings", "3"))
+    return range(0, _HALF_TURN + 1, _HALF_TURN // (settings - 1))

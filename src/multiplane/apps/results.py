@@ -98,13 +98,6 @@ def white_level(fidelity: float, qubits: int) -> float:
     return (fidelity - mixed) / (1.0 - mixed)
 
 
-def entropy_bit(p: float) -> float:
-    """Binary entropy; 0 at and beyond the ends of [0, 1]. *Source*: Shannon (1948)."""
-    if p <= 0.0 or p >= 1.0:
-        return 0.0
-    return -p * math.log2(p) - (1.0 - p) * math.log2(1.0 - p)
-
-
 def lines(findings: Findings) -> list[str]:
     """For people: a head, a table, the remarks."""
     head = f"{findings.application}: {', '.join(findings.parties)}"

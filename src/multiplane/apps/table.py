@@ -69,18 +69,27 @@ async def run(
     size: int = 0,
     min_fidelity: float = 0.0,
     valid_s: float = 0.0,
+    options: Sequence[tuple[str, str]] = (),
 ) -> Findings:
     """Run an application once.
 
     Args: parties: the first asks; chance: by which ends draw what they measure; size: states, 0 = as it
-        likes; min_fidelity in [0, 1]; valid_s: of the unit, 0 = the kind's default.
+        likes; min_fidelity in [0, 1]; valid_s: of the unit, 0 = the kind's default;
+        options: of its kind.
     Raises: Refused(`input.app`), and what `states.use` raises.
     """
     chosen = application(name, len(parties))
     wish = Wish(
         request=f"{name}-{chance.getrandbits(_REQUEST_BIT):024x}",
         parties=tuple(party.name for party in parties[1:]),
-        parts=(Part(kind=chosen.kind, size=size or chosen.size, min_fidelity=min_fidelity),),
+        parts=(
+            Part(
+                kind=chosen.kind,
+                size=size or chosen.size,
+                min_fidelity=min_fidelity,
+                options=tuple(options),
+            ),
+        ),
         valid_s=valid_s,
         consumption=chosen.consumption.value,
     )

@@ -13,7 +13,8 @@ from multiplane.api.service_connectivity import ServiceConnectivity
 from multiplane.api.service_fabric import FabricControl
 from multiplane.assembly.planning_policies import planning_policies
 from multiplane.assembly.topics import Topics
-from multiplane.assembly.unit_agents import kinds
+from multiplane.assembly.unit_control import DEFAULT_RULES, Beside, UnitControl
+from multiplane.assembly.unit_relay import UnitRelay
 from multiplane.connectivity.controller import ConnectivityController
 from multiplane.fabric.controller import FabricController
 from multiplane.fabric.edc import EntanglementController
@@ -22,10 +23,9 @@ from multiplane.kernel.names import controller_urn
 from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Bus, Timeline
 from multiplane.runtime.doors import DoorEvent, MessageRing, strict
-from multiplane.service.broker import Broker
 from multiplane.service.controller import ServiceController
 from multiplane.service.planes import ServiceControl
-from multiplane.service.planes.units import UnitBroker, UnitRules
+from multiplane.service.planes.units import UnitRules
 from multiplane.twin.engine import Twin
 from multiplane.twin.quantum.policies import POLICIES, Policies
 from multiplane.twin.scenario import World
@@ -42,6 +42,7 @@ class Centre:
     Args:
         nodes: the fabric agent at a site, None while nobody is there; repeaters: the agent of its memories.
         policies: what names of models and handshakes of quantum devices stand for.
+        apart: whether the control of units is a process of its own.
         direct: notices of the modules' door that pass by reference (see `runtime.doors.strict`).
     """
 
@@ -57,6 +58,8 @@ class Centre:
         repeaters: Callable[[str], RepeaterControl | None],
         direct: frozenset[str] = frozenset(),
         policies: Policies = POLICIES,
+        apart: bool = False,
+        unit_rules: UnitRules = DEFAULT_RULES,
     ) -> None:
         self.world = world
         self.caller = Caller(principal=controller_urn(world.domain), domain=world.domain)
@@ -67,31 +70,34 @@ class Centre:
         self.connectivity = ConnectivityController(self.caller, timeline, optical, bus)
         downward = strict(FabricConnectivity, self.connectivity.for_fabric, self.tap)
         self.fabric = FabricController(self.caller, timeline, downward, nodes, bus)
-        self.edc = EntanglementController(
-            self.caller,
-            timeline,
-            downward,
-            repeaters,
-            bus,
-            policies=planning_policies(world.entanglement.planning, policies.planning),
-        )
-        self.units = strict(FabricUnits, self.edc, self.tap)
         self.service = ServiceController(
             self.caller,
             strict(FabricControl, self.fabric, self.tap),
             strict(ServiceConnectivity, self.connectivity.for_service, self.tap),
             bus,
         )
-        broker = Broker(
-            self.caller,
-            timeline,
-            self.units,
-            control=strict(ServiceControl, self.service, self.tap),
-            connectivity=strict(ServiceConnectivity, self.connectivity.for_service, self.tap),
-            rules=UnitRules(),
-            kinds=kinds(),
+        beside = Beside(
+            paths=downward,
+            classical=strict(ServiceConnectivity, self.connectivity.for_service, self.tap),
+            keys=strict(ServiceControl, self.service, self.tap),
         )
-        self._broker, self.broker = broker, strict(UnitBroker, broker, self.tap)
+        self.unit_control: UnitControl | UnitRelay
+        if apart:
+            sites = [place.name for place in world.sites]
+            self.unit_control = UnitRelay(self.caller, bus, beside, repeaters, sites=sites, tap=self.tap)
+        else:
+            planning = planning_policies(world.entanglement.planning, policies.planning)
+            self.unit_control = UnitControl(
+                self.caller,
+                timeline,
+                bus,
+                beside,
+                repeaters,
+                policies=planning,
+                rules=unit_rules,
+                tap=self.tap,
+            )
+        self.broker = self.unit_control.broker
         self.device = strict(QkdDevice, self.twin.qkd, self.tap, direct)
         self.quantum = strict(QuantumDevice, self.topics, self.tap)
         self.control = strict(ServiceControl, self.service, self.tap)
@@ -104,24 +110,35 @@ class Centre:
     def site_joined(self, site: str) -> None:
         """The agents of a site are there, perhaps anew."""
         self.fabric.node_joined(site)
-        self.edc.node_joined(site)
+        self.unit_control.site_joined(site)
 
     def site_left(self, site: str) -> None:
         """Its process is gone: nobody asks its devices any more, and what they held is lost."""
         self.twin.site_lost(site)
-        self.edc.node_left(site)
+        self.unit_control.site_left(site)
+
+    @property
+    def edc(self) -> EntanglementController:
+        """The controller of shared states, where it is in this process."""
+        assert isinstance(self.unit_control, UnitControl)
+        return self.unit_control.edc
+
+    @property
+    def units(self) -> FabricUnits:
+        """Its door, where it is in this process."""
+        assert isinstance(self.unit_control, UnitControl)
+        return self.unit_control.units
 
     async def start(self) -> None:
         """Bring the controllers to life, from the bottom up."""
         await self.connectivity.start()
         await self.fabric.start()
-        await self.edc.start()
         await self.service.start()
-        await self._broker.start()
+        await self.unit_control.start()
         self.twin.start()
 
     async def close(self) -> None:
         """Let go of work under way."""
-        await self.edc.close()
+        await self.unit_control.stop()
         await self.fabric.close()
         await self.connectivity.close()

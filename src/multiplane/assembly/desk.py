@@ -94,7 +94,9 @@ class OperatorDesk:
     async def report(self, caller: Caller) -> NetworkReport:
         """Everything at once; key managers that do not answer are missing."""
         del caller
-        reports, _ = await asyncio.gather(self._reports(), self._centre.fabric.look())
+        reports, quis, _ = await asyncio.gather(
+            self._reports(), self._centre.unit_control.quis(), self._centre.fabric.look()
+        )
         world = self._centre.world
         known = {link_id(link.a, link.b): link for link in self._centre.fabric.links()}
         measured_db = {each.span.span: each.span.loss_db for each in self._centre.connectivity.inventory()}
@@ -116,7 +118,7 @@ class OperatorDesk:
             outlooks=self._centre.service.outlooks(self._clock.now_ns()),
             relay_count=sum(not place.saes for place in world.sites),
             pair_links=self._pair_links.reports(self._clock.now_ns()),
-            quis=self._centre.edc.figures(),
+            quis=quis,
         )
 
     async def moment(self, caller: Caller) -> NetworkMoment:

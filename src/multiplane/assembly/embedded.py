@@ -79,6 +79,7 @@ class Embedded:
             repeaters=self._repeater,
             direct=BULK,
             policies=ground.policies,
+            unit_rules=settings.units,
         )
         await self.centre.start()
         channels = LocalChannels(ground.timeline)
@@ -120,6 +121,7 @@ class Embedded:
                 control=self.centre.control,
                 broker=self.centre.broker,
                 rules=rules_of(settings),
+                unit_rules=settings.units,
                 policy=settings.pairing,
                 face=settings.etsi014,
                 tap=self.centre.tap,

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import Final
 
 from multiplane.api.operations import DispatcherFigures, ListenerFigures, ProcessFigures, StoreFigures
 from multiplane.runtime.dispatcher import Dispatcher
 from multiplane.runtime.store_sqlite import SqliteStore
 from multiplane.runtime.usage import usage
 
+NO_STORE: Final = StoreFigures(
+    commits=0, failures=0, rows=0, waiting=0, wal_byte=0, latency_p50_s=0.0, latency_p99_s=0.0
+)
+
 
 def process_figures(
-    name: str, timeline: Dispatcher, store: SqliteStore, listeners: Iterable[ListenerFigures]
+    name: str, timeline: Dispatcher, store: SqliteStore | None, listeners: Iterable[ListenerFigures]
 ) -> ProcessFigures:
     """What this process did since it started, and takes now."""
     used = usage()
@@ -24,7 +29,7 @@ def process_figures(
         open_fds=used.open_fds,
         threads=used.threads,
         dispatcher=_dispatcher(timeline),
-        store=_store(store),
+        store=NO_STORE if store is None else _store(store),
         listeners=tuple(listeners),
     )
 

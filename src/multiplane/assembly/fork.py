@@ -1,15 +1,18 @@
-"""What if: a copy of a running network under the jump clock, changed, with demands on it.
+"""What if: copies of a running network under the jump clock, changed, with demands on them.
 
-The copy is a study: the same strata, the same twin, virtual time. The running network is only asked.
+A copy is a study: the same strata, the same twin, virtual time. The running network is only asked.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable
+import statistics
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Final
+
+import msgspec
 
 from multiplane.api.north import KeyRequest
 from multiplane.assembly.fork_demand import KEY_BIT, Demand, Drawn, Issue, draw
@@ -38,6 +41,8 @@ class WhatIf(Noun, frozen=True, kw_only=True):
         measured: whether the use that was measured goes on.
         poisson: whether requests come at random times; otherwise at equal ones.
         for_s: how long to look ahead, > 0.
+        seed: of the first copy, and of its random times; each further copy has the next one.
+        copies: how many futures are lived, >= 1: where chance plays a part, they tell its spread.
     """
 
     without_links: tuple[Ends, ...] = ()
@@ -47,13 +52,18 @@ class WhatIf(Noun, frozen=True, kw_only=True):
     poisson: bool = False
     for_s: float = 7200.0
     seed: int = 1
+    copies: int = 1
 
 
 class PairForecast(Noun, frozen=True, kw_only=True):
-    """One stock from `owner` to `peer` over the time that was looked ahead.
+    """One stock from `owner` to `peer` over the time that was looked ahead; means over all copies.
 
     Args:
-        dry_after_s: when its first request was refused after one that was granted; None = never.
+        dry_after_s: when its first request was refused after one that was granted, on average over the copies
+            in which one was; None = in no copy.
+        dry_sd_s: standard deviation of `dry_after_s` from copy to copy, which is that of a single future;
+            None when fewer than two copies ran dry.
+        dry_copies: how many copies ran dry.
         refill_bit_per_s: key that came into it, on average.
         refused: requests answered 503; reason: the last such code.
     """
@@ -64,6 +74,8 @@ class PairForecast(Noun, frozen=True, kw_only=True):
     stock_bit: int
     stock_end_bit: int
     dry_after_s: float | None
+    dry_sd_s: float | None = None
+    dry_copies: int
     refill_bit_per_s: float
     served_bit: int
     refused: int
@@ -71,16 +83,17 @@ class PairForecast(Noun, frozen=True, kw_only=True):
 
 
 class Forecast(Noun, frozen=True, kw_only=True):
-    """The answer. It ends early, after `looked_s`, when every demand has run dry."""
+    """The answer of `copies`. Each ends early when every demand has run dry, the last after `looked_s`."""
 
     scenario: str
     at_ns: int
     looked_s: float
+    copies: int = 1
     pairs: tuple[PairForecast, ...]
 
 
 def fork(moment: Moment, question: WhatIf, policies: Policies = POLICIES) -> Forecast:
-    """Copy, change, run ahead.
+    """Copy, change, run ahead; one copy after the other.
 
     Args: policies: what names in its scenario stand for.
     Raises: Refused(`scenario.unknown_link`, `input.site`, `input.demand`).
@@ -89,11 +102,14 @@ def fork(moment: Moment, question: WhatIf, policies: Policies = POLICIES) -> For
     _check(world, question)
     demands = _demands(moment, question)
 
-    async def workload(study: Study) -> Forecast:
-        await begin(study, moment)
-        return await _ahead(study, moment, question, demands)
+    def copy(seed: int) -> Forecast:
+        async def workload(study: Study) -> Forecast:
+            await begin(study, moment)
+            return await _ahead(study, moment, question, demands, seed)
 
-    return run_study(world, question.seed, workload, rules=rules_of(moment), epoch_ns=moment.at_ns)
+        return run_study(world, seed, workload, rules=rules_of(moment), epoch_ns=moment.at_ns)
+
+    return _together([copy(question.seed + number) for number in range(question.copies)])
 
 
 def _check(world: World, question: WhatIf) -> None:
@@ -140,7 +156,10 @@ def issue_in(study: Study) -> Issue:
     return issue
 
 
-async def _ahead(study: Study, moment: Moment, question: WhatIf, demands: Iterable[Demand]) -> Forecast:
+async def _ahead(
+    study: Study, moment: Moment, question: WhatIf, demands: Iterable[Demand], seed: int
+) -> Forecast:
+    """One future, in a study that stands where the network stood."""
     issue = issue_in(study)
     await asyncio.gather(
         *(_give_out(issue, stock.owner, stock.peer, surplus_bit(stock) // KEY_BIT) for stock in moment.stocks)
@@ -148,7 +167,8 @@ async def _ahead(study: Study, moment: Moment, question: WhatIf, demands: Iterab
     for link in _gone(study.world, question):
         await study.scenario.cut(study.centre.caller, link)
     before = _stocks(study)
-    drawn = await run_demands(study, demands, for_s=question.for_s, poisson_seed=_seed(question))
+    poisson_seed = seed if question.poisson else None
+    drawn = await run_demands(study, demands, for_s=question.for_s, poisson_seed=poisson_seed)
     after = _stocks(study)
     looked_s = s_from_ns(study.clock.now_ns() - drawn.begun_ns)
     pairs = {(demand.owner, demand.peer): demand for demand in demands}
@@ -166,6 +186,7 @@ async def _ahead(study: Study, moment: Moment, question: WhatIf, demands: Iterab
                 stock_bit=stock_bit,
                 stock_end_bit=stock_end_bit,
                 dry_after_s=None if became.dry_ns is None else s_from_ns(became.dry_ns),
+                dry_copies=int(became.dry_ns is not None),
                 refill_bit_per_s=(made_end_bit - made_bit) / looked_s,
                 served_bit=became.served_bit,
                 refused=became.refused,
@@ -175,8 +196,34 @@ async def _ahead(study: Study, moment: Moment, question: WhatIf, demands: Iterab
     return Forecast(scenario=study.world.name, at_ns=moment.at_ns, looked_s=looked_s, pairs=tuple(forecasts))
 
 
-def _seed(question: WhatIf) -> int | None:
-    return question.seed if question.poisson else None
+def _together(futures: Sequence[Forecast]) -> Forecast:
+    """What several futures say on the whole."""
+    stocks: dict[tuple[str, str], list[PairForecast]] = {}
+    for pair in (pair for future in futures for pair in future.pairs):
+        stocks.setdefault((pair.owner, pair.peer), []).append(pair)
+    return Forecast(
+        scenario=futures[0].scenario,
+        at_ns=futures[0].at_ns,
+        looked_s=max(future.looked_s for future in futures),
+        copies=len(futures),
+        pairs=tuple(_mean(same) for same in stocks.values()),
+    )
+
+
+def _mean(same: Sequence[PairForecast]) -> PairForecast:
+    """One stock in several futures."""
+    dry_s = [one.dry_after_s for one in same if one.dry_after_s is not None]
+    return msgspec.structs.replace(
+        same[0],
+        stock_end_bit=round(statistics.fmean(one.stock_end_bit for one in same)),
+        dry_after_s=statistics.fmean(dry_s) if dry_s else None,
+        dry_sd_s=statistics.stdev(dry_s) if len(dry_s) > 1 else None,
+        dry_copies=len(dry_s),
+        refill_bit_per_s=statistics.fmean(one.refill_bit_per_s for one in same),
+        served_bit=round(statistics.fmean(one.served_bit for one in same)),
+        refused=round(statistics.fmean(one.refused for one in same)),
+        reason=next((one.reason for one in reversed(same) if one.reason), ""),
+    )
 
 
 async def _give_out(issue: Issue, owner: str, peer: str, number: int) -> None:

@@ -35,6 +35,10 @@ file and line:
     application = "madqci:quijote"
     quota_bit = 1000000
 
+    [units]
+    max_size = 1024
+    sacrifice_share = 0.1
+
     [pace]
     policy = "warn"
     late_limit_ms = 500
@@ -63,11 +67,12 @@ from multiplane.runtime.http_limits import Limits
 from multiplane.runtime.lateness import LatePolicy
 from multiplane.security.policy import PairingPolicy
 from multiplane.service.planes import MeterPolicy, QuotaRule, RateRule
+from multiplane.service.planes.units import UnitRules
 from multiplane.standards.etsi014 import FaceProfile
 
 FILE_NAME: Final = "multiplane.toml"
 LONGEST_GRACE_S: Final = 60.0
-_TABLES: Final = ("keys", "etsi014", "pairing", "metering", "pace", "http")
+_TABLES: Final = ("keys", "etsi014", "pairing", "metering", "units", "pace", "http")
 
 
 class KeySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -148,6 +153,7 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
     etsi014: FaceProfile = FaceProfile()
     pairing: PairingPolicy = PairingPolicy()
     metering: MeterPolicy = MeterPolicy()
+    units: UnitRules = UnitRules()
     pace: LatePolicy = LatePolicy()
     http: Limits = Limits()
     feeds: tuple[Feed, ...] = ()
@@ -183,6 +189,7 @@ _SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "metering": MeterPolicy.__struct_fields__,
     "metering.rules[]": RateRule.__struct_fields__,
     "metering.quotas[]": QuotaRule.__struct_fields__,
+    "units": UnitRules.__struct_fields__,
     "pace": LatePolicy.__struct_fields__,
 }
 

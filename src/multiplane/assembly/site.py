@@ -89,6 +89,7 @@ class SiteParts:
     feeds: tuple[FeedEnd, ...] = ()
     pool_room_byte: int = ROOM_BYTE
     memories: bool = False
+    unit_rules: UnitRules = field(default_factory=UnitRules)
 
 
 class Site:
@@ -135,20 +136,20 @@ class Site:
     def _unit_agent(self) -> ServiceAgent:
         """The agent for units, wherever there are applications."""
         parts, key_manager = self.parts, self.kme
-        channels = UnitChannels(self.caller, parts.channels, parts.tap)
-        agent = ServiceAgent(
+        self._unit_channels = UnitChannels(self.caller, parts.channels, parts.tap)
+        return ServiceAgent(
             AgentPorts(
                 caller=self.caller,
                 site=parts.site,
                 boot=parts.boot,
-                rules=UnitRules(),
+                rules=parts.unit_rules,
                 policy=parts.policy,
                 kinds=kinds(),
                 timeline=parts.timeline,
                 store=parts.store,
                 entropy=parts.entropy,
                 broker=parts.broker,
-                links=channels,
+                links=self._unit_channels,
                 states=strict(FabricStates, self.repeater, parts.tap) if self.repeater is not None else None,
                 keys=strict(North, key_manager, parts.tap),
                 directory=lambda: key_manager.ports.directory,
@@ -157,8 +158,6 @@ class Site:
                 spawn=self.tasks.spawn,
             )
         )
-        channels.serve(agent)
-        return agent
 
     @property
     def kme(self) -> Kme:
@@ -203,6 +202,7 @@ class Site:
             await self.key_manager.start()
         if self.units is not None:
             await self.units.start()
+            self._unit_channels.serve(self.units)  # not before: it would know of no unit
 
     async def serve(
         self, trust: Trust, port: int, wall_ns: Callable[[], int], rate: Callable[[], float], limits: Limits

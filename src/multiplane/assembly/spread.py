@@ -1,7 +1,9 @@
-"""One process per site on one host: the parent runs the twin, the controllers and the bus.
+"""One process per site on one host, and one for the control of units where there are memories.
 
-Each site process has one mutual-TLS connection to the parent that carries doors, bus subjects and device
-sessions; sites speak to each other over mutual TLS. The parent starts a site again when its process ends.
+The parent runs the twin, the other controllers and the bus.
+
+Each process has one mutual-TLS connection to the parent that carries doors, bus subjects and device
+sessions; sites speak to each other over mutual TLS. The parent starts a process again when it ends.
 """
 
 from __future__ import annotations
@@ -37,7 +39,19 @@ from multiplane.assembly.layout import (
 from multiplane.assembly.ready import Ready
 from multiplane.assembly.site import HOST, identify
 from multiplane.assembly.state import NETWORK, STORE_FILE
-from multiplane.assembly.uplink import REFUSED, SERVICE, Refusal, SiteOrders, SiteProbe, Uplink
+from multiplane.assembly.unit_control_process import UNIT_CONTROL
+from multiplane.assembly.unit_relay import UnitRelay
+from multiplane.assembly.uplink import (
+    CONTROL,
+    REFUSED,
+    SERVICE,
+    ChildOrders,
+    ControlOrders,
+    Refusal,
+    SiteOrders,
+    SiteProbe,
+    Uplink,
+)
 from multiplane.fabric.planes import NodeControl, RepeaterControl
 from multiplane.kernel.errors import Busy, Faulty, MultiplaneError, Refused
 from multiplane.kernel.names import element_urn, site_of
@@ -47,6 +61,7 @@ from multiplane.runtime.channel_tls import TlsChannels
 from multiplane.runtime.doors import remote, serve
 from multiplane.runtime.entropy import next_boot_epoch
 from multiplane.runtime.faults import NoFaults
+from multiplane.runtime.pki import Credentials
 from multiplane.runtime.session import Session
 from multiplane.runtime.store_sqlite import SqliteStore
 from multiplane.runtime.trust import Trust
@@ -74,20 +89,31 @@ def check_spread(world: World) -> None:
         )
 
 
-class SiteProcess:
-    """A site's process as the parent sees it: it is there while `session` is."""
+class ChildProcess:
+    """A process as its parent sees it: it is there while `session` is. `module` is what it runs."""
+
+    module = "multiplane.assembly.unit_control_process"
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.process: asyncio.subprocess.Process | None = None
         self.session: Session | None = None
+        self.probe: SiteProbe | None = None
+        self.serving = asyncio.Event()
+
+
+class SiteProcess(ChildProcess):
+    """That of a site."""
+
+    module = "multiplane.assembly.site_process"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
         self.node: NodeControl | None = None
         self.repeater: RepeaterControl | None = None
         self.kme: KmeControl | None = None
-        self.probe: SiteProbe | None = None
         self.url = ""
         self.pid = 0
-        self.serving = asyncio.Event()
 
 
 class Spread:
@@ -101,7 +127,11 @@ class Spread:
         self._sites = {place.name: SiteProcess(place.name) for place in ground.world.sites}
         self._applications = applications_by_site(ground.world)
         self._memory_sites = memory_sites(ground.world)
-        self._orders: dict[str, SiteOrders] = {}
+        self._unit_control = ChildProcess(UNIT_CONTROL) if self._memory_sites else None
+        self._children: list[ChildProcess] = [*self._sites.values()]
+        if self._unit_control is not None:
+            self._children.append(self._unit_control)
+        self._orders: dict[str, ChildOrders] = {}
         self.trusts: list[Trust] = []
         self._closing = False
         self._complete = False
@@ -126,19 +156,20 @@ class Spread:
             repeaters=self._repeater,
             direct=BULK,
             policies=ground.policies,
+            apart=self._unit_control is not None,
         )
         await self.centre.start()
         port = await self._listen()
         self._write_orders(port)
-        for site in self._sites.values():
-            ground.spawn(self._supervise(site))
+        for child in self._children:
+            ground.spawn(self._supervise(child))
         await self._all_serve()
         self._complete = True
         self.ready = self._ready_now()
 
     async def _all_serve(self) -> None:
-        limit_s = START_S + START_EACH_S * len(self._sites)
-        serving = asyncio.gather(*(site.serving.wait() for site in self._sites.values()))
+        limit_s = START_S + START_EACH_S * len(self._children)
+        serving = asyncio.gather(*(child.serving.wait() for child in self._children))
         either: tuple[asyncio.Future[Any], ...] = (serving, self._refused)
         try:
             await asyncio.wait(either, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
@@ -151,8 +182,8 @@ class Spread:
         if self._refused.done():
             refusal = self._refused.result()
             raise Refused(refusal.code, refusal.reason)
-        missing = [name for name, site in self._sites.items() if not site.serving.is_set()]
-        raise Faulty("network.start", f"sites {missing}: expected to serve within {limit_s:g} s")
+        missing = [child.name for child in self._children if not child.serving.is_set()]
+        raise Faulty("network.start", f"processes {missing}: expected to serve within {limit_s:g} s")
 
     async def _listen(self) -> int:
         ground = self._ground
@@ -170,6 +201,7 @@ class Spread:
         )
         trust.on_change.append(lambda: channels.renew(trust.server, trust.client))
         self._channels.accept(self.centre.caller.principal, SERVICE, self._joined)
+        self._channels.accept(self.centre.caller.principal, CONTROL, self._control_joined)
         return await self._channels.listen(HOST, 0)
 
     def _write_orders(self, parent_port: int) -> None:
@@ -181,50 +213,66 @@ class Spread:
         )
         channel_ports = {name: ports[f"{name}/channels"] for name in names}
         for name in names:
-            mine = ground.pki.kmes[name]
             self._orders[name] = SiteOrders(
-                domain=ground.world.domain,
+                **self._common(ground.pki.kmes[name], parent_port),
                 site=name,
                 applications=self._applications[name],
-                state=str(ground.state.path),
                 folder=str(ground.state.site_folder(name)),
                 witness=str(ground.state.witness(name)),
                 kek_command=settings.kek_command,
-                authority=str(ground.pki.authority),
-                certificate=str(mine.certificate),
-                key=str(mine.key),
-                parent_port=parent_port,
                 channel_port=channel_ports[name],
                 api_port=ports.get(f"{name}/014", 0),
                 channel_ports=channel_ports,
-                epoch_ns=ground.clock.epoch_ns,
-                started_ns=ground.clock.started_ns,
-                rate=ground.clock.rate,
                 seed=settings.seed,
                 rules=rules_of(settings),
+                unit_rules=settings.units,
                 policy=settings.pairing,
                 face=settings.etsi014,
                 faults=fault_script(name),
                 grace_s=settings.grace_s,
-                log=settings.log,
-                log_level=settings.log_level,
                 access_log=settings.access_log,
                 feeds=ends_at(settings.feeds, name),
                 http=settings.http,
                 memories=name in self._memory_sites,
             )
+        if self._unit_control is not None:
+            self._orders[UNIT_CONTROL] = ControlOrders(
+                **self._common(ground.pki.controller, parent_port),
+                planning=ground.world.entanglement.planning,
+                plugins=tuple(str(path.resolve()) for path in settings.plugins),
+                sites=tuple(names),
+                memories=tuple(sorted(self._memory_sites)),
+                unit_rules=settings.units,
+            )
+
+    def _common(self, mine: Credentials, parent_port: int) -> dict[str, Any]:
+        """What all processes are told."""
+        ground, settings = self._ground, self._ground.settings
+        return {
+            "domain": ground.world.domain,
+            "state": str(ground.state.path),
+            "authority": str(ground.pki.authority),
+            "certificate": str(mine.certificate),
+            "key": str(mine.key),
+            "parent_port": parent_port,
+            "epoch_ns": ground.clock.epoch_ns,
+            "started_ns": ground.clock.started_ns,
+            "rate": ground.clock.rate,
+            "log": settings.log,
+            "log_level": settings.log_level,
+        }
 
     def hang_up(self) -> None:
-        """Let every site look at its certificates now."""
-        for site in self._sites.values():
-            if site.session is not None and site.process is not None:  # before, it has no handler yet
+        """Let every process look at its certificates now."""
+        for child in self._children:
+            if child.session is not None and child.process is not None:  # before, it has no handler yet
                 with contextlib.suppress(ProcessLookupError):
-                    site.process.send_signal(signal.SIGHUP)
+                    child.process.send_signal(signal.SIGHUP)
 
     async def close(self) -> None:
-        """Stop the sites, then the centre, then the store."""
+        """Stop the other processes, then the centre, then the store."""
         self._closing = True
-        running = [site.process for site in self._sites.values() if site.process is not None]
+        running = [child.process for child in self._children if child.process is not None]
         patience_s = self._ground.settings.grace_s + END_S
         try:
             await asyncio.gather(*(_end(process, patience_s) for process in running))
@@ -245,31 +293,50 @@ class Spread:
 
     # --- processes -----------------------------------------------------------------------------------------
 
-    async def _supervise(self, site: SiteProcess) -> None:
-        """Keep a site's process running; scripted faults strike its first life only."""
-        again_s, orders = AGAIN_S[0], self._orders[site.name]
+    async def _supervise(self, child: ChildProcess) -> None:
+        """Keep a process running; scripted faults strike its first life only."""
+        again_s, orders = AGAIN_S[0], self._orders[child.name]
         loop = asyncio.get_running_loop()
         while not self._closing:
             begun_s = loop.time()
-            site.process = await asyncio.create_subprocess_exec(
+            child.process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "multiplane.assembly.site_process",
-                site.name,
+                child.module,
+                child.name,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
             )
-            said, _ = await site.process.communicate(msgspec.json.encode(orders))
-            code = site.process.returncode or 0
+            said, _ = await child.process.communicate(msgspec.json.encode(orders))
+            code = child.process.returncode or 0
             if self._closing:
                 return
             if code == REFUSED and not self._complete and not self._refused.done():
-                self._refused.set_result(_refusal(site.name, said))
+                self._refused.set_result(_refusal(child.name, said))
                 return
-            self._ground.say(f"{site.name}: its process ended ({_told(code)}), starting it again")
+            self._ground.say(f"{child.name}: its process ended ({_told(code)}), starting it again")
             orders = msgspec.structs.replace(orders, faults="")
             again_s = AGAIN_S[0] if loop.time() - begun_s > STEADY_S else min(2 * again_s, AGAIN_S[1])
             await asyncio.sleep(again_s)
+
+    def _control_joined(self, channel: Channel) -> None:
+        """The control of units has connected; its certificate is that of the controllers, as ours is."""
+        control, relay = self._unit_control, self.centre.unit_control
+        if (
+            control is None
+            or not isinstance(relay, UnitRelay)
+            or channel.peer.principal != self.centre.caller.principal
+        ):
+            channel.close("not the control of units of this network")
+            return
+        session = control.session = Session(channel)
+        control.probe = remote(SiteProbe, session, "probe")
+        session.on_closed(lambda _: self._control_left(control, session))
+        relay.attach(session, control.serving.set)
+
+    def _control_left(self, control: ChildProcess, session: Session) -> None:
+        if control.session is session:
+            control.session = control.probe = None
 
     def _joined(self, channel: Channel) -> None:
         """A site process has connected."""
@@ -331,9 +398,9 @@ class Spread:
         return self._sites[site].repeater if site in self._sites else None
 
     async def figures(self) -> tuple[ProcessFigures, ...]:
-        """Figures of the parent and of the sites that answer."""
+        """Figures of the parent and of the processes that answer."""
         mine = process_figures(CENTRE, self._ground.timeline, self._store, ())
-        probes = [site.probe for site in self._sites.values() if site.probe is not None]
+        probes = [child.probe for child in self._children if child.probe is not None]
         theirs = await asyncio.gather(*(_asked(probe, self.centre.caller) for probe in probes))
         return (mine, *(figures for figures in theirs if figures is not None))
 

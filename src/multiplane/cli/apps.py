@@ -24,6 +24,7 @@ from multiplane.cli.network import (
     read_ready,
 )
 from multiplane.cli.starting import duration_s
+from multiplane.cli.unit_request import OptionOption, option_of
 from multiplane.kernel.errors import Refused
 from multiplane.sdk.units import UnitClient
 
@@ -44,19 +45,28 @@ def app_command(
     valid_text: Annotated[
         str, typer.Option("--valid", metavar="TIME", help="How long the unit shall live.", show_default=False)
     ] = "",
+    option: OptionOption = None,
     state: StateOption = DEFAULT_STATE,
     as_json: JsonOption = False,
 ) -> None:
     """Run a small application of shared states: what it measured beside what theory predicts.
 
-    It has a client at each end and asks for a unit as any application would.
+    It has a client at each end and asks for a unit as any application would. Each figure has its standard
+    error; theory is that of white noise at the promised fidelity.
+
+    chsh, e91, teleport, cnot, blind and clock take two ends, conference three to six, sensing two to six.
+    e91 and conference end with a key, which is never shown. --option estimator=median is for clock, --option
+    settings=5 for sensing.
 
     Examples:
 
         multiplane app chsh alice bob
 
-        multiplane app conference alice bob carol --size 60 --min-fidelity 0.8
+        multiplane app conference alice bob carol --size 300 --min-fidelity 0.8
+
+        multiplane app clock alice bob --option estimator=median
     """
+    options = tuple(map(option_of, option or ()))
     application(name, len(ends))
     valid_s = duration_s(valid_text) if valid_text else 0.0
     ready = read_ready(state)
@@ -68,7 +78,15 @@ def app_command(
     async def main(chance: Random) -> Findings:
         async with AsyncExitStack() as stack:
             parties = await _parties(stack, ready, ids)
-            return await run(name, parties, chance, size=size, min_fidelity=min_fidelity, valid_s=valid_s)
+            return await run(
+                name,
+                parties,
+                chance,
+                size=size,
+                min_fidelity=min_fidelity,
+                valid_s=valid_s,
+                options=options,
+            )
 
     findings = asyncio.run(main(SystemRandom()))
     if as_json:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from multiplane.cli.network import JsonOption, print_json
+from multiplane.cli.runs import Bar, JobsOption, seeds_of
 from multiplane.cli.up_options import PluginOption, StateModelOption
 from multiplane.kernel.duration import duration_ns, duration_text
 from multiplane.kernel.quantity import NS_PER_S
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
     from multiplane.assembly.sim.running import Progress as Reached
     from multiplane.assembly.sim.simulate import Outcome
 
-MOST_SEEDS: Final = 10_000
-MOST_JOBS: Final = 256
 MOST_ROWS: Final = 24
 ASKED: Final = ("requests", "pairs asked for")
 TOLD: Final = (
@@ -40,20 +36,6 @@ TOLD: Final = (
 def add_to(app: typer.Typer) -> None:
     """Hang the command on the application."""
     app.command("sim")(sim)
-
-
-def seeds_of(text: str) -> tuple[int, ...]:
-    """Seeds in `7`, `1..32`, `1,3,5..8`. Raises typer.BadParameter on anything else."""
-    seeds: dict[int, None] = {}
-    for part in text.split(","):
-        found = re.fullmatch(r"(\d{1,9})(?:\.\.(\d{1,9}))?", part.strip(), re.ASCII)
-        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
-        if not first <= last < first + MOST_SEEDS:
-            raise typer.BadParameter(f"--seeds: expected seeds such as 1..32 or 1,3,5..8, got {text!r}")
-        seeds.update(dict.fromkeys(range(first, last + 1)))
-    if len(seeds) > MOST_SEEDS:
-        raise typer.BadParameter(f"--seeds: expected at most {MOST_SEEDS}, got {len(seeds)}")
-    return tuple(seeds)
 
 
 def _time_ns(option: str, text: str) -> int:
@@ -81,9 +63,7 @@ def sim(
     seeds_text: Annotated[
         str, typer.Option("--seeds", metavar="SEEDS", help="One run for each: 7, 1..32 or 1,3,5..8.")
     ] = "1..4",
-    jobs: Annotated[
-        int, typer.Option(min=1, max=MOST_JOBS, help="Runs at once, each a process of its own.")
-    ] = 1,
+    jobs: JobsOption = 1,
     plugin: PluginOption = None,
     state_model: StateModelOption = None,
     every_text: Annotated[
@@ -120,8 +100,9 @@ def sim(
         jobs=jobs,
         plugins=tuple(plugin or ()),
     )
-    with _Bar(request.lasts_ns / NS_PER_S, shown=not as_json) as bar:
-        outcome = simulate(request, bar.begin, bar.reached)
+    with Bar(shown=not as_json) as bar:
+        shown = _Shown(bar, request.lasts_ns / NS_PER_S)
+        outcome = simulate(request, shown.begin, shown.reached)
     if as_json:
         print_json([dict(zip(COLUMNS, row, strict=True)) for row in outcome.rows])
         return
@@ -129,50 +110,30 @@ def sim(
         typer.echo(line)
 
 
-class _Bar:
-    """How far it is: a bar on a terminal, a line for each finished seed elsewhere; on stderr."""
+class _Shown:
+    """How far a simulation is, told by a bar."""
 
-    def __init__(self, run_s: float, *, shown: bool) -> None:
-        console = Console(stderr=True, highlight=False)
-        self._run_s = run_s
-        self._lines = shown and not console.is_terminal
+    def __init__(self, bar: Bar, run_s: float) -> None:
+        self._bar, self._run_s = bar, run_s
         self._seeds = self._finished = 0
         self._begun_s = time.monotonic()
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not shown or not console.is_terminal,
-        )
-        self._task = self._bar.add_task("", total=None, rate="")
-
-    def __enter__(self) -> _Bar:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
 
     def begin(self, found: Sequence[int], left: Sequence[int]) -> None:
         """So many seeds are there, so many are to be run."""
         self._seeds = len(left)
         self._begun_s = time.monotonic()
-        self._bar.update(self._task, total=max(self._seeds, 1) * self._run_s)
-        if self._lines and found:
-            typer.echo(f"{len(found)} seeds are finished already, {len(left)} to run", err=True)
+        self._bar.begin(max(self._seeds, 1) * self._run_s)
+        if found:
+            self._bar.line(f"{len(found)} seeds are finished already, {len(left)} to run")
 
     def reached(self, reached: Reached) -> None:
         """Show how far all is, and how fast."""
         spent_s = max(time.monotonic() - self._begun_s, 1e-3)
         rate = f"{reached.simulated_s / spent_s:,.0f} simulated seconds per second"
-        done = f"seed {min(reached.finished + 1, self._seeds)} of {self._seeds}"
-        self._bar.update(self._task, completed=reached.simulated_s, description=done, rate=rate)
-        if self._lines and reached.finished > self._finished:
-            typer.echo(f"{reached.finished} of {self._seeds} seeds finished, {rate}", err=True)
+        seed = f"seed {min(reached.finished + 1, self._seeds)} of {self._seeds}"
+        self._bar.at(reached.simulated_s, seed, rate)
+        if reached.finished > self._finished:
+            self._bar.line(f"{reached.finished} of {self._seeds} seeds finished, {rate}")
         self._finished = reached.finished
 
 

@@ -31,6 +31,8 @@ from multiplane.kernel.nouns import Ends, ends
 
 FILE_COLUMNS: Final = 200
 MOST_RATE_BIT_PER_S: Final = 1e9
+MOST_COPIES: Final = 1000
+POISSON_COPIES: Final = 16
 
 
 def add_to(group: typer.Typer) -> None:
@@ -174,14 +176,24 @@ def fork_command(
     ] = True,
     poisson: Annotated[bool, typer.Option("--poisson", help="Requests come at random times.")] = False,
     for_text: Annotated[str, typer.Option("--for", help="How far to look ahead.")] = "2h",
-    seed: Annotated[int, typer.Option(help="Of the copy, and of random times.", min=0)] = 1,
+    copies: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Futures that are lived, for their spread (default 1; {POISSON_COPIES} with --poisson).",
+            min=1,
+            max=MOST_COPIES,
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the first copy, and of random times.", min=0)] = 1,
     plugin: PluginOption = None,
     state: StateOption = DEFAULT_STATE,
     as_json: JsonOption = False,
 ) -> None:
     """Ask what would be: copy the running network as it is now, change the copy, run it ahead.
 
-    Tells which pairs run dry, when, and how fast each is refilled. The network itself goes on untouched.
+    Tells which pairs run dry, when, and how fast each is refilled. Of several copies it tells the mean, and
+    as ± the standard deviation of a single future. The network itself goes on untouched.
     Traffic, faults, attackers and entanglement of the scenario are not copied.
 
     Examples:
@@ -198,6 +210,7 @@ def fork_command(
         poisson=poisson,
         for_s=duration_s(for_text),
         seed=seed,
+        copies=copies or (POISSON_COPIES if poisson else 1),
     )
     policies = load_plugins(plugin or ()).policies
     forecast = fork(ask(state, _moment), question, policies)
@@ -252,7 +265,7 @@ def forecast_table(forecast: Forecast) -> Table:
             f"{pair.owner} -> {pair.peer}",
             f"{bits(pair.demand_bit_per_s)}/s" if pair.demand_bit_per_s else "-",
             bits(pair.stock_bit),
-            _dry(pair),
+            _dry(pair, forecast.copies),
             f"{bits(pair.refill_bit_per_s)}/s",
             bits(pair.served_bit),
             f"{pair.refused} {pair.reason}".rstrip(),
@@ -266,7 +279,9 @@ def _urgency(pair: PairForecast) -> tuple[bool, float, str, str]:
     return dry_s is None, dry_s or 0.0, pair.owner, pair.peer
 
 
-def _dry(pair: PairForecast) -> str:
-    if pair.dry_after_s is not None:
-        return f"{pair.dry_after_s:.1f} s"
-    return "never opened" if pair.refused and not pair.served_bit else "never"
+def _dry(pair: PairForecast, copies: int) -> str:
+    if pair.dry_after_s is None:
+        return "never opened" if pair.refused and not pair.served_bit else "never"
+    spread = "" if pair.dry_sd_s is None else f" ± {pair.dry_sd_s:.1f}"
+    often = "" if pair.dry_copies == copies else f" in {pair.dry_copies} of {copies}"
+    return f"{pair.dry_after_s:.1f}{spread} s{often}"

@@ -31,7 +31,13 @@ SizeBitOption = Annotated[int, typer.Option(help="Bits of each key; 0 = the defa
 EdgeOption = Annotated[
     list[str] | None, typer.Option(help="Edge of a graph state: two places such as 0-1; 0 = FROM.")
 ]
-OptionOption = Annotated[list[str] | None, typer.Option(help="NAME=VALUE that a kind asks for beyond.")]
+LogicalErrorOption = Annotated[
+    float,
+    typer.Option(help="How often an encoded state may be wrong; 0 = no matter.", min=0.0, max=1.0),
+]
+OptionOption = Annotated[
+    list[str] | None, typer.Option(help="NAME=VALUE that a kind asks for beyond; again for more.")
+]
 PartOption = Annotated[
     list[str] | None,
     typer.Option(help="Member of a pack, as kind=ghz,size=2,min_fidelity=0.9; in the place of --kind."),
@@ -39,7 +45,9 @@ PartOption = Annotated[
 ValidOption = Annotated[
     str | None, typer.Option(metavar="TIME", help="How long the unit shall live, such as 10s.")
 ]
-RateOption = Annotated[float, typer.Option(help="States a second, again and again; 0 = once.", min=0.0)]
+RateOption = Annotated[
+    float, typer.Option(help="States a second until the unit ends, no more and no fewer; 0 = once.", min=0.0)
+]
 ClassOption = Annotated[
     Consumption, typer.Option("--class", help="States are used any time, once all have them, or at --at.")
 ]
@@ -62,8 +70,8 @@ def _part(text: str) -> Part:
     words: dict[str, Any] = {}
     for word in text.split(","):
         name, equals, value = word.partition("=")
-        if not equals or name not in ("kind", "size", "min_fidelity", "size_bit"):
-            known = "kind, size, min_fidelity, size_bit"
+        if not equals or name not in ("kind", "size", "min_fidelity", "size_bit", "max_logical_error_rate"):
+            known = "kind, size, min_fidelity, size_bit, max_logical_error_rate"
             raise Refused("input.part", f"--part {text!r}: expected NAME=VALUE with a name of {known}")
         words[name] = value
     try:
@@ -79,7 +87,8 @@ def _edge(text: str) -> tuple[int, int]:
     return int(one), int(other)
 
 
-def _option(text: str) -> tuple[str, str]:
+def option_of(text: str) -> tuple[str, str]:
+    """What `--option` says. Raises: Refused(`input.option`)."""
     name, equals, value = text.partition("=")
     if not equals:
         raise Refused("input.option", f"--option {text!r}: expected NAME=VALUE")
@@ -109,6 +118,7 @@ def request(
     kind: KindOption = "bell",
     size: SizeOption = 1,
     min_fidelity: FidelityOption = 0.0,
+    logical_error: LogicalErrorOption = 0.0,
     size_bit: SizeBitOption = 0,
     edge: EdgeOption = None,
     option: OptionOption = None,
@@ -146,9 +156,10 @@ def request(
         kind=kind,
         size=size,
         min_fidelity=min_fidelity,
+        max_logical_error_rate=logical_error,
         size_bit=size_bit,
         edges=tuple(map(_edge, edge or ())),
-        options=tuple(map(_option, option or ())),
+        options=tuple(map(option_of, option or ())),
     )
     ready = listening(state)
     asked = any_wish(

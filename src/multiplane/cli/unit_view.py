@@ -62,8 +62,8 @@ def answer_lines(answer: Answer, took_ns: int) -> list[str]:
     return [f"{answer.verdict}: {answer.code}: {answer.reason}", f"  {best}: {offer_text(answer.offer)}"]
 
 
-def event_line(event: UnitEvent) -> str:
-    """One event: number, time, what, of which state, where it lies, how good it is."""
+def event_line(event: UnitEvent, rate_per_s: float = 0.0) -> str:
+    """One event: number, time, what, of which state, where it lies, how good it is, how often it comes."""
     words = [f"{event.seq:>5}", clock(event.at_ns), f"{event.what:<9}"]
     if event.index >= 0:
         words.append(f"state {event.index}" + (f" part {event.part}" if event.part else ""))
@@ -78,12 +78,14 @@ def event_line(event: UnitEvent) -> str:
         words.append(f"until {clock(event.expires_ns)}")
     if event.reason:
         words.append(f"({event.reason})")
+    if rate_per_s:
+        words.append(f"measured {rate_per_s:.3g}/s")
     return "  ".join(words)
 
 
 def unit_table(found: Iterable[tuple[str, UnitView]]) -> list[str]:
     """Units, one line for each end that knows them. Args: found: applications, each with a unit."""
-    heads = ("unit", "at", "state", "of", "delivered", "consumed", "fidelity", "until", "with")
+    heads = ("unit", "at", "state", "of", "delivered", "consumed", "fidelity", "rate", "until", "with")
     return table(heads, (_unit_row(name, view) for name, view in found))
 
 
@@ -92,14 +94,16 @@ def _unit_row(name: str, view: UnitView) -> tuple[str, ...]:
     size = sum(part.size for part in view.parts)
     estimate = f" est. {view.estimated_fidelity:.3f}" if view.estimated_fidelity else ""
     fidelity = f"{view.fidelity:.3f}{estimate}" if view.fidelity else "-"
+    rate = f"{view.measured_rate_per_s:.3g} of {view.rate_per_s:.3g}/s" if view.rate_per_s else "-"
     return (
         view.unit[:SHORT],
         name,
         view.state,
         parts,
-        f"{view.delivered}/{size}",
+        str(view.delivered) if view.rate_per_s else f"{view.delivered}/{size}",
         str(view.consumed),
         fidelity,
+        rate,
         clock(view.valid_until_ns),
         f"{len(view.parties) - 1} other" + ("s" if len(view.parties) > 2 else ""),
     )

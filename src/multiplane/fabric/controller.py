@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final
 
 from multiplane.api import operator
 from multiplane.api.fabric_connectivity import FabricConnectivity, PathDemand, PotentialLink, QuantumPath
@@ -18,11 +19,12 @@ from multiplane.fabric.control.routes import Forwarding, Planner, follow, links_
 from multiplane.fabric.management import AILING_NS, Inventory, link_record
 from multiplane.fabric.planes import ForwardingTable, LinkOrder, LinkReport, NodeControl, SiteBeat
 from multiplane.fabric.telemetry import LinkView
+from multiplane.fabric.work import Controlling
 from multiplane.kernel.errors import Busy, MultiplaneError, Refused
 from multiplane.kernel.graph import Edge
 from multiplane.kernel.names import link_id
 from multiplane.kernel.nouns import Caller
-from multiplane.kernel.ports import Bus, Subscription, Timeline
+from multiplane.kernel.ports import Bus, Timeline
 from multiplane.kernel.quantity import NS_PER_S
 
 RECONCILE_NS: Final = 2 * NS_PER_S
@@ -58,7 +60,7 @@ class FabricController:
         self._timeline = timeline
         self._connectivity = connectivity
         self._nodes = nodes
-        self._bus = bus
+        self._post = Controlling[OrderListener](caller, timeline, bus)
         self._max_loss_db = max_loss_db
         self._subscribed = False
         self._born_ns = 0
@@ -67,7 +69,6 @@ class FabricController:
         self._told: dict[tuple[str, str], OrderState] = {}
         self._seen: object = None
         self._up_now: dict[str, Edge] | None = None
-        self._listeners: dict[str, OrderListener] = {}
         self._view = LinkView()
         self._inventory = Inventory()
         self._planner = Planner()
@@ -78,33 +79,21 @@ class FabricController:
         self._installed: dict[str, ForwardingTable] = {}
         self._installs = 0
         self._look_again_s = 0.0
-        self._heard: list[Subscription] = []
         self._work = asyncio.Event()
         self._one = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._closed = False
 
     async def start(self) -> None:
         """Begin to listen and to reconcile."""
-        subject = f"{self._caller.domain}.fabric.telemetry.*"
-        self._heard = [
-            self._bus.subscribe(f"{subject}.link", LinkReport, self._reported),
-            self._bus.subscribe(f"{subject}.beat", SiteBeat, self._beat),
-        ]
+        self._post.hear("link", LinkReport, self._reported)
+        self._post.hear("beat", SiteBeat, self._view.hear)
         self._born_ns = self._timeline.now_ns()
         await self._try(self._listen())
-        self._spawn(self._run())
+        self._post.work.spawn(self._run())
         self._tick()
 
     async def close(self) -> None:
         """Stop controlling; nodes keep their last table and their links."""
-        self._closed = True
-        for subscription in self._heard:
-            subscription.cancel()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._post.close()
 
     @property
     def table_version(self) -> int:
@@ -117,7 +106,7 @@ class FabricController:
         Args: anew: though somebody has just asked.
         """
         now_s = asyncio.get_running_loop().time()
-        if self._closed or (now_s < self._look_again_s and not anew):
+        if self._post.closed or (now_s < self._look_again_s and not anew):
             return
         self._look_again_s = now_s + LOOK_EVERY_S
         sites = sorted({site for site, _ in self._started})
@@ -149,15 +138,14 @@ class FabricController:
 
     async def subscribe(self, caller: Caller, listener: OrderListener) -> None:
         """See `api.service_fabric.FabricControl`."""
-        self._check_domain(caller)
-        self._listeners[caller.principal] = listener
+        self._post.enter(caller, listener)
 
     async def place(self, caller: Caller, order: Order) -> OrderState:
         """See `api.service_fabric.FabricControl`.
 
         Raises: Refused(`fabric.not_allowed`, `fabric.ends`), Busy(`fabric.orders_full`).
         """
-        self._check_domain(caller)
+        self._post.check(caller)
         if len(order.ends.sites) != 2:
             raise Refused("fabric.ends", f"ends: expected two sites for keys, got {order.ends.sites}")
         key = (caller.principal, order.order_id)
@@ -203,15 +191,8 @@ class FabricController:
         self._view.forget_site(site)
         self._work.set()
 
-    def _beat(self, subject: str, beat: SiteBeat) -> None:
-        """A site lives; it cannot speak for another."""
-        if subject.split(".")[-2] == beat.site and not self._closed:
-            self._view.hear(beat)
-
-    def _reported(self, subject: str, report: LinkReport) -> None:
-        """A report of the telemetry plane; one site cannot speak for another."""
-        if subject.split(".")[-2] != report.site or self._closed:
-            return
+    def _reported(self, report: LinkReport) -> None:
+        """An end of a link tells how it is."""
         key = (report.site, report.link)
         if report.path_id in self._lost and key not in self._started:
             self._started[key] = report.path_id  # an order whose answer was lost took effect after all
@@ -231,9 +212,8 @@ class FabricController:
             await self.reconcile()
 
     def _tick(self) -> None:
-        if not self._closed:
-            self._work.set()
-            self._timeline.at_ns(self._timeline.now_ns() + RECONCILE_NS, self._tick)
+        self._work.set()
+        self._post.later(RECONCILE_NS, self._tick)
 
     async def reconcile(self) -> None:
         """Do what lacks between what should be and what is. Idempotent; one at a time."""
@@ -432,17 +412,7 @@ class FabricController:
             if told is not None and not _news(told, state):
                 continue
             self._told[key] = state
-            listener = self._listeners.get(key[0])
-            if listener is not None:
-                with contextlib.suppress(MultiplaneError):
-                    listener.order_changed(state)
-
-    def _check_domain(self, caller: Caller) -> None:
-        if caller.domain != self._caller.domain:
-            raise Refused(
-                "fabric.not_allowed",
-                f"caller: expected domain {self._caller.domain!r}, got {caller.domain!r}",
-            )
+            self._post.tell(key[0], partial(_say, state))
 
     async def _try(self, call: Awaitable[None]) -> bool:
         """Whether a call went through; if not, the next reconcile repeats it."""
@@ -452,10 +422,9 @@ class FabricController:
             return False
         return True
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+
+def _say(state: OrderState, listener: OrderListener) -> None:
+    listener.order_changed(state)
 
 
 def _essence(reports: tuple[LinkReport, ...]) -> list[tuple[str, str, int, int]]:

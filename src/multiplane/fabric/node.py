@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import Coroutine
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -18,6 +16,7 @@ from multiplane.fabric.reporting import BACKOFF_FIRST_NS, AgentLink, Reporting
 from multiplane.fabric.resource.pools import ROOM_BYTE
 from multiplane.fabric.resource.relay import Action, Arrive, Relay, Send
 from multiplane.fabric.resource.reserve import NO_RESERVE
+from multiplane.fabric.work import Work
 from multiplane.kernel.errors import Busy, MultiplaneError, Refused
 from multiplane.kernel.names import controller_urn, element_urn, link_id, site_of
 from multiplane.kernel.nouns import Caller
@@ -45,9 +44,26 @@ class _Ear:
         self._agent.lost(self._link, self._channel, reason)
 
 
+class _Module:
+    """With it an agent listens to the module of one link: most blocks only go to the pool."""
+
+    __slots__ = ("_agent", "_link", "_pool")
+
+    def __init__(self, agent: FabricAgent, link: AgentLink) -> None:
+        self._agent, self._link, self._pool = agent, link, link.pool
+
+    def key_block(self, block: KeyBlock) -> None:
+        """See `api.device.DeviceListener`."""
+        if not self._pool.keep(block):
+            self._agent.deposit(self._link, block)
+
+    def link_status(self, status: LinkStatus) -> None:
+        """See `api.device.DeviceListener`."""
+        self._agent.told(self._link, status)
+
+
 class FabricAgent:
-    """KMA and relay of a site. Implements `api.service_fabric.FabricNode`, `planes.NodeControl` and
-    `api.device.DeviceListener`.
+    """KMA and relay of a site. Implements `api.service_fabric.FabricNode` and `planes.NodeControl`.
 
     Args:
         caller: the site's own element, as it appears to devices and peers.
@@ -75,14 +91,14 @@ class FabricAgent:
         self._channels = channels
         self._faults = faults
         self._relay = Relay(site, pool_room_byte, NO_RESERVE if reserve is None else reserve.rules)
-        self._reserves = Reserves(reserve, caller.principal, self._spawn) if reserve else None
+        self._work = Work()
+        self._reserves = Reserves(reserve, caller.principal, self._work.spawn) if reserve else None
         self._links: dict[str, AgentLink] = {}
         self._reporting = Reporting(
             caller, site, timeline, bus, relay=self._relay, links=self._links, room_byte=pool_room_byte
         )
         self._peers: dict[str, AgentLink] = {}  # the same by the site at their other end
         self._listener: ParcelListener | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
         self._expiring = False
         self._closed = False
 
@@ -96,10 +112,7 @@ class FabricAgent:
         self._reporting.close()
         for link in self._links.values():
             self._drop_channel(link, "agent closed")
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._work.close()
 
     @property
     def table_version(self) -> int:
@@ -135,11 +148,12 @@ class FabricAgent:
             self._perform([])
             return
         self._faults.reach("fabric.pad_spent")
-        if not self._send(sent):
+        link = self._peers[sent.peer]
+        if not self._send(link, sent.message):
             raise Busy(
                 "fabric.link_dry", f"link: channel to {sent.peer} is full", retry_after_ns=100 * NS_PER_MS
             )
-        self._grant(self._peers[sent.peer])
+        self._grant(link)
 
     # NodeControl
 
@@ -157,6 +171,7 @@ class FabricAgent:
             link = AgentLink(order.link, order.peer_site, pool)
             self._links[order.link] = self._peers[order.peer_site] = link
         async with link.lock:
+            known = link.attached
             if link.order is not None and link.order.path != order.path:
                 self._drop_channel(link, "path replaced")
             link.order = order
@@ -166,15 +181,16 @@ class FabricAgent:
                 link.order = None
                 raise
         self._reach(link)
-        self._reporting.report(link)
+        if known:  # else it was told when it was attached
+            self._reporting.report(link)
         self._reporting.beat_soon()
 
     async def _run_device(self, link: AgentLink) -> None:
         """Attach once, for each attaching begins a new epoch, then ask for key."""
         if not link.attached:
-            status = await self._device.attach(self._caller, link.link, self)
+            status = await self._device.attach(self._caller, link.link, _Module(self, link))
             link.attached = True
-            self.link_status(status)
+            self.told(link, status)
             self._grant(link)
         await self._device.start(self._caller, link.link)
 
@@ -202,29 +218,20 @@ class FabricAgent:
         self._check_controller(caller)
         return self._reporting.moved()
 
-    # DeviceListener
+    # devices
 
-    def key_block(self, block: KeyBlock) -> None:
-        """New key from the device of a link."""
-        link = self._links.get(block.link)
-        if link is None:
-            return
-        if not link.pool.keep(block):
-            reserve = link.pool.deposit(block)
-            if reserve is not None and self._reserves is not None:
-                kept = self._reserves.of(link.link, self._site, link.peer)
-                self._reserves.filled(link.link, kept, block.epoch, reserve)
-        elif link.peer not in self._relay.holding:
-            return
-        if link.peer in self._relay.holding:
+    def deposit(self, link: AgentLink, block: KeyBlock) -> None:
+        """New key from the device of a link, with which more is to be done than to keep it."""
+        reserve = link.pool.deposit(block)
+        if reserve is not None and self._reserves is not None:
+            kept = self._reserves.of(link.link, self._site, link.peer)
+            self._reserves.filled(link.link, kept, block.epoch, reserve)
+        if link.pool.awaited:
             self._perform(self._relay.key_came(link.peer, self._timeline.now_ns()))
         self._grant(link)
 
-    def link_status(self, status: LinkStatus) -> None:
+    def told(self, link: AgentLink, status: LinkStatus) -> None:
         """The device's word on a link: a new epoch burns the pool, a new state is published."""
-        link = self._links.get(status.link)
-        if link is None:
-            return
         known = link.status
         if known is not None and (status.epoch, status.at_ns) < (known.epoch, known.at_ns):
             return
@@ -263,7 +270,7 @@ class FabricAgent:
         if self._closed or link.opening or link.order is None or link.channel or link.peer < self._site:
             return
         link.opening = True
-        self._spawn(self._open(link, link.order))
+        self._work.spawn(self._open(link, link.order))
 
     async def _open(self, link: AgentLink, order: LinkOrder) -> None:
         peer = element_urn(self._caller.domain, link.peer)
@@ -350,9 +357,10 @@ class FabricAgent:
         """Do what the relay decided, then see that what it keeps waiting is looked at in time."""
         for action in actions:
             if isinstance(action, Send):
-                if not self._send(action):
+                link = self._peers[action.peer]
+                if not self._send(link, action.message):
                     self._relay.count(action.peer, "dropped_channel")
-                self._grant(self._peers[action.peer])
+                self._grant(link)
             elif isinstance(action, Arrive):
                 self._deliver(action)
             else:
@@ -368,12 +376,12 @@ class FabricAgent:
         if not self._closed:
             self._perform(self._relay.expire(self._timeline.now_ns()))
 
-    def _send(self, sent: Send) -> bool:
-        link = self._peers[sent.peer]
+    @staticmethod
+    def _send(link: AgentLink, message: bytes) -> bool:
         try:
             if link.channel is None:
                 return False
-            link.channel.send(sent.message)
+            link.channel.send(message)
         except MultiplaneError:
             return False
         return True
@@ -410,8 +418,3 @@ class FabricAgent:
         if caller.principal != self._caller.principal:
             expected = self._caller.principal
             raise Refused("fabric.not_allowed", f"caller: expected {expected!r}, got {caller.principal!r}")
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

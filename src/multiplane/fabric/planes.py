@@ -159,6 +159,8 @@ class Circuit(Noun, frozen=True, kw_only=True):
         sacrifice_share: of the pairs, measured in x, y and z in turn to estimate fidelity.
         measure: basis in which ends measure at once, empty = keep.
         fidelity: of a delivered pair as calibrated.
+        rate_per_s: of pairs that nothing breaks, sacrificed ones counted, 0 = as they come; burst: of them so
+            many may be under way, at least 1.
     """
 
     circuit: str
@@ -176,16 +178,24 @@ class Circuit(Noun, frozen=True, kw_only=True):
     until_ns: int = 0
     sacrifice_share: float = 0.0
     measure: str = ""
+    rate_per_s: float = 0.0
+    burst: int = 1
 
 
 class Junction(Noun, frozen=True, kw_only=True):
     """Makes one state of the pairs of several circuits that end at one site.
 
+    A job has one junction that is given nothing: it names the states. Those of the others that end at it grow
+    towards it: each joins its pairs with a half that it is given, as soon as they are there.
+
     Args:
-        junction: id, unique for the order; site: where the pairs are joined.
+        junction: id, unique for the order; site: where the pairs are joined, the only junction there.
         circuits: whose pairs, in order; all of them end at `site`.
-        kind: `ghz` or `graph`; party: whether the site keeps a qubit of the result.
-        edges: of a graph state: places among (site, far ends in order of the circuits).
+        given: circuits of other junctions that end here, too; of a GHZ state one at most.
+        kind: `ghz`; `graph`: its edges are made here and then shown at the far ends; `edges`: a graph state
+            each edge of which is the pair of a circuit.
+        party: whether the site keeps a qubit of the result.
+        edges: of kind `graph`: places among (site, far ends in order of the circuits).
     """
 
     junction: str
@@ -195,6 +205,7 @@ class Junction(Noun, frozen=True, kw_only=True):
     circuits: tuple[str, ...]
     kind: str
     party: bool
+    given: tuple[str, ...] = ()
     edges: tuple[tuple[int, int], ...] = ()
     fidelity: float = 0.0
 

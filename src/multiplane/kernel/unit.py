@@ -60,6 +60,11 @@ class UnitId:
     lifecycle: str
 
     @property
+    def assigned(self) -> tuple[str, ...]:
+        """The endpoints' applications, in the same order."""
+        return tuple(urn.partition("?=")[0] for urn in self.endpoints)
+
+    @property
     def urns(self) -> tuple[str, ...]:
         """All URNs in canonical order: endpoints, then lifecycle."""
         return (*self.endpoints, self.lifecycle)
@@ -107,7 +112,7 @@ def unit_id(urns: Iterable[str], nid: str = NID) -> UnitId:
     for name in names:
         if not name.is_lifecycle and nonce_of(name) is None:
             raise ValueError(f"unit: expected a nonce at every endpoint, got {name}")
-    lifecycle_of(str(lifecycles[0]), nid)
+    _lifecycle(lifecycles[0])
     return UnitId(tuple(endpoints), str(lifecycles[0]))
 
 
@@ -159,6 +164,10 @@ def lifecycle_of(urn: str, nid: str = NID) -> Lifecycle:
     name = profile(urn, nid)
     if not name.is_lifecycle:
         raise ValueError(f"lifecycle: expected urn:{nid}:{LIFECYCLE}, got {urn!r}")
+    return _lifecycle(name)
+
+
+def _lifecycle(name: Name) -> Lifecycle:
     return Lifecycle(size_bit=_whole(name, "size"), valid_until_s=_whole(name, "valid-until"))
 
 

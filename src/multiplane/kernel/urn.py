@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from multiplane.kernel.names import NID
@@ -18,13 +19,14 @@ LIFECYCLE: Final = "lifecycle"
 MAX_LABELS: Final = 16
 MAX_URN_CHARS: Final = 1024
 
-_ALNUM: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
 _HEX: Final = frozenset("0123456789ABCDEFabcdef")
-_UNRESERVED: Final = _ALNUM | frozenset("-._~")
-_PCHAR: Final = _UNRESERVED | frozenset("!$&'()*+,;=:@")
-_NSS: Final = _PCHAR | frozenset("/")
-_TAIL: Final = _PCHAR | frozenset("/?")
+_UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_PCHAR: Final = r"A-Za-z0-9\-._~!$&'()*+,;=:@"
 
+_NID: Final = re.compile("[A-Za-z0-9-]*")
+_NSS: Final = re.compile(f"(?:[{_PCHAR}/]|%[0-9A-Fa-f]{{2}})*")
+_TAIL: Final = re.compile(f"(?:[{_PCHAR}/?]|%[0-9A-Fa-f]{{2}})*")
+_R: Final = re.compile(rf"(?:(?!\?=)[{_PCHAR}/?]|%[0-9A-Fa-f]{{2}})*")
 _TRIPLET: Final = re.compile("%..")
 _LABEL: Final = re.compile(r"[a-z0-9.-]{1,63}")
 _KEY: Final = re.compile(r"[a-z0-9-]+")
@@ -101,22 +103,23 @@ def parse(text: str) -> Urn:
         raise _wrong(text, 0, "the scheme 'urn:'")
     at = _nid_end(text)
     nid = text[4:at]
-    nss, at = _component(text, at + 1, _NSS, stop=None)
+    nss, at = _component(text, at + 1, _NSS)
     r = q = f = None
     if text.startswith("?+", at):
-        r, at = _component(text, at + 2, _TAIL, stop="?=")
+        r, at = _component(text, at + 2, _R)
     if text.startswith("?=", at):
-        q, at = _component(text, at + 2, _TAIL, stop=None)
+        q, at = _component(text, at + 2, _TAIL)
     if text.startswith("#", at):
-        end = _run(text, at + 1, _TAIL, stop=None)
+        end = _run(text, at + 1, _TAIL)
         f, at = text[at + 1 : end], end
     if at != len(text):
         raise _wrong(text, at, "a character that may stand here, or '?+', '?=' or '#' in this order")
     return Urn(nid, nss, r, q, f)
 
 
+@lru_cache(maxsize=1024)
 def profile(text: str, nid: str = NID) -> Name:
-    """Read a URN of our profile and bring it into canonical form.
+    """Read a URN of our profile and bring it into canonical form. A name under agreement is read often: kept.
 
     The profile: namespace `nid`; 1-16 labels of 1-63 lower-case ASCII letters, digits, `-`, `.`; no r and
     no f; `key=value` parameters without duplicates, at most one of `nonce` and `nid`; 1,024 characters.
@@ -185,9 +188,7 @@ def from_segment(segment: str) -> str:
 
 def _nid_end(text: str) -> int:
     """Position of the colon after the NID."""
-    at = 4
-    while at < len(text) and (text[at] in _ALNUM or text[at] == "-"):
-        at += 1
+    at = _end(_NID, text, 4)
     if not 2 <= at - 4 <= 32:
         raise _wrong(text, at, "a namespace identifier of 2-32 letters, digits, '-'")
     for end in (4, at - 1):
@@ -198,9 +199,9 @@ def _nid_end(text: str) -> int:
     return at
 
 
-def _component(text: str, at: int, allowed: frozenset[str], stop: str | None) -> tuple[str, int]:
+def _component(text: str, at: int, run: re.Pattern[str]) -> tuple[str, int]:
     """A component that must not be empty nor begin with `/` or `?`, and the position after it."""
-    end = _run(text, at, allowed, stop)
+    end = _run(text, at, run)
     if end == at or text[at] in "/?":
         raise _wrong(
             text, at, "a component that begins with a letter, digit, '%' or one of -._~!$&'()*+,;=:@"
@@ -208,18 +209,18 @@ def _component(text: str, at: int, allowed: frozenset[str], stop: str | None) ->
     return text[at:end], end
 
 
-def _run(text: str, at: int, allowed: frozenset[str], stop: str | None) -> int:
-    """Position after the longest run of `allowed` characters and percent triplets, or of `stop`."""
-    while at < len(text):
-        if text[at] == "%":
-            if at + 2 >= len(text) or text[at + 1] not in _HEX or text[at + 2] not in _HEX:
-                raise _wrong(text, at + 1, "two hexadecimal digits after '%'")
-            at += 3
-        elif text[at] not in allowed or (stop and text.startswith(stop, at)):
-            break
-        else:
-            at += 1
-    return at
+def _run(text: str, at: int, run: re.Pattern[str]) -> int:
+    """Position after the longest run of characters that may stand there, and percent triplets."""
+    end = _end(run, text, at)
+    if text.startswith("%", end):
+        raise _wrong(text, end + 1, "two hexadecimal digits after '%'")
+    return end
+
+
+def _end(run: re.Pattern[str], text: str, at: int) -> int:
+    found = run.match(text, at)
+    assert found is not None, "a run may be empty"
+    return found.end()
 
 
 def _parameters(q: str) -> tuple[tuple[str, str], ...]:

@@ -1,9 +1,10 @@
-"""States of many parties made from pairs: GHZ states from a star, graph states from an edge each."""
+"""States of many parties made from pairs: GHZ states from stars and trees, graph states from an edge each."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 
 from multiplane.physics.bell import Correlations
 
@@ -37,6 +38,44 @@ def ghz_with_centre(pairs: Sequence[Correlations]) -> float:
         raise ValueError("pairs: 0, expected at least 1")
     kept = math.prod((1.0 + pair.z) / 2.0 for pair in pairs)
     return (kept + math.prod((pair.x + pair.y) / 2.0 for pair in pairs)) / 2.0
+
+
+def ghz_from_tree(
+    ends: Sequence[tuple[str, str]], parties: Collection[str], pairs: Sequence[Correlations]
+) -> float:
+    """Fidelity of the GHZ state of the parties of a tree of pairs, each site of which fuses its halves.
+
+    Args: ends: of each pair, the sites that it links; parties: sites that keep a qubit, the others measure.
+    Raises: ValueError where these links are no tree, or a party is at none of them.
+    Holds for: as `ghz_from_star`, which is the tree of one site that is no party; where all sites are parties
+        it is `ghz_with_centre` of the pairs, whatever the tree.
+    Source: a bit error of a pair flips all parties on one side of it. The state is right when the phases
+        cancel and every party is flipped or none is: sites that are no parties may be flipped or not, so
+        what all sites beyond a pair add is a sum over both.
+    """
+    near: defaultdict[str, list[tuple[str, Correlations]]] = defaultdict(list)
+    for (one, other), pair in zip(ends, pairs, strict=True):
+        near[one].append((other, pair))
+        near[other].append((one, pair))
+    reached = {ends[0][0]}
+    for _ in near:
+        reached |= {site for at in reached for site, _ in near[at]}
+    if reached != set(near) or len(near) != len(ends) + 1 or not near.keys() >= set(parties):
+        raise ValueError(f"ends: {ends}, expected a tree that reaches all of {sorted(parties)}")
+
+    def beyond(site: str, came: str, *, phases: bool) -> tuple[float, float]:
+        """The weight of a site and all beyond it if it is not flipped, and if it is."""
+        plain, turned = 1.0, float(site not in parties)
+        for to, (x, y, z) in near[site]:
+            if to != came:
+                same, other = ((x + y) / 2.0, (x - y) / 2.0) if phases else ((1.0 + z) / 2.0, (1.0 - z) / 2.0)
+                there, there_turned = beyond(to, site, phases=phases)
+                plain *= same * there + other * there_turned
+                turned *= same * there_turned + other * there
+        return plain, turned
+
+    root = ends[0][0]
+    return (sum(beyond(root, "", phases=False)) + sum(beyond(root, "", phases=True))) / 2.0
 
 
 def star_visibility(pairs: Sequence[Correlations]) -> float:

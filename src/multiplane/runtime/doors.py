@@ -44,7 +44,7 @@ class DoorEvent(msgspec.Struct, frozen=True, kw_only=True):
 Tap = Callable[[DoorEvent], None]
 _Report = Callable[[tuple[Caller, ...], tuple[Any, ...], str], None]
 _Guard = Callable[..., Any]
-"""Stands before a function, which it is given first."""
+"""Method of a stub that stands before the one of the same name."""
 _Make = Callable[[type, Any], object]
 """From the Protocol of a listener, and the listener or its number, to what stands for it on this side."""
 
@@ -52,14 +52,23 @@ _Make = Callable[[type, Any], object]
 class _Stub:
     """Carries one closure for each method."""
 
-    listener: object = None
-    """What the stub of a listener stands for."""
-
     def __init__(self, name: str) -> None:
         self._name = name
 
     def __repr__(self) -> str:
         return f"<{self._name}>"
+
+
+class _Before:
+    """Stands before `impl`; each door has a class of its own with its methods. Small, for there are many."""
+
+    __slots__ = ("__weakref__", "impl")
+
+    def __init__(self, impl: Any) -> None:
+        self.impl = impl
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
 
 
 def _bound(impl: object, door: Door) -> Iterator[tuple[Method, Callable[..., Any]]]:
@@ -80,7 +89,7 @@ def strict(
 
     Args:
         proto: the Protocol.
-        impl: what implements it; its methods are looked up now.
+        impl: what implements it.
         tap: told of each call and notice that passed.
         direct: names of notices, of this door and its listeners, that pass by reference and untold: the
             stream of key itself, whose words are frozen. Studies and tests leave it empty.
@@ -99,15 +108,16 @@ class _Strict:
     """What all strict stubs of a door have in common: sites and listeners are many."""
 
     def __init__(self, door: Door, tap: Tap | None, direct: frozenset[str]) -> None:
-        self._door, self._name = door, f"strict {door.name}"
+        self._door = door
         wrap = _wrapper(tap, direct)
-        self._guards: list[_Guard] = [_guard(door, method, tap, direct, wrap) for method in door.methods]
+        guards = {method.name: _guard(door, method, tap, direct, wrap) for method in door.methods}
+        self._make = type(f"strict {door.name}", (_Before,), {"__slots__": (), **guards})
 
-    def before(self, impl: object) -> _Stub:
+    def before(self, impl: object) -> _Before:
         """Stand before `impl`. Raises: TypeError when it lacks a method."""
-        stub = _Stub(self._name)
-        for (method, function), guard in zip(_bound(impl, self._door), self._guards, strict=True):
-            setattr(stub, method.name, functools.partial(guard, function))
+        for _ in _bound(impl, self._door):
+            pass
+        stub: _Before = self._make(impl)
         return stub
 
 
@@ -120,30 +130,29 @@ def _guard(door: Door, method: Method, tap: Tap | None, direct: frozenset[str], 
 
 
 def _direct_notice(method: Method) -> _Guard:
-    name = method.arguments.__name__
+    name, where = method.name, method.arguments.__name__
 
-    def notify(function: Callable[..., None], *args: Any) -> None:
+    def notify(stub: _Before, *args: Any) -> None:
         # As over a session, whoever notifies never hears how it was taken.
         try:
-            function(*args)
+            getattr(stub.impl, name)(*args)
         except MultiplaneError:
             pass
         except Exception as error:
-            conceal(error, name)
+            conceal(error, where)
 
     return notify
 
 
 def _wrapper(tap: Tap | None, direct: frozenset[str]) -> _Make:
     """What wraps the listeners of one door: the same stub for the same listener, in whichever method."""
-    stubs = WeakValueDictionary[tuple[type, int], _Stub]()
+    stubs = WeakValueDictionary[tuple[type, int], _Before]()
 
     def wrap(proto: type, listener: Any) -> object:
-        key = proto, id(listener)
+        key = proto, id(listener)  # which is not used again while the stub lives
         stub = stubs.get(key)
-        if stub is None or stub.listener is not listener:
+        if stub is None:
             stub = stubs[key] = _strict_of(proto, tap, direct).before(listener)
-            stub.listener = listener  # kept, so that its id() is not used again while the stub lives
         return stub
 
     return wrap
@@ -222,16 +231,16 @@ def _reporter(tap: Tap | None, door: Door, method: Method) -> _Report:
 
 def _strict_call(door: Door, method: Method, tap: Tap | None, wrap: _Make) -> _Guard:
     across, report = _passer(method, wrap), _reporter(tap, door, method)
-    decode_answer = method.answer_decoder.decode
+    name, decode_answer = method.name, method.answer_decoder.decode
 
-    async def call(function: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+    async def call(stub: _Before, *args: Any, **kwargs: Any) -> Any:
         caller: tuple[Caller, ...] = ()
         given: tuple[Any, ...] = ()
         outcome = "door.cancelled"
         try:
             caller, values = _split(method, args)
             given = across(values, kwargs)
-            answer = decode_answer(_encode(await function(*caller, *given)))
+            answer = decode_answer(_encode(await getattr(stub.impl, name)(*caller, *given)))
             outcome = "ok"
             return answer
         except MultiplaneError as error:
@@ -247,15 +256,15 @@ def _strict_call(door: Door, method: Method, tap: Tap | None, wrap: _Make) -> _G
 
 
 def _strict_notice(door: Door, method: Method, tap: Tap | None, wrap: _Make) -> _Guard:
-    across, report = _passer(method, wrap), _reporter(tap, door, method)
+    across, report, name = _passer(method, wrap), _reporter(tap, door, method), method.name
 
-    def notify(function: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+    def notify(stub: _Before, *args: Any, **kwargs: Any) -> None:
         caller, values = _split(method, args)
         given = across(values, kwargs)
         outcome = "ok"
         # As over a session, whoever notifies never hears how it was taken.
         try:
-            function(*caller, *given)
+            getattr(stub.impl, name)(*caller, *given)
         except MultiplaneError as error:
             outcome = error.code
         except Exception as error:

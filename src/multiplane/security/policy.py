@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from multiplane.kernel.names import NID
@@ -42,6 +43,7 @@ class PairingPolicy(Noun, frozen=True, kw_only=True):
     allow_self: bool = False
 
 
+@lru_cache(maxsize=65_536)
 def may_pair(policy: PairingPolicy, master_urn: str, slave_urn: str, nid: str = NID) -> Verdict:
     """Whether the master may be issued keys to share with the slave. Names outside the profile may not."""
     try:

@@ -161,7 +161,7 @@ class Broker:
         if made.carrier is Carrier.KEYS:
             return await self._keys_found(caller, case, made.size_bit or 256)
         until_ns = self._timeline.now_ns() + round(case.valid_s * NS_PER_S)
-        number = case.parts[part].size
+        number = 0 if case.rate_per_s else case.parts[part].size
         what = admission.opening(case, part, "probe", number=number, hold_ns=held_ns, until_ns=until_ns)
         order = admission.order_of(self._rules, self._kinds, what, order_id("probe", part, 0))
         try:

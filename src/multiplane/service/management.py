@@ -11,6 +11,8 @@ class RegisterBook:
 
     def __init__(self) -> None:
         self._entries: dict[str, KmeEntry] = {}
+        self._owners: dict[str, str] = {}
+        """Name of an application: key manager that serves it."""
         self._version = 0
 
     def enter(self, entry: KmeEntry) -> bool:
@@ -18,22 +20,19 @@ class RegisterBook:
 
         Raises: Refused(`register.conflict`) when an application is served by another key manager already.
         """
-        taken = {
-            name: other.urn
-            for other in self._entries.values()
-            if other.urn != entry.urn
-            for application in other.applications
-            for name in (application.urn, application.alias)
-        }
-        for application in entry.applications:
-            for name in (application.urn, application.alias):
-                if name in taken:
-                    raise Refused(
-                        "register.conflict",
-                        f"application {name}: expected one key manager, got {taken[name]} and {entry.urn}",
-                    )
-        if self._entries.get(entry.urn) == entry:
+        for name in _names(entry):
+            owner = self._owners.get(name, entry.urn)
+            if owner != entry.urn:
+                raise Refused(
+                    "register.conflict",
+                    f"application {name}: expected one key manager, got {owner} and {entry.urn}",
+                )
+        before = self._entries.get(entry.urn)
+        if before == entry:
             return False
+        for name in _names(before) if before is not None else ():
+            del self._owners[name]
+        self._owners.update(dict.fromkeys(_names(entry), entry.urn))
         self._entries[entry.urn] = entry
         self._version += 1
         return True
@@ -43,3 +42,8 @@ class RegisterBook:
         return Register(
             version=self._version, kmes=tuple(self._entries[urn] for urn in sorted(self._entries))
         )
+
+
+def _names(entry: KmeEntry) -> list[str]:
+    """All names of the applications of a key manager."""
+    return [name for application in entry.applications for name in (application.urn, application.alias)]

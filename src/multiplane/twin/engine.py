@@ -25,7 +25,8 @@ class Twin:
         seed: 32 bytes; secret when the keys are to be secret.
         boot_epoch: >= 0, durable and higher at each start with the same seed: no key ever comes twice.
         profiles: known kinds of link; policies: what names of models and handshakes stand for.
-        phase: of a link's blocks, so that links that come up together do not beat together.
+        phase: of a link's blocks, so that links that come up together do not beat together; None: counted
+            from when it came up.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class Twin:
         profiles: Mapping[str, Profile] = PROFILES,
         *,
         policies: Policies = POLICIES,
-        phase: Callable[[str], float] = own_phase,
+        phase: Callable[[str], float | None] = own_phase,
     ) -> None:
         self.world = world
         self.qkd = Modules(world, timeline, seed, boot_epoch, profiles, phase=phase)

@@ -35,11 +35,13 @@ from multiplane.twin.scenario import Span, World
 from multiplane.twin.streams import Stream
 
 EPOCHS_PER_BOOT: Final = 1 << 20
+SLOT_PS: Final = 2_000_000_000
+"""Blocks end at multiples of this: those of many links together, in one handler that does not take long."""
 _NOTHING: Final = Yield(0.0, 0.0)
 
 
 def own_phase(link: str) -> float:
-    """Share of an interval by which a link's blocks come later than the moment it came up; in [0, 1)."""
+    """Share of each interval of the network's time after which a link's blocks end; in [0, 1)."""
     return crc32(link.encode()) / 2**32
 
 
@@ -69,27 +71,36 @@ class _Link:
         "up",
     )
 
-    def __init__(self, span: Span, profile: Profile, epoch: int, stream: Stream, phase_share: float) -> None:
+    def __init__(
+        self, span: Span, profile: Profile, epoch: int, stream: Stream, phase_share: float | None
+    ) -> None:
         self.span = span
         self.link = span.id
         self.profile = profile
         self.life = Life()
         self.up = False
         self.makes = _NOTHING
-        self.listeners: list[DeviceListener | None] = [None, None]
+        self.listeners: tuple[DeviceListener | None, DeviceListener | None] = (None, None)
         self.epoch = epoch
         self.head_start_bit = 0
         self.due_ps: int | None = None  # of the next block
         self.told_ps = 0  # time of the last status
         self.broken: dict[str, set[str]] = {}  # sites whose module has failed, and why
         self.starved = ""  # why the path yields no key, if so
-        self.phase_ps = int(phase_share * profile.block_interval_ps)
+        self.phase_ps: int | None = None
+        if phase_share is not None:
+            self.phase_ps = int(phase_share * profile.block_interval_ps) // SLOT_PS * SLOT_PS
         self.production = self.new_production()
         self.stream = stream
 
     def new_production(self) -> Production:
         """That of a new epoch."""
         return Production(self.profile.block_interval_ps, self.phase_ps)
+
+    def listen(self, end: int, listener: DeviceListener | None) -> None:
+        """Who listens at that end from now on."""
+        first, second = self.listeners
+        self.listeners = (listener, second) if end == 0 else (first, listener)
 
     @property
     def flaw(self) -> str:
@@ -110,11 +121,11 @@ class Modules:
         boot_epoch: int,
         profiles: Mapping[str, Profile],
         *,
-        phase: Callable[[str], float] = own_phase,
+        phase: Callable[[str], float | None] = own_phase,
     ) -> None:
         self._domain = world.domain
         self._timeline = timeline
-        self._due = self._block  # bound once
+        self._ending: dict[int, list[_Link]] = {}  # links by when their next block ends
         self._seed = seed
         self._last_epoch = (boot_epoch + 1) * EPOCHS_PER_BOOT - 1
         first = boot_epoch * EPOCHS_PER_BOOT
@@ -129,7 +140,7 @@ class Modules:
         held, end = self._at(caller, link)
         if held.epoch >= self._last_epoch:
             raise Faulty("device.epochs_exhausted", f"link {link}: no epoch left, expected a restart")
-        held.listeners[end] = listener
+        held.listen(end, listener)
         held.epoch += 1
         held.stream = Stream(self._seed, link, held.epoch)
         held.production = held.new_production()
@@ -240,7 +251,7 @@ class Modules:
         for held in self._links.values():
             if site in held.span.sites:
                 end = held.span.sites.index(site)
-                held.listeners[end] = None
+                held.listen(end, None)
                 held.production.revoke(now_ps, end)
                 self._apply(held, Wanted(end, False), now_ps)
 
@@ -306,14 +317,20 @@ class Modules:
         due_ps = held.production.next_block_ps(now_ps)
         if due_ps is not None:
             held.due_ps = due_ps
-            self._timeline.at_ps(due_ps, self._due, held, due_ps)
+            ending = self._ending.get(due_ps)
+            if ending is None:
+                self._ending[due_ps] = [held]
+                self._timeline.at_ps(due_ps, self._blocks, due_ps)
+            else:
+                ending.append(held)
 
-    def _block(self, held: _Link, due_ps: int) -> None:
-        """The next block ends, unless the link has turned to something else meanwhile."""
-        if due_ps == held.due_ps:
-            held.due_ps = None
-            self._deliver(held, due_ps)
-            self._schedule(held, due_ps)
+    def _blocks(self, due_ps: int) -> None:
+        """Blocks end, unless their links have turned to something else meanwhile."""
+        for held in self._ending.pop(due_ps):
+            if due_ps == held.due_ps:
+                held.due_ps = None
+                self._deliver(held, due_ps)
+                self._schedule(held, due_ps)
 
     def _deliver(self, held: _Link, due_ps: int) -> None:
         """Hand the block that ends now to both agents."""

@@ -1,7 +1,7 @@
 """Key made on one link within one epoch, counted in whole bits: made = sent + discarded (+ a rest below 8).
 
-Blocks end on a grid of one interval, from a phase of the link's own after the moment it came up: modules of
-different links do not beat together, and the first block is a shorter one. While there is no room nothing is
+Blocks end on a grid of one interval, at a phase of the link's own: modules of different links do not beat
+together, and the first block is a shorter one. While there is no room nothing is
 scheduled: what was made meanwhile follows from the elapsed time and counts as discarded.
 """
 
@@ -20,6 +20,7 @@ class Production:
         "_block_bit",
         "_block_rest",
         "_discarded_bit",
+        "_first_ps",
         "_grants_byte",
         "_interval_ps",
         "_limit_byte",
@@ -33,14 +34,14 @@ class Production:
         "sent_byte",
     )
 
-    def __init__(self, interval_ps: int, phase_ps: int = 0) -> None:
+    def __init__(self, interval_ps: int, phase_ps: int | None = None) -> None:
         self.sent_byte = 0
         self._interval_ps = interval_ps
-        self._phase_ps = phase_ps % interval_ps
+        self._phase_ps = phase_ps  # None: blocks end whole intervals after the moment it came up
         self._grants_byte = [0, 0]
         self._limit_byte = 0  # the lower one
         self._discarded_bit = 0
-        self._start_ps = 0
+        self._start_ps = self._first_ps = 0  # the first point of the grid, less than an interval later
         # Made until `_since_ps` and neither sent nor discarded: bits, and the rest in `_UBIT_PS`ths of a bit;
         # beside it what a whole interval adds to both, for one block after the other is the common case.
         self._since_ps = self._owed_bit = self._rest = 0
@@ -65,6 +66,9 @@ class Production:
         Args: rate_bit_per_s > 0 and at most 1e12; head_start_bit: key that comes on top with the first block.
         """
         self._start_ps = self._since_ps = now_ps
+        self._first_ps = now_ps + (
+            0 if self._phase_ps is None else (self._phase_ps - now_ps) % self._interval_ps
+        )
         self._owed_bit, self._rest = head_start_bit, 0
         self._taken_ps = -1
         self._run(rate_bit_per_s)
@@ -135,8 +139,9 @@ class Production:
 
     def next_grid_ps(self, now_ps: int) -> int:
         """First point of the grid after now."""
-        first_ps = self._start_ps + self._phase_ps
-        return first_ps if self._start_ps <= now_ps < first_ps else self._grid_ps(now_ps) + self._interval_ps
+        if self._start_ps <= now_ps < self._first_ps:
+            return self._first_ps
+        return self._grid_ps(now_ps) + self._interval_ps
 
     def discarded_bit(self, now_ps: int) -> int:
         """Made but not wanted since the epoch began."""
@@ -162,5 +167,5 @@ class Production:
 
     def _grid_ps(self, now_ps: int) -> int:
         """Last point of the grid that is not after now."""
-        elapsed_ps = now_ps - self._start_ps - self._phase_ps
+        elapsed_ps = now_ps - self._first_ps
         return now_ps - elapsed_ps % self._interval_ps if elapsed_ps >= 0 else self._start_ps

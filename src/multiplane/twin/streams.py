@@ -1,7 +1,7 @@
 """Random bytes of the world: one stream per (seed, element, epoch), readable at any position.
 
-Both ends of a link read the same bytes, nothing is kept, and no stream is ever used in two epochs. The seed
-decides whether the bytes are secret: entropy of the host, or a fixed seed for studies.
+Both ends of a link read the same bytes, and no stream is ever used in two epochs. The seed decides whether
+the bytes are secret: entropy of the host, or a fixed seed for studies.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import Final
 
-from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext
+from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 
 SEED_BYTE: Final = 32
+AHEAD_BYTE: Final = 1024
+"""Read at once, for whoever reads on little by little: a key schedule costs as much as some kilobytes."""
 _CELL_BYTE: Final = 64
 _SEGMENT_BYTE: Final = (
     1 << 30
@@ -26,15 +28,14 @@ class Stream:
     Raises: ValueError on a seed of another size.
     """
 
-    __slots__ = ("_context", "_key", "_position_byte")
+    __slots__ = ("_ahead", "_ahead_from", "_element", "_epoch", "_seed")
 
     def __init__(self, seed: bytes, element: str, epoch: int) -> None:
         if len(seed) != SEED_BYTE:
             raise ValueError(f"seed: expected {SEED_BYTE} bytes, got {len(seed)}")
-        person = epoch.to_bytes(16, "big")
-        self._key = blake2b(element.encode(), key=seed, person=person, digest_size=32).digest()
-        self._context: CipherContext | None = None
-        self._position_byte = 0
+        self._seed, self._element, self._epoch = seed, element, epoch
+        self._ahead = b""
+        self._ahead_from = 0
 
     def __repr__(self) -> str:
         return "Stream(<secret>)"
@@ -46,20 +47,22 @@ class Stream:
         """
         if offset_byte < 0 or size_byte < 0:
             raise ValueError(f"read: expected offset and size >= 0, got {offset_byte} and {size_byte}")
-        left_byte = _SEGMENT_BYTE - offset_byte % _SEGMENT_BYTE
-        if size_byte > left_byte:
-            head = self.read(offset_byte, left_byte)
-            return head + self.read(offset_byte + left_byte, size_byte - left_byte)
-        # Reading on is the common case: the cipher stays where it is and costs no new key schedule.
-        if self._context is None or offset_byte != self._position_byte or left_byte == _SEGMENT_BYTE:
-            self._context = self._seek(offset_byte)
-        self._position_byte = offset_byte + size_byte
-        return self._context.update(bytes(size_byte))
+        if size_byte >= AHEAD_BYTE:
+            return self._drawn(offset_byte, size_byte)
+        begin = offset_byte - self._ahead_from
+        if not 0 <= begin <= len(self._ahead) - size_byte:
+            self._ahead, self._ahead_from, begin = self._drawn(offset_byte, AHEAD_BYTE), offset_byte, 0
+        return self._ahead[begin : begin + size_byte]
 
-    def _seek(self, offset_byte: int) -> CipherContext:
+    def _drawn(self, offset_byte: int, size_byte: int) -> bytes:
         segment, within_byte = divmod(offset_byte, _SEGMENT_BYTE)
+        left_byte = _SEGMENT_BYTE - within_byte
+        if size_byte > left_byte:
+            head = self._drawn(offset_byte, left_byte)
+            return head + self._drawn(offset_byte + left_byte, size_byte - left_byte)
         cell, skip_byte = divmod(within_byte, _CELL_BYTE)
+        person = self._epoch.to_bytes(16, "big")
+        key = blake2b(self._element.encode(), key=self._seed, person=person, digest_size=32).digest()
         nonce = cell.to_bytes(4, "little") + segment.to_bytes(12, "little")
-        context = Cipher(ChaCha20(self._key, nonce), mode=None).encryptor()
-        context.update(bytes(skip_byte))
-        return context
+        context = Cipher(ChaCha20(key, nonce), mode=None).encryptor()
+        return context.update(bytes(skip_byte + size_byte))[skip_byte:]

@@ -11,6 +11,7 @@ from tests.support.dense_units import UNIT, DenseNetwork, white
 
 from multiplane.apps import states
 from multiplane.apps.blind import Run, leak_error
+from multiplane.apps.clock import offset_of
 from multiplane.apps.results import Findings, lines
 from multiplane.apps.table import APPLICATIONS, application, run
 from multiplane.kernel.errors import Busy, Faulty, Refused, Unknown
@@ -68,14 +69,17 @@ def test_figures_of_perfect_states_are_those_of_the_books() -> None:
     assert ran("teleport", 1.0, size=40).figures[0].value == 1.0
     assert [figure.value for figure in ran("cnot", 1.0, size=40).figures] == [1.0, 1.0]
     e91 = ran("e91", 1.0)
-    assert e91.figures[1].value == 0.0
-    assert "1.000 by theory" in e91.remarks[0]
+    assert [figure.value for figure in e91.figures[1:3]] == [0.0, 0.0]
+    assert "theory: 1.000" in e91.remarks[-1]
     gain = ran("sensing", 1.0, 4, 60).figures[-1]
     assert gain.value == pytest.approx(2.0)
 
 
 def test_no_key_and_no_gain_where_there_is_none() -> None:
-    assert "worth 0.000 secret bits" in ran("e91", 0.75).remarks[0]
+    e91 = ran("e91", 0.75)
+    assert e91.remarks[:2] == ("no key: S is not 2 standard errors above 2", e91.remarks[1])
+    assert e91.remarks[1].startswith("a key of 0 bits from ")
+    assert "S leaves 0.000 secret bits" in e91.remarks[-1]
     noisy = ran("sensing", 0.4, 4, 100)
     assert noisy.remarks[0].startswith("single qubits do better")
     assert noisy.figures[-1].theory_value < 1.0
@@ -91,20 +95,59 @@ def test_the_server_of_a_blind_gate_would_show_a_leak() -> None:
     assert leak_error(open_runs)[0] > 100.0
 
 
-def test_clocks_are_compared_within_their_uncertainty() -> None:
-    offset_ns, jitter_ns = 337.5, 20.0
-    network = DenseNetwork(
-        dense.bell(0), 0.9, clocks_ns=(100.0, 100.0 + offset_ns), jitter_ns=jitter_ns, late_ns=5e3
+@pytest.mark.parametrize(("estimator", "factor"), [("mean", 1.0), ("median", math.sqrt(math.pi / 2.0))])
+def test_clocks_are_compared_within_their_uncertainty(estimator: str, factor: float) -> None:
+    offset_ps, jitter_ps, size = 3375.25, 40.0, 1000
+    network = DenseNetwork(dense.bell(0), 0.9, clocks_ps=(100.0, 100.0 + offset_ps), jitter_ps=jitter_ps)
+    found = asyncio.run(
+        run(
+            "clock",
+            network.parties("alice", "bob"),
+            Random(1),
+            size=size,
+            options=[("estimator", estimator)],
+        )
     )
-    found = asyncio.run(run("clock", network.parties("alice", "bob"), Random(1), size=1000))
-    offset = found.figures[0]
-    assert abs(1e6 * offset.value - offset_ns) < 4e6 * offset.error
-    assert 1e9 * offset.error == pytest.approx(timing.offset_spread_ps(1e3 * jitter_ns, 1000), rel=0.1)
-    assert "hears 0.005 ms later" in found.remarks[0]
-    assert [wish.parties for wish in network.wishes] == [("bob",), ("alice",)]
-    assert len({wish.request for wish in network.wishes}) == 2
+    (offset,) = found.figures
+    assert (offset.unit, offset.theory_value) == ("ps", 0.0)
+    assert abs(offset.value - offset_ps) < 4 * offset.error
+    assert offset.error == pytest.approx(factor * timing.offset_spread_ps(jitter_ps, size), rel=0.1)
     assert network.wishes[0].consumption == "tolerant"
     assert network.wishes[0].parts[0].kind == "timeline"
+
+
+def test_false_coincidences_are_left_out() -> None:
+    good = [500.0 + 30.0 * math.sin(7.0 * at) for at in range(400)]
+    for estimator in ("mean", "median"):
+        found = offset_of([*good, 9e4, -3e5, 1e9], estimator)
+        assert found.kept == 400
+        assert abs(found.offset_ps - 500.0) < 4 * found.error_ps
+    with pytest.raises(Faulty, match="pairs: 1, expected at least 2"):
+        offset_of([1.0])
+
+
+def test_without_times_of_devices_there_is_no_offset() -> None:
+    network = DenseNetwork(dense.bell(0), 0.9, times=False)
+    with pytest.raises(Faulty, match="devices on the way tell no times") as told:
+        asyncio.run(run("clock", network.parties("alice", "bob"), Random(1), size=5))
+    assert told.value.code == "app.no_times"
+    assert network.released == [0, 1]
+
+
+@pytest.mark.parametrize(("settings", "degrees"), [(2, (0, 180)), (5, (0, 45, 90, 135, 180))])
+def test_as_many_sums_are_sensed_as_are_asked_for(settings: int, degrees: tuple[int, ...]) -> None:
+    network = DenseNetwork(white(dense.ghz(3), 0.9), 0.9, seed=4)
+    found = asyncio.run(
+        run(
+            "sensing",
+            network.parties(*NAMES[:3]),
+            Random(2),
+            size=150,
+            options=[("settings", str(settings))],
+        )
+    )
+    assert [one.name for one in found.figures[:-1]] == [f"mean parity at {at} degrees" for at in degrees]
+    assert all(one.deviation_ratio < 4.0 for one in found.figures)
 
 
 def test_lost_states_are_counted_and_others_used() -> None:

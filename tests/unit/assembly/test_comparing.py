@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 from pathlib import Path
 
 import pytest
 
 from multiplane.assembly.chains import serve
 from multiplane.assembly.comparing import compare as comparing
-from multiplane.assembly.comparing.compare import Row, compare, write
+from multiplane.assembly.comparing.compare import Estimate, Load, Row, compare, write
 from multiplane.assembly.comparing.flows import Ask, Flows
 from multiplane.assembly.comparing.ways import ALL, BASELINES, USUAL, Way, named
 from multiplane.assembly.study import EPOCH_NS
@@ -106,34 +107,56 @@ def test_ways_differ_as_they_must() -> None:
         Way(False, True, True, True),
         Way(False, True, False, False),
     )
-    reactive, proactive, slotted, distributed = compare(
-        load_shipped("chain5"), ways, requests=60, load_ratio=0.3, seed=2
-    )
-    assert proactive.wait_s < reactive.wait_s / 3.0
-    assert proactive.fidelity < reactive.fidelity - 0.05
-    assert slotted.wait_s > reactive.wait_s
-    assert distributed.messages_per_pair < reactive.messages_per_pair
-    assert reactive.served_share == proactive.served_share == 1.0
+    reactive, proactive, slotted, distributed = compare(load_shipped("chain5"), ways, Load(60, 0.3), (2,))
+    assert mean(proactive.wait_s) < mean(reactive.wait_s) / 3.0
+    assert mean(proactive.fidelity) < mean(reactive.fidelity) - 0.05
+    assert mean(slotted.wait_s) > mean(reactive.wait_s)
+    assert mean(distributed.messages_per_pair) < mean(reactive.messages_per_pair)
+    assert mean(reactive.served_share) == mean(proactive.served_share) == 1.0
 
 
-def rows(seed: int) -> list[Row]:
+def mean(found: Estimate) -> float:
+    assert (found.low_value, found.high_value, found.half_value) == (None, None, 0.0)
+    return found.mean_value
+
+
+def rows(*seeds: int, jobs: int = 1) -> list[Row]:
     """Two ways, few requests."""
-    return compare(load_shipped("chain5"), USUAL[:2], requests=20, load_ratio=0.5, seed=seed)
+    return compare(load_shipped("chain5"), USUAL[:2], Load(20, 0.5), seeds, jobs=jobs)
 
 
 def test_equal_seeds_give_equal_rows_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparing, "drawable", lambda: False)
     assert rows(1) == rows(1) != rows(2)
-    assert write(rows(1), tmp_path) == ["compare.csv"]
-    lines = (tmp_path / "compare.csv").read_text(encoding="utf-8").splitlines()
-    assert len(lines) == 3
-    assert lines[0].startswith("way,served_share,rate_per_s")
+    assert write(rows(1, 2), "title", tmp_path) == ["compare.csv"]
+    first, second = csv.DictReader((tmp_path / "compare.csv").read_text(encoding="utf-8").splitlines())
+    assert (first["way"], second["way"]) == (USUAL[0].name, USUAL[1].name)
+    assert float(first["wait_s_low95"]) < float(first["wait_s"]) < float(first["wait_s_high95"])
+    assert first["seeds"] == "2"
+
+
+def test_intervals_are_students_over_seeds() -> None:
+    one, two, both = (rows(*seeds)[0].wait_s for seeds in ((1,), (2,), (1, 2)))
+    assert both.mean_value == pytest.approx((one.mean_value + two.mean_value) / 2)
+    # Two values: their half difference, times t of one degree of freedom.
+    assert both.half_value == pytest.approx(12.7062 * abs(one.mean_value - two.mean_value) / 2, rel=1e-4)
+
+
+def test_every_run_is_told() -> None:
+    told: list[tuple[int, int]] = []
+    compare(load_shipped("chain5"), USUAL[:2], Load(10, 0.5), (1, 2), tell=lambda *far: told.append(far))
+    assert told == [(done, 4) for done in range(5)]
+
+
+@pytest.mark.slow
+def test_several_processes_find_the_same() -> None:
+    assert rows(1, 2, jobs=2) == rows(1, 2)
 
 
 @pytest.mark.slow
 def test_a_picture_is_drawn_where_there_is_something_to_draw_with(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    assert write(rows(1), tmp_path) == ["compare.csv", "compare.png"]
+    assert write(rows(1, 2), "two ways", tmp_path) == ["compare.csv", "compare.png"]
     assert (tmp_path / "compare.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -147,4 +170,4 @@ def test_names_are_the_four_answers() -> None:
 
 def test_a_world_without_pairs_is_refused() -> None:
     with pytest.raises(Refused, match=r"no \[\[entangled\]\] link"):
-        compare(load_shipped("ring6"), USUAL, requests=10, load_ratio=1.0, seed=1)
+        compare(load_shipped("ring6"), USUAL, Load(10, 1.0), (1,))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import math
+import statistics
 from collections.abc import Sequence
 from contextlib import suppress
 
+import msgspec
 import pytest
 from tests.unit.assembly.test_assembly_desk import desk_of
 
 from multiplane.assembly.fork import Forecast, PairForecast, WhatIf, fork, issue_in, run_demands
-from multiplane.assembly.fork_demand import KEY_BIT, Demand, Drawn
+from multiplane.assembly.fork_demand import ASK_EVERY_S, KEY_BIT, Demand, Drawn
 from multiplane.assembly.fork_state import Moment, StockNow, moment_of, world_of
+from multiplane.assembly.sim.summary import student_quantile
 from multiplane.assembly.study import Study, run_study
 from multiplane.kernel.errors import Busy, Refused
 from multiplane.kernel.nouns import ends
@@ -133,30 +136,49 @@ def test_a_copy_runs_dry_when_the_original_does() -> None:
     )
 
 
+def copied_in_the_middle(world: World, demands: Sequence[Demand], rest_s: float, at_s: float) -> Moment:
+    """Copy a network `at_s` after its demands began: the stocks of both run dry within 5 % of one another."""
+    pairs = [(demand.owner, demand.peer) for demand in demands]
+
+    async def workload(study: Study) -> tuple[Moment, dict[Pair, Drawn]]:
+        await opened(study, pairs, rest_s, {})
+        drawn = asyncio.ensure_future(run_demands(study, demands, for_s=60.0, poisson_seed=None))
+        await asyncio.sleep(at_s)
+        return await look(study), (await drawn).of
+
+    moment, happened = run_study(world, 5, workload)
+    forecast = fork(moment, WhatIf(demands=tuple(demands), measured=False, for_s=60.0))
+    for pair, drawn in happened.items():
+        assert drawn.dry_ns is not None
+        left_s = drawn.dry_ns / 1e9 - at_s
+        assert left_s > 2.0
+        assert pair_of(forecast, *pair).dry_after_s == pytest.approx(left_s, rel=0.05), pair
+    return moment
+
+
 @pytest.mark.parametrize("at_s", [1.0, 8.0, 14.0])
 def test_a_copy_of_stocks_that_contend_goes_on_where_they_stand(at_s: float) -> None:
     demands = (
         Demand(owner="a", peer="b", rate_bit_per_s=1e5),
         Demand(owner="m", peer="b", rate_bit_per_s=7.5e4),
     )
-    pairs = [("a", "b"), ("m", "b")]
-
-    async def workload(study: Study) -> tuple[Moment, dict[Pair, Drawn]]:
-        await opened(study, pairs, 22.0, {})
-        drawn = asyncio.ensure_future(run_demands(study, demands, for_s=60.0, poisson_seed=None))
-        await asyncio.sleep(at_s)
-        return await look(study), (await drawn).of
-
-    moment, happened = run_study(slow_world(), 5, workload)
+    moment = copied_in_the_middle(slow_world(), demands, 22.0, at_s)
     flights = [stock.flight for stock in moment.stocks]
     assert all(flight is not None for flight in flights)
     assert any(flight is not None and flight.blocks for flight in flights) == (at_s > 1.0)
-    forecast = fork(moment, WhatIf(demands=demands, measured=False, for_s=60.0))
-    for pair, drawn in happened.items():
-        assert drawn.dry_ns is not None
-        left_s = drawn.dry_ns / 1e9 - at_s
-        assert left_s > 8.0
-        assert pair_of(forecast, *pair).dry_after_s == pytest.approx(left_s, rel=0.05), pair
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at_s", [10.0, 15.0])
+def test_blocks_that_wait_on_their_way_may_pay_the_first_link_again(at_s: float) -> None:
+    """The stock of the site in the middle shares the first link with blocks that wait for the second."""
+    slower = parse(SLOW_WORLD.replace("4e5", "1.5e5").replace("2e5", "1e5"), "slower.toml")
+    demands = (
+        Demand(owner="a", peer="b", rate_bit_per_s=1.2e5),
+        Demand(owner="a", peer="m", rate_bit_per_s=6e4),
+    )
+    moment = copied_in_the_middle(slower, demands, 40.0, at_s)
+    assert any(stock.flight is not None and stock.flight.blocks for stock in moment.stocks)
 
 
 def test_a_cut_leaves_what_is_in_stock() -> None:
@@ -236,26 +258,61 @@ def test_madqci_runs_dry_as_foreseen() -> None:
     assert check(forecast, happened) >= 3
 
 
+def test_a_copy_given_the_same_random_times_runs_dry_with_the_original() -> None:
+    demands = (
+        Demand(owner="a", peer="b", rate_bit_per_s=3e5),
+        Demand(owner="m", peer="b", rate_bit_per_s=1.5e5),
+    )
+    pairs = [("a", "b"), ("m", "b")]
+    moment, happened = lived(slow_world(), pairs, demands, rest_s=45.0, for_s=60.0, poisson_seed=3)
+    question = WhatIf(demands=demands, measured=False, poisson=True, for_s=60.0, seed=3)
+    assert check(fork(moment, question), happened) == 2
+
+
+def test_copies_tell_mean_and_spread_of_one_future() -> None:
+    """Without refill the stock ends with its n-th request: the n-th arrival is gamma-distributed."""
+    demands = (Demand(owner="a", peer="b", rate_bit_per_s=1e5),)
+    moment, _ = lived(slow_world(), [("a", "b")], (), rest_s=45.0, for_s=1.0)
+    question = WhatIf(
+        demands=demands,
+        without_sites=("m",),
+        measured=False,
+        poisson=True,
+        for_s=60.0,
+        copies=12,
+    )
+    forecast = fork(moment, question)
+    foreseen = pair_of(forecast, "a", "b")
+    request_bit = round(1e5 * ASK_EVERY_S / KEY_BIT) * KEY_BIT
+    requests = foreseen.stock_bit // request_bit + 1
+    mean_s, sd_s = requests * request_bit / 1e5, math.sqrt(requests) * request_bit / 1e5
+    assert forecast.copies == foreseen.dry_copies == 12
+    assert foreseen.dry_after_s == pytest.approx(mean_s, abs=3.0 * sd_s / math.sqrt(12))
+    assert foreseen.dry_sd_s is not None
+    assert 0.4 < foreseen.dry_sd_s / sd_s < 1.7  # chi-square of 11 degrees of freedom, 99.9 %
+    one = pair_of(fork(moment, msgspec.structs.replace(question, copies=1)), "a", "b")
+    assert one.dry_sd_s is None
+    assert one.dry_after_s != foreseen.dry_after_s
+
+
 @pytest.mark.slow
-def test_random_demands_run_dry_as_foreseen_within_three_standard_errors() -> None:
+def test_what_happens_lies_as_far_from_the_foreseen_mean_as_copies_from_one_another() -> None:
     demands = (Demand(owner="a", peer="b", rate_bit_per_s=3.2e5),)
     moment, _ = lived(slow_world(), [("a", "b")], (), rest_s=45.0, for_s=1.0)
-    happened, foreseen = [], []
-    for seed in range(6):
-        _, drawn = lived(
-            slow_world(), [("a", "b")], demands, rest_s=45.0, for_s=90.0, poisson_seed=1000 + seed
-        )
+    question = WhatIf(demands=demands, measured=False, poisson=True, for_s=90.0, copies=16)
+    foreseen = pair_of(fork(moment, question), "a", "b")
+    happened_s = []
+    for seed in range(1000, 1016):
+        _, drawn = lived(slow_world(), [("a", "b")], demands, rest_s=45.0, for_s=90.0, poisson_seed=seed)
         dry_ns = drawn["a", "b"].dry_ns
         assert dry_ns is not None
-        happened.append(dry_ns / 1e9)
-        question = WhatIf(demands=demands, measured=False, poisson=True, for_s=90.0, seed=seed)
-        dry_s = pair_of(fork(moment, question), "a", "b").dry_after_s
-        assert dry_s is not None
-        foreseen.append(dry_s)
-    means = [sum(times) / len(times) for times in (happened, foreseen)]
-    spreads = [
-        sum((one - mean) ** 2 for one in times) / (len(times) - 1) / len(times)
-        for times, mean in zip((happened, foreseen), means, strict=True)
-    ]
-    assert abs(means[0] - means[1]) <= 3.0 * math.sqrt(sum(spreads))
-    assert math.sqrt(sum(spreads)) < 0.1 * means[0]
+        happened_s.append(dry_ns / 1e9)
+    mean_s, sd_s = foreseen.dry_after_s, foreseen.dry_sd_s
+    assert mean_s is not None
+    assert sd_s is not None
+    assert foreseen.dry_copies == len(happened_s) == 16
+    error_s = math.hypot(sd_s, statistics.stdev(happened_s)) / math.sqrt(16)
+    assert statistics.mean(happened_s) == pytest.approx(mean_s, abs=3.0 * error_s)
+    assert 0.4 < statistics.stdev(happened_s) / sd_s < 2.4  # F of 15 and 15 degrees of freedom, 99.9 %
+    three = student_quantile(15, 0.9973) * math.sqrt(1.0 + 1.0 / 16)
+    assert happened_s == pytest.approx([mean_s] * 16, abs=three * sd_s)

@@ -7,7 +7,6 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 
-import pytest
 from tests.support.shared import Ear, Quis, in_study, leaks, order, world
 
 from multiplane.api.fabric_units import UnitOrder
@@ -98,12 +97,3 @@ def test_each_of_many_orders_ends_and_nothing_is_left() -> None:
     assert found.total() == 40
     assert found["released"] >= 15
     assert found["fabric.unattainable"] >= 5
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize(("wide", "high"), [(10, 10), (40, 25)])
-def test_each_of_500_orders_ends_on_100_and_on_1000_sites(wide: int, high: int) -> None:
-    found = crowd(wide, high, 500, 2)
-    assert found.total() == 500
-    assert found["released"] >= 150

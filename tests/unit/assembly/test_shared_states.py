@@ -7,14 +7,12 @@ from collections import Counter
 
 import msgspec
 import pytest
-from tests.support.shared import Ear, Quis, checked, in_study, leaks, order, world
+from tests.support.shared import Ear, Quis, another_control, checked, in_study, leaks, order, world
 
-from multiplane.api.fabric_units import FabricUnits
 from multiplane.assembly.study import EPOCH_NS, Study
-from multiplane.fabric.edc import LEASE_NS, EntanglementController
+from multiplane.fabric.edc import LEASE_NS
 from multiplane.kernel.errors import Refused
 from multiplane.kernel.nouns import ends
-from multiplane.runtime.doors import strict
 from multiplane.twin.oracle import Oracle
 from multiplane.twin.quantum.devices import Entanglement
 from multiplane.twin.scenario import load_shipped
@@ -168,15 +166,8 @@ def test_another_controller_takes_over_in_the_middle_of_an_order() -> None:
         before = len(a.held)
         assert 0 < before < 40
         centre = study.centre
-        await centre.edc.close()
-        centre.edc = EntanglementController(
-            centre.caller, study.timeline, centre.connectivity.for_fabric, study._repeater, study._bus
-        )
-        centre.units = strict(FabricUnits, centre.edc)
-        await centre.edc.start()
+        await another_control(study)
         await centre.units.subscribe(centre.caller, quis)
-        for site in study.sites:
-            centre.edc.node_joined(site)
         await asyncio.sleep(0.05)
         await centre.units.place(centre.caller, wanted)
         await quis.until("o", "released")

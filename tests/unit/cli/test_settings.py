@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from multiplane.assembly.settings import FILE_NAME, KeySettings, UpSettings, load
 from multiplane.kernel.errors import Refused
 from multiplane.runtime.http_limits import Limits
 from multiplane.service.planes import QuotaRule, RateRule
+from multiplane.service.planes.units import UnitRules
 
 
 def write(state: Path, text: str) -> Path:
@@ -47,6 +50,22 @@ def test_keys_and_pairing_come_from_the_file(tmp_path: Path) -> None:
     assert [(rule.master, rule.slave, rule.allow) for rule in settings.pairing.rules] == [
         ("madqci:quijote", "*", False)
     ]
+
+
+def test_what_is_offered_for_units_comes_from_the_file(tmp_path: Path) -> None:
+    write(tmp_path, "[units]\nmax_size = 8\nsacrifice_share = 0.5\n")
+    assert load(tmp_path, {}).units == UnitRules(max_size=8, sacrifice_share=0.5)
+
+
+def test_the_page_of_units_tells_all_defaults() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "operations" / "units.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    told = {
+        name: float(value.replace(",", ""))
+        for names, values, *_ in rows
+        for name, value in zip(re.findall(r"`(\w+)`", names), values.split(", "), strict=True)
+    }
+    assert told == msgspec.to_builtins(UnitRules())
 
 
 def test_metering_comes_from_the_file(tmp_path: Path) -> None:
@@ -112,6 +131,10 @@ def test_metering_comes_from_the_file(tmp_path: Path) -> None:
             "quota_bit",
         ),
         ("[[metering.quotas]]\napplication = 'urn:qkd:x'\nquota_bit = 1\n", 1, "settings.value", "urn"),
+        ("[units]\nmax_size = 8\nmax_partie = 3\n", 3, "settings.unknown_key", "did you mean `max_parties`"),
+        ("[units]\nmax_size = 8\nsacrifice_share = 1.5\n", 3, "settings.value", "expected 0 to 0.9, got 1.5"),
+        ("[units]\nlease_s = nan\n", 2, "settings.value", "got nan"),
+        ("[units]\nmax_size = 'many'\n", 2, "settings.value", "max_size"),
     ],
 )
 def test_a_refusal_names_file_and_line(tmp_path: Path, text: str, line: int, code: str, word: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import typer
 
-from multiplane.cli.sim import seeds_of
+from multiplane.cli.runs import seeds_of
 
 
 def test_seeds_are_single_or_ranges() -> None:

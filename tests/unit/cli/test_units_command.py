@@ -176,7 +176,7 @@ def test_keys_are_printed_only_where_asked_for(door: MemoryUnits, multiplane: Ru
 
 def test_the_way_back_goes_from_a_pair_to_its_states(door: MemoryUnits, multiplane: Run) -> None:
     unit = asked(multiplane, "request", "alice", "bob", "--size", "2", "--wait")["answer"]["unit"]
-    found = asked(multiplane, "trace", "--pair", "left--right/1")
+    found = json.loads(multiplane("pair", "trace", "left--right/1", "--json").stdout)
     assert found == [
         {
             "unit": unit,
@@ -186,8 +186,10 @@ def test_the_way_back_goes_from_a_pair_to_its_states(door: MemoryUnits, multipla
             "applications": ["alice", "bob"],
         }
     ]
-    assert len(asked(multiplane, "trace", "--pair", "left--right")) == 2
-    nothing = multiplane("unit", "trace", "--pair", "a--b/1")
+    one = multiplane("pair", "trace", "left--right", "alice", "--json").stdout
+    assert [hit["applications"] for hit in json.loads(one)] == [["alice"], ["alice"]]
+    assert unit[:8] in multiplane("pair", "trace", "left--right").stdout
+    nothing = multiplane("pair", "trace", "a--b/1")
     assert (nothing.exit_code, "went into no state of a live unit" in nothing.output) == (1, True)
     assert multiplane("unit", "trace", "alice").exit_code == 2
 
@@ -222,3 +224,19 @@ def test_a_trace_is_a_tree_and_the_way_back_follows_it() -> None:
     assert hit.way == ("pair b--c/4", "swap b/7", "address a/0", "address c/2")
     assert hit.applications == ("alice", "carol")
     assert backward([("alice", trace)], "a--b/11") == []
+
+
+def test_a_unit_with_a_rate_tells_the_one_that_is_measured(door: MemoryUnits, multiplane: Run) -> None:
+    unit = asked(multiplane, "request", "alice", "bob", "--rate", "5", "--wait")["answer"]["unit"]
+    for _ in range(4):
+        door.now_ns += 200_000_000
+        door.deliver(unit)
+    heads, *rows = multiplane("unit", "list", "alice").stdout.splitlines()
+    assert rows[0][heads.index("rate") :].startswith("4.5 of 5/s")
+    door.expire(unit)
+    lines = multiplane("unit", "watch", "alice", unit).stdout.splitlines()
+    delivered = [line for line in lines if "delivered" in line]
+    assert len(delivered) == 5
+    assert "measured" not in delivered[0]
+    assert [line.split()[-1] for line in delivered[1:]] == ["5/s"] * 4
+    assert not any("measured" in line for line in lines if "delivered" not in line)

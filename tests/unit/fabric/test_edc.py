@@ -244,9 +244,15 @@ BAD: Errors = ((100, 23), (100, 23), (100, 23))
 @in_net("a-b", "b-c")
 async def test_degraded_is_said_when_measurements_leave_no_doubt(net: Net) -> None:
     await net.place("o", "a", "c", size=0, min_fidelity=0.88, sacrifice_share=0.5)
-    net.sites["a"].tell("o", errors=GOOD)
+    few = ((99, 3), (100, 3), (100, 3))
+    net.sites["a"].tell("o", errors=few)
     await net.settle()
     assert net.phases("o") == [(BOUND, 1)]
+    assert net.last("o").estimated_fidelity == 0.0
+    net.sites["a"].tell("o", errors=GOOD)
+    await net.settle()
+    assert net.phases("o") == [(BOUND, 1), (BOUND, 1)], "an estimate once a window"
+    assert net.last("o").estimated_fidelity == pytest.approx(0.955, abs=0.001)
     net.sites["a"].tell("o", errors=plus(GOOD, BAD))
     await net.settle()
     worst = net.last("o")
@@ -313,3 +319,37 @@ async def test_nothing_ticks_while_nothing_is_ordered(net: Net) -> None:
     await net.wait(5)
     assert not net.controller._ticking
     assert net.timeline.now_ns() == before + 5 * S
+
+
+@in_net("a-b", memories=8)
+async def test_orders_with_rates_fit_beside_one_another_where_greedy_ones_wait(net: Net) -> None:
+    for number in range(8):
+        qui = await net.place(f"rated{number}", "a", "b", size=0, rate_per_s=10.0)
+        assert net.last(qui.order_id).phase is BOUND
+        assert net.last(qui.order_id).rate_per_s == 10.0
+    full = await net.controller.attainable(SERVICE, order("more", "a", "b", size=0, rate_per_s=10.0))
+    assert full.code == "fabric.no_memory"
+    for number in range(8):
+        await net.controller.withdraw(SERVICE, f"rated{number}")
+    for number in range(5):
+        await net.place(f"greedy{number}", "a", "b", size=0)
+    phases = [net.controller.quis()[number].phase for number in range(5)]
+    assert phases == [BOUND] * 4 + [PREPARING]
+    for number in range(5):
+        await net.controller.withdraw(SERVICE, f"greedy{number}")
+    best = await net.controller.attainable(SERVICE, order("most", "a", "b", size=0))
+    much = await net.controller.attainable(
+        SERVICE, order("much", "a", "b", size=0, rate_per_s=1.01 * best.rate_per_s)
+    )
+    assert (much.possible, much.code, much.rate_per_s) == (False, "fabric.rate", best.rate_per_s)
+
+
+@in_net("a-b")
+async def test_an_order_of_few_states_a_second_is_not_taken_for_stuck(net: Net) -> None:
+    await net.place("rare", "a", "b", size=0, rate_per_s=0.1)
+    net.sites["a"].tell("rare", held=1)
+    await net.wait(15.0)
+    assert net.controller.figures().rebinds == 0
+    await net.wait(30.0)
+    assert net.controller.figures().rebinds > 0
+    await net.controller.withdraw(SERVICE, "rare")

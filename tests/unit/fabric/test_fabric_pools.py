@@ -10,12 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from multiplane.api.device import KeyBlock
-from multiplane.fabric.resource.pools import (
-    Early,
-    LinkPool,
-    Pad,
-    Stale,
-)
+from multiplane.fabric.resource.pools import LinkPool, Missing, Pad
 
 LINK = "a--b"
 MIB = 1024 * 1024
@@ -169,16 +164,16 @@ class TwoEnds(RuleBasedStateMachine):
         if (far_end, pad.epoch) in self.overflowed and not (isinstance(seen, Pad) and seen.key == pad.key):
             self.flying[end].pop(0)  # no room for it at the far end: its tag would fail, and only that one
             return
-        if isinstance(seen, Early):
+        if seen is Missing.EARLY:
             assert self.feed[far_end], "the far end has all blocks and still lacks a pad"
             return
         self.flying[end].pop(0)
-        if isinstance(seen, Stale):
+        if seen is Missing.STALE:
             assert pad.epoch < far.epoch
             return
         assert seen.key == pad.key
         far.accept(seen)
-        assert isinstance(far.peek(pad.epoch, pad.offset, len(pad.key)), Stale), "a replay was accepted"
+        assert far.peek(pad.epoch, pad.offset, len(pad.key)) is Missing.STALE, "a replay was accepted"
 
     @precondition(lambda self: not any(self.feed.values()))
     @rule()
@@ -219,7 +214,7 @@ def test_a_skipped_pad_is_burnt_and_the_account_says_so() -> None:
     high.accept(open_pad(high, second))
     assert high.burnt_byte == 100
     assert high.spent_byte == 60
-    assert isinstance(high.peek(1, first.offset, 100), Stale)
+    assert high.peek(1, first.offset, 100) is Missing.STALE
 
 
 def test_a_new_epoch_burns_everything() -> None:

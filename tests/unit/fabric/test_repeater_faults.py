@@ -47,10 +47,41 @@ def world(rng: random.Random) -> Entanglement:
     return Entanglement(memories=(kind,), links=links)
 
 
+WEBS = {  # circuits, each joined at the end of its path
+    "ghz": (("ab", "eb", "cb", "dc"), "aecd"),
+    "graph": (("ab", "cb", "abc"), "abc"),
+}
+
+
+def web(rng: random.Random, **common: Any) -> Job:
+    """A tree of two junctions, or a triangle edge by edge."""
+    kind = rng.choice(["ghz", "graph"])
+    paths, parties = WEBS[kind]
+    circuits = [circuit(path, name=path, window=(2,) * (len(path) - 1), **common) for path in paths]
+    junctions = tuple(
+        Junction(
+            junction=f"o/{site}",
+            order_id="o",
+            binding=common["binding"],
+            site=site,
+            circuits=tuple(path for path in paths if path[-1] == site),
+            given=tuple(path for path in paths if path[0] == site),
+            kind="edges" if kind == "graph" else "ghz",
+            party=site in parties,
+        )
+        for site in ("bc" if kind == "ghz" else "bca")
+    )
+    size = rng.choice([1, 3])
+    given: dict[str, Any] = {"size": size, "until_ns": UNTIL_NS, "min_fidelity": 0.5}
+    return job(*circuits, junctions=junctions, kind=kind, sites=tuple(parties), **given)
+
+
 def shape(rng: random.Random, binding: int) -> Job:
     """Some job."""
     common: dict[str, Any] = {"binding": binding, "until_ns": UNTIL_NS}
     share = rng.choice([0.0, 0.3])
+    if rng.random() < 0.3:
+        return web(rng, sacrifice_share=share, **common)
     if rng.random() < 0.3:
         legs = [circuit(leaf + "b", name=leaf, sacrifice_share=share, window=(2,), **common) for leaf in "ae"]
         party = rng.random() < 0.5
@@ -68,7 +99,16 @@ def shape(rng: random.Random, binding: int) -> Job:
         )
         joined = (*legs, cut)
         size = rng.choice([1, 3])
-        return job(*joined, junctions=(junction,), size=size, until_ns=UNTIL_NS, min_fidelity=0.5)
+        sites = (*"b" * party, *"aec")
+        return job(
+            *joined,
+            junctions=(junction,),
+            kind=kind,
+            sites=sites,
+            size=size,
+            until_ns=UNTIL_NS,
+            min_fidelity=0.5,
+        )
     path = rng.choice(PATHS)
     hops = len(path) - 1
     rounds = rng.choice([0, 0, 1])

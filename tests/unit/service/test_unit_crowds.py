@@ -6,16 +6,12 @@ import asyncio
 import random
 from collections import Counter
 
-import pytest
-from tests.support import shared
 from tests.unit.service.unit_kit import SITES, Ear, Net, play, wish
 
 from multiplane.api.units import Units, Wish
-from multiplane.assembly.study import Study, run_study
 from multiplane.kernel.errors import Busy
 from multiplane.kernel.nouns import Caller
 from multiplane.service.planes.units import UnitRules
-from multiplane.twin.scenario import parse
 
 ENDS = {"delivered", "counter-offer", "refused", "expired"}
 
@@ -67,43 +63,3 @@ def test_five_hundred_wishes_at_once_each_end_and_leave_nothing() -> None:
                 assert net.store.scan(f"urn:qkd:test:{name}:kme", kind) == []
 
     play(run, rules=UnitRules(rate_per_s=1e6, burst=10_000))
-
-
-@pytest.mark.slow
-def test_a_crowd_in_a_network_of_the_twin_ends_and_frees_every_memory() -> None:
-    names = tuple("abcdef")
-    ring = list(zip(names, names[1:] + names[:1], strict=True))
-    place = parse(shared.scenario(ring, memories=8, t2_s=60.0, saes=True), "ring.toml")
-
-    async def run(study: Study) -> None:
-        draw = random.Random(7)
-        asked = [mixed(draw, 2 if number % 10 == 0 else number % 2, names) for number in range(40)]
-        ends: Counter[str] = Counter(
-            await asyncio.gather(
-                *(
-                    end_of(study.units(alias[0]), study.caller(alias), unique(wished, number))
-                    for number, (alias, wished) in enumerate(asked)
-                )
-            )
-        )
-        assert set(ends) <= ENDS, ends
-        assert ends["delivered"] > 10, ends
-        await asyncio.sleep(120)
-        figures = study.centre.edc.figures()
-        assert (figures.memories_in_use, figures.memories_reserved, figures.waiting) == (0, 0, 0)
-        for site in study.sites.values():
-            assert site.units is not None
-            assert not [one for unit in site.units.core.units for one in site.units.core.book.live(unit)]
-
-    run_study(place, 1, run)
-
-
-def unique(wished: Wish, number: int) -> Wish:
-    """The same wish under an id of its own; keys need a moment more."""
-    part = wished.parts[0]
-    return Wish(
-        request=f"r{number}",
-        parties=wished.parties,
-        parts=wished.parts,
-        valid_s=30.0 if part.kind == "key" else 0.0,
-    )

@@ -32,6 +32,8 @@ class Site:
     decider: Decider | None = None
     parts: dict[str, Claim] = field(default_factory=dict)
     rows: dict[str, Decision] = field(default_factory=dict)
+    stored: int = 0
+    """When the store has done what it was asked for: it keeps the order."""
 
 
 class Net:
@@ -149,17 +151,28 @@ class Net:
         self.tell(decider, decider.decider.decide(self.now))
 
     def tell(self, decider: Site, decisions: list[Decision]) -> None:
-        """Durable first; a death before that leaves nothing, a death after it leaves the row."""
-        assert decider.decider is not None
+        """Refusals at once; deliveries once they are durable, which takes a while."""
         delivered = [one for one in decisions if one.delivered]
-        dies = bool(delivered) and self.now < HEAL and self.random.random() < 0.1
+        self.say(decider, [one for one in decisions if not one.delivered])
         if delivered:
-            if not dies or self.random.random() < 0.5:
-                decider.rows.update({one.state: one for one in delivered})
-            if dies:
-                self.fall(decider)
-                return
-            decider.decider.settle(delivered)
+            boot = decider.boot
+            decider.stored = max(decider.stored, self.now + self.random.choice((0, 0, 5, 40)))
+            self.at(decider.stored, lambda: self.durable(decider, boot, delivered))
+
+    def durable(self, decider: Site, boot: int, delivered: list[Decision]) -> None:
+        """A death before that leaves nothing, a death after it leaves the row."""
+        if decider.boot != boot or decider.decider is None:
+            return
+        dies = self.now < HEAL and self.random.random() < 0.1
+        if not dies or self.random.random() < 0.5:
+            decider.rows.update({one.state: one for one in delivered})
+        if dies:
+            self.fall(decider)
+            return
+        decider.decider.settle(delivered)
+        self.say(decider, delivered)
+
+    def say(self, decider: Site, decisions: list[Decision]) -> None:
         if decisions:
             word = Verdicts(unit="u", boot=decider.boot, decisions=tuple(decisions))
             self.heard(decider, word)

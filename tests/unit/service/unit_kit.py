@@ -339,8 +339,8 @@ class Net:
                 spawn=place.tasks.spawn,
             )
         )
-        place.links.serve(place.agent)
         await place.agent.start()
+        place.links.serve(place.agent)
 
     async def fall(self, name: str) -> None:
         """The agent's process dies; its memories live on."""

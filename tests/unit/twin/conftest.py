@@ -126,10 +126,11 @@ class Rig:
         seed: bytes = bytes(32),
         boot_epoch: int = 1,
         profiles: dict[str, Profile] | None = None,
+        phase: float | None = None,
     ) -> None:
         self.timeline = HeapTimeline()
         self.world = world
-        self.twin = Twin(world, self.timeline, seed, boot_epoch, profiles or PROFILES, phase=lambda _: 0.0)
+        self.twin = Twin(world, self.timeline, seed, boot_epoch, profiles or PROFILES, phase=lambda _: phase)
         self.alarms: list[tuple[float, SpanAlarm]] = []
         self.controller = Caller(principal=f"urn:qkd:{world.domain}:controller", domain=world.domain)
         self.readings = run(self.twin.optical.attach(self.controller, self))

@@ -147,6 +147,7 @@ def link(job: dict[str, Any]) -> dict[str, Any]:
 
 def chain(job: dict[str, Any]) -> dict[str, Any]:
     """Counts at both ends and fidelity at the first, by window."""
+    begun_s = time.process_time()
     network, names = topology(job, job["hops"], job["memories"])
     timeline = network.get_timeline()
     windows = job["windows"]
@@ -154,10 +155,15 @@ def chain(job: dict[str, Any]) -> dict[str, Any]:
     begin_ps = START_PS + round(job["warm_s"] * SECOND_PS)
     first, second = [0] * windows, [0] * windows
     fidelity_sums = [0.0] * windows
+    first_s = 0.0
 
     def note_first(info: Any) -> None:
+        nonlocal first_s
         index = (timeline.now() - begin_ps) // window_ps
         if 0 <= index < windows:
+            first_s = first_s or (timeline.now() - START_PS) / SECOND_PS
+            if job.get("first_only"):
+                timeline.stop()
             first[index] += 1
             fidelity_sums[index] += weights_of(info, timeline)[0]
 
@@ -173,10 +179,16 @@ def chain(job: dict[str, Any]) -> dict[str, Any]:
     timeline.stop_time = end_ps
     timeline.init()
     asker.start(names[-1], START_PS, end_ps + SECOND_PS, job["memories"], LOWEST_FIDELITY)
-    begun_s = time.process_time()
+    built_s = time.process_time()
     timeline.run()
-    spent_s = time.process_time() - begun_s
-    return {"first": first, "second": second, "fidelity_sums": fidelity_sums, "processor_s": spent_s}
+    return {
+        "first": first,
+        "second": second,
+        "fidelity_sums": fidelity_sums,
+        "processor_s": time.process_time() - built_s,
+        "build_s": built_s - begun_s,
+        "first_s": first_s,
+    }
 
 
 def swap(job: dict[str, Any]) -> dict[str, Any]:

@@ -10,22 +10,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import reduce
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from multiplane.fabric.control.hops import Hop, rested
+from multiplane.fabric.control.hops import PROTOCOLS, Hop, least_of_link, rested
 from multiplane.fabric.control.segments import Span, Wait, joined, mean_latest, wait
 from multiplane.physics import bell
 from multiplane.physics.bell import Correlations
-from multiplane.physics.purification import bbpssw, dejmps
 
 SEQUENTIAL_SHARE: Final = 0.21
 """How far swaps as soon as possible lie between nested and sequential ones when they may fail, on a scale of
 logarithms: fitted to samples of 2 to 8 links."""
 QUEUE_EXPONENT: Final = 0.42
 _NEVER: Final = 1e-12
+_PERFECT: Final = Correlations(1.0, 1.0, 1.0)
 _SURE: Final = 0.99
-PROTOCOLS: Final = {"dejmps": dejmps, "bbpssw": bbpssw}
 
 
 class Shape(NamedTuple):
@@ -93,40 +93,12 @@ def leg(hop: Hop, rounds: int, window: int, cutoff_s: float, protocol: str) -> L
         return Leg(Span(mean_s), mean)
     first = leg(hop, rounds - 1, window, cutoff_s, protocol)
     second_s = leg(hop, rounds - 1, window - 1, cutoff_s, protocol).span.mean_s
-    flip, relax, known_s = _both(hop)
+    flip, relax, known_s = hop.flip_per_s, hop.relax_per_s, hop.told_s
     in_time = -math.expm1(-cutoff_s / second_s)
     older = _waited(first.mean, wait(second_s, second_s, cutoff_s), flip, relax)
-    mean, success = PROTOCOLS[protocol](older, first.mean, *_noise(hop))
+    mean, success = PROTOCOLS[protocol](older, first.mean, hop.double16, hop.flip_probability)
     mean_s = (first.span.mean_s + second_s * in_time + known_s) / max(in_time * success, _NEVER)
     return Leg(Span(mean_s), rested(mean, flip * known_s, relax * known_s))
-
-
-def _least_of_link(hop: Hop, rounds: int, cutoff_s: float, protocol: str) -> Correlations:
-    """A bound of each single pair of a link: both pairs of every round have waited until the cut-off."""
-    least = hop.fresh
-    flip, relax, known_s = _both(hop)
-    for _ in range(rounds):
-        old = rested(least, flip * cutoff_s, relax * cutoff_s)
-        least, _ = PROTOCOLS[protocol](old, old, *_noise(hop))
-        least = rested(least, flip * known_s, relax * known_s)
-    return least
-
-
-def told_s(hop: Hop) -> float:
-    """From a round of purification until both ends know what came of it."""
-    return hop.delay_s + max(hop.near.operation_s, hop.far.operation_s)
-
-
-def _both(hop: Hop) -> tuple[float, float, float]:
-    """What both halves together lose by the second, and how long they rest until a round is known."""
-    near, far = hop.near, hop.far
-    return near.flip_per_s + far.flip_per_s, near.relax_per_s + far.relax_per_s, told_s(hop)
-
-
-def _noise(hop: Hop) -> tuple[tuple[float, ...], float]:
-    """Gates and readouts of a purification: those of the worse end."""
-    worse = min(hop.near, hop.far, key=lambda place: place.double16[0])
-    return worse.double16, max(hop.near.flip_probability, hop.far.flip_probability)
 
 
 def _waited(pair: Correlations, waiting: Wait, flip_per_s: float, relax_per_s: float) -> Correlations:
@@ -158,6 +130,43 @@ def chain(hops: Sequence[Hop], shape: Shape) -> Chain:
     )
 
 
+class Course(NamedTuple):
+    """What all pairs of a chain go through, however it is run: swaps, the way of TRACK, a correction, rest.
+
+    Args:
+        fresh: a pair in which nobody waits inside, of links as they are; kept: what is left of perfect links.
+        fades: what each second of the cut-off costs (<XX> and <YY>, <ZZ>), as soon as possible and by levels.
+    """
+
+    hops: tuple[Hop, ...]
+    fresh: Correlations
+    kept: Correlations
+    fades: tuple[tuple[float, float], tuple[float, float]]
+
+
+def course(hops: tuple[Hop, ...], hold_s: float = 0.0) -> Course:
+    """Of a chain of one or more links whose pairs rest for `hold_s` after they were delivered.
+
+    As soon as possible: of two halves at an inner site one waits, up to the cut-off, and what both ends wait
+    together is no more than what all inner sites wait. Otherwise every half may wait so long.
+    """
+    first, last = hops[0].near, hops[-1].far
+    flip, relax = (first.flip_per_s, last.flip_per_s), (first.relax_per_s, last.relax_per_s)
+    inner = len(hops) - 1
+    waits = sum(max(left.far.flip_per_s, right.near.flip_per_s) for left, right in pairwise(hops))
+    fades = sum(max(left.far.relax_per_s, right.near.relax_per_s) for left, right in pairwise(hops))
+    kept = rested(_swapped(hops, [_PERFECT] * len(hops)), sum(flip) * hold_s, sum(relax) * hold_s)
+    return Course(
+        hops=hops,
+        fresh=reduce(bell.swap, (hop.fresh for hop in hops), kept),
+        kept=kept,
+        fades=(
+            (inner * max(flip) + waits, inner * max(relax) + fades),
+            (inner * sum(flip) + 2.0 * waits, inner * sum(relax) + 2.0 * fades),
+        ),
+    )
+
+
 class Least(NamedTuple):
     """A bound of each single delivered pair, by the cut-off: a pair, and what each second of it costs."""
 
@@ -171,30 +180,30 @@ class Least(NamedTuple):
         flip, relax = math.exp(-self.flip_per_s * cutoff_s), math.exp(-self.relax_per_s * cutoff_s)
         return (1.0 + (x + y) * flip + z * relax) / 4.0
 
+    def pair_at(self, cutoff_s: float) -> Correlations:
+        """A pair as bad as that."""
+        return rested(self.pair, self.flip_per_s * cutoff_s, self.relax_per_s * cutoff_s)
 
-def least(hops: Sequence[Hop], shape: Shape) -> Least:
+
+def least(way: Course, shape: Shape) -> Least:
     """A bound of each single delivered pair of a chain that is run in this shape.
 
-    As soon as possible: of two halves at an inner site one waits, up to the cut-off, and what both ends wait
-    together is no more than what all inner sites wait. Otherwise every half may wait so long. The pair itself
-    depends on the cut-off of the shape where links are purified.
+    The pair itself depends on the cut-off of the shape where links are purified.
     """
-    cutoff_s, protocol = shape.cutoff_s, shape.protocol
-    pairs = [
-        _least_of_link(hop, rounds, cutoff_s, protocol) if rounds else hop.fresh
-        for hop, rounds in zip(hops, shape.rounds, strict=True)
-    ]
-    pair = _swapped(hops, pairs)
-    first, last = hops[0].near, hops[-1].far
-    flip, relax = (first.flip_per_s, last.flip_per_s), (first.relax_per_s, last.relax_per_s)
-    inner = len(hops) - 1
-    waits = sum(max(left.far.flip_per_s, right.near.flip_per_s) for left, right in pairwise(hops))
-    fades = sum(max(left.far.relax_per_s, right.near.relax_per_s) for left, right in pairwise(hops))
-    if any(shape.levels):
-        flips, relaxes = inner * sum(flip) + 2.0 * waits, inner * sum(relax) + 2.0 * fades
-    else:
-        flips, relaxes = inner * max(flip) + waits, inner * max(relax) + fades
-    return Least(pair, flips, relaxes)
+    pair = way.fresh
+    if any(shape.rounds):
+        links = [
+            least_of_link(hop, rounds, shape.cutoff_s, shape.protocol) if rounds else hop.fresh
+            for hop, rounds in zip(way.hops, shape.rounds, strict=True)
+        ]
+        pair = reduce(bell.swap, links, way.kept)
+    return Least(pair, *way.fades[any(shape.levels)])
+
+
+def purest(way: Course, rounds: Sequence[int]) -> Least:
+    """No schedule of purification with at most so many rounds on each link makes better pairs."""
+    links = (hop.purest[min(most, len(hop.purest) - 1)] for hop, most in zip(way.hops, rounds, strict=True))
+    return Least(reduce(bell.swap, links, way.kept), *way.fades[0])
 
 
 def _resting(

@@ -12,7 +12,10 @@ from multiplane.kernel.quantity import NS_PER_S
 from multiplane.physics import bell
 from multiplane.physics.bell import Correlations
 from multiplane.physics.operations import depolarising16, swap_factors
+from multiplane.physics.purification import bbpssw, dejmps
 
+PROTOCOLS: Final = {"dejmps": dejmps, "bbpssw": bbpssw}
+_ROUNDS_ENOUGH: Final = 8
 _UNSEEN: Final = PairLink("", "", "", 1.0, 1.0, 0.0, 1.0, 1.0, 1.0, (math.inf, math.inf), (1, 1))
 
 
@@ -47,6 +50,9 @@ class Hop(NamedTuple):
         mean_s: until one memory at each end has a pair; attempt_s: of one attempt, age of a pair when both
             ends know of it; delay_s: one way.
         fresh: the pair when both ends know of it.
+        told_s: from a round of purification until both ends know what came of it; double16, flip_probability:
+            of purification, those of the worse end; flip_per_s, relax_per_s: what both halves together lose.
+        purest: what no number of rounds up to its place has more of, in <XX>, <YY> or <ZZ>.
     """
 
     link: str
@@ -57,6 +63,12 @@ class Hop(NamedTuple):
     delay_s: float
     fresh: Correlations
     seen: PairLink
+    told_s: float
+    flip_per_s: float
+    relax_per_s: float
+    double16: tuple[float, ...]
+    flip_probability: float
+    purest: tuple[Correlations, ...] = ()
 
 
 def reverse(hop: Hop) -> Hop:
@@ -94,8 +106,24 @@ def hop_of(sheet: LinkSheet) -> Hop:
         delay_s=sheet.delay_ns / NS_PER_S,
         fresh=bell.from_weights(sheet.weights),
         seen=_UNSEEN,
+        told_s=sheet.delay_ns / NS_PER_S + max(near.operation_s, far.operation_s),
+        flip_per_s=near.flip_per_s + far.flip_per_s,
+        relax_per_s=near.relax_per_s + far.relax_per_s,
+        double16=min(near, far, key=lambda place: place.double16[0]).double16,
+        flip_probability=max(near.flip_probability, far.flip_probability),
     )
-    return hop._replace(seen=_seen(hop, near, far))
+    return hop._replace(seen=_seen(hop, near, far), purest=_purest(hop))
+
+
+def _purest(hop: Hop) -> tuple[Correlations, ...]:
+    """The most that rounds make of <XX>, of <YY> and of <ZZ>, if nobody waits: none, one, two and so on."""
+    pair = most = hop.fresh
+    found = [most]
+    for _ in range(_ROUNDS_ENOUGH):
+        pair = least_of_link(hop._replace(fresh=pair), 1, 0.0, "dejmps")
+        most = Correlations(*map(max, most, pair))
+        found.append(most)
+    return tuple(found)
 
 
 def _place(sheet: LinkSheet, end: int) -> Place:
@@ -131,3 +159,13 @@ def rested(pair: Correlations, flip_level: float, relax_level: float) -> Correla
     """
     x = math.exp(-flip_level)
     return Correlations(pair.x * x, pair.y * x, pair.z * math.exp(-relax_level))
+
+
+def least_of_link(hop: Hop, rounds: int, cutoff_s: float, protocol: str) -> Correlations:
+    """A bound of each single pair of a link: both pairs of every round have waited until the cut-off."""
+    least = hop.fresh
+    for _ in range(rounds):
+        old = rested(least, hop.flip_per_s * cutoff_s, hop.relax_per_s * cutoff_s)
+        least, _ = PROTOCOLS[protocol](old, old, hop.double16, hop.flip_probability)
+        least = rested(least, hop.flip_per_s * hop.told_s, hop.relax_per_s * hop.told_s)
+    return least

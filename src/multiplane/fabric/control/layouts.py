@@ -3,44 +3,74 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from multiplane.api.fabric_units import UnitOrder
+from multiplane.fabric.control.hops import Place
 from multiplane.fabric.control.ways import Ground, Table, seconds_cost
 from multiplane.physics import bell
 from multiplane.physics.bell import Correlations
-from multiplane.physics.multipartite import ghz_from_star, ghz_with_centre, graph_state_floor
+from multiplane.physics.multipartite import (
+    ghz_from_star,
+    ghz_from_tree,
+    ghz_with_centre,
+    graph_state_floor,
+)
 
 if TYPE_CHECKING:
     from multiplane.fabric.control.shaping import Shaped
 
+FEW_PARTIES: Final = 3
+"""A tree between so many parties has one joint."""
 FEW_CENTRES: Final = 3
 FARTHER: Final = 1.5
 """In large networks: so many centres, and none that is so much farther than the nearest."""
 
 
 class Joint(NamedTuple):
-    """Where the pairs of some legs become one state. `party`: the site keeps a qubit of it."""
+    """Where the pairs of some legs become one state.
+
+    Args: party: the site keeps a qubit of it; given: legs of other joints that end here.
+    """
 
     site: str
     legs: tuple[int, ...]
     party: bool
     edges: tuple[tuple[int, int], ...] = ()
+    given: tuple[int, ...] = ()
 
 
 class Layout(NamedTuple):
-    """Args: ends: of each leg, the site where it is joined last; kind: `bell`, `ghz`, `star`, `graph`."""
+    """Between which sites there are legs, and where they are joined.
+
+    Args:
+        kind: `bell`; `ghz` where all joints are parties, `star` where one is not; `graph` made at one joint,
+            or `edges`.
+        ends: of each leg, the site that joins it last; those nearer to the first joint come first.
+        joints: the first is given nothing.
+    """
 
     kind: str
     ends: tuple[tuple[str, str], ...]
     joints: tuple[Joint, ...] = ()
+
+    @property
+    def among(self) -> int:
+        """So many legs may use the same link: those of a star may all leave its centre one way."""
+        return 2 if len(self.joints) == 1 else 1
 
     def fidelity(self, pairs: Sequence[Correlations]) -> float:
         """Of the state that is made of these pairs, a bound from below for graph states."""
         match self.kind:
             case "bell":
                 return bell.fidelity(pairs[0])
+            case "star" if len(self.joints) > 1:
+                bare = {joint.site for joint in self.joints if not joint.party}
+                parties = {site for leg in self.ends for site in leg} - bare
+                return ghz_from_tree(self.ends, parties, pairs)
             case "star":
                 return ghz_from_star(pairs)
             case "ghz":
@@ -48,32 +78,28 @@ class Layout(NamedTuple):
             case _:
                 return graph_state_floor(pairs)
 
-    def joined(self, pairs: list[Correlations], chains: Sequence[Shaped]) -> list[Correlations]:
-        """The pairs with the noise of joining them in them, as the site of the joint does it."""
+    def joined(self, pairs: Sequence[Correlations], chains: Sequence[Shaped]) -> list[Correlations]:
+        """The pairs with the noise of joining them in them, as the sites of the joints do it."""
         noisy = list(pairs)
-        ends = [one.hops[-1].far for one in chains]
-
-        def costs(leg: int, factors: Correlations) -> None:
-            noisy[leg] = bell.swap(noisy[leg], factors)
-
         for joint in self.joints:
-            kept = joint.legs[0] if joint.party else -1
-            if self.kind != "graph":
-                for leg in joint.legs[1:]:
-                    costs(leg, ends[leg].swap)
-                read = () if joint.party else joint.legs[:1]
-            else:
-                if joint.party:
-                    kept = next(max(edge) - 1 for edge in joint.edges if not min(edge))
-                    costs(kept, Correlations(*(ends[kept].correct_gain,) * 3))
-                for edge in joint.edges:
-                    for leg in {kept if not place else place - 1 for place in edge}:
-                        costs(leg, ends[leg].swap)
-                read = tuple(leg for leg in joint.legs if leg != kept)
-            for leg in read:
-                right = 1.0 - 2.0 * ends[leg].flip_probability
-                costs(leg, Correlations(right, right, 1.0))
+            ends = {leg: chains[leg].hops[-1].far for leg in joint.legs}
+            ends |= {leg: chains[leg].hops[0].near for leg in joint.given}
+            steps = _gates(joint, ends) if self.kind == "graph" else _fusions(joint, ends)
+            if self.kind == "edges":
+                steps = chain(((leg, _gate(ends[leg])) for leg in joint.legs), steps)
+            for leg, factors in steps:
+                noisy[leg] = bell.swap(noisy[leg], factors)
         return noisy
+
+    def told_s(self, delays_s: Sequence[float]) -> float:
+        """From when all pairs are there until all ends know: GROWN to the first joint, JOINED back.
+
+        Args: delays_s: of each leg.
+        """
+        away_s = {joint.site: 0.0 for joint in self.joints}
+        for (far, near), delay_s in zip(self.ends, delays_s, strict=True):
+            away_s[far] = max(away_s.get(far, 0.0), away_s.get(near, 0.0) + delay_s)
+        return max(away_s.values()) + max(away_s[joint.site] for joint in self.joints)
 
     def places(self, sites: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
         """The legs between sites of the order, as places; those to a centre that is none are left out."""
@@ -81,10 +107,44 @@ class Layout(NamedTuple):
         return tuple((place[a], place[b]) for a, b in self.ends if a in place and b in place)
 
 
+def _fusions(joint: Joint, ends: Mapping[int, Place]) -> Iterator[tuple[int, Correlations]]:
+    """What it costs each leg that its half is fused into the first one, which is read if nobody keeps it."""
+    kept, *others = (*joint.given, *joint.legs)
+    for leg in others:
+        yield leg, ends[leg].swap
+    if not joint.party:
+        yield kept, _readout(ends[kept])
+
+
+def _gates(joint: Joint, ends: Mapping[int, Place]) -> Iterator[tuple[int, Correlations]]:
+    """What it costs each leg that the gates of the edges are done at the joint, and its half is read."""
+    kept = -1
+    if joint.party:
+        kept = next(max(edge) - 1 for edge in joint.edges if not min(edge))
+        yield kept, _gate(ends[kept])
+    for edge in joint.edges:
+        for leg in {kept if not place else place - 1 for place in edge}:
+            yield leg, ends[leg].swap
+    for leg in joint.legs:
+        if leg != kept:
+            yield leg, _readout(ends[leg])
+
+
+def _gate(end: Place) -> Correlations:
+    return Correlations(*(end.correct_gain,) * 3)
+
+
+def _readout(end: Place) -> Correlations:
+    right = 1.0 - 2.0 * end.flip_probability
+    return Correlations(right, right, 1.0)
+
+
 def layouts(order: UnitOrder, ground: Ground) -> Iterator[Layout]:
     """Shapes to try for an order."""
-    pair = order.kind == "bell" or (order.kind == "ghz" and len(order.sites) == 2)
-    return bell_layouts(order) if pair else star_layouts(order, ground)
+    if order.kind == "bell" or (order.kind == "ghz" and len(order.sites) == 2):
+        return bell_layouts(order)
+    others = edge_layouts(order) if order.kind == "graph" else tree_layouts(order, ground)
+    return chain(star_layouts(order, ground), others)
 
 
 def bell_layouts(order: UnitOrder) -> Iterator[Layout]:
@@ -101,6 +161,104 @@ def star_layouts(order: UnitOrder, ground: Ground) -> Iterator[Layout]:
         joint = Joint(centre, tuple(range(len(leaves))), party, _edges(order, centre, leaves))
         kind = "graph" if order.kind == "graph" else "ghz" if party else "star"
         yield Layout(kind, tuple((leaf, centre) for leaf in leaves), (joint,))
+
+
+def edge_layouts(order: UnitOrder) -> Iterator[Layout]:
+    """Each edge of a graph state a leg. The first joint has the most edges, the others as they are met."""
+    near: dict[str, list[str]] = {site: [] for site in order.sites}
+    for a, b in order.edges:
+        near[order.sites[a]].append(order.sites[b])
+        near[order.sites[b]].append(order.sites[a])
+    met = [max(order.sites, key=lambda site: len(near[site]))]
+    legs = []
+    for site in met:  # grows meanwhile
+        met += [other for other in near[site] if other not in met]
+        legs += [(other, site) for other in near[site] if (site, other) not in legs]
+    yield web("edges", legs, order.sites)
+
+
+def tree_layouts(order: UnitOrder, ground: Ground) -> Iterator[Layout]:
+    """Trees of several joints, along the quickest ways: links that two parties need are used once."""
+    seen: set[frozenset[tuple[str, str]]] = set()
+    for links in _trees(order, ground) if len(order.sites) > FEW_PARTIES else ():
+        legs = _legs(links, order.sites)
+        joints = {near for _, near in legs}
+        if len(joints) > 1 and not joints & set(order.avoid) and frozenset(legs) not in seen:
+            seen.add(frozenset(legs))
+            bare = joints - set(order.sites)
+            yield web("star" if bare else "ghz", legs, order.sites)
+
+
+def web(kind: str, legs: Sequence[tuple[str, str]], parties: Collection[str]) -> Layout:
+    """Joints at the ends of these legs, and wherever a party is at several."""
+    places = range(len(legs))
+    joints = dict.fromkeys(near for _, near in legs)
+    joints |= {far: None for at, (far, _) in enumerate(legs) if far in [other for other, _ in legs[:at]]}
+    return Layout(
+        kind,
+        tuple(legs),
+        tuple(
+            Joint(
+                site,
+                tuple(at for at in places if legs[at][1] == site),
+                site in parties,
+                given=tuple(at for at in places if legs[at][0] == site),
+            )
+            for site in joints
+        ),
+    )
+
+
+def _trees(order: UnitOrder, ground: Ground) -> Iterator[set[tuple[str, str]]]:
+    """Links of trees that reach all parties: whoever is nearest next, and the ways to one centre.
+
+    *Source*: Takahashi, Matsuyama, Math. Japonica 24, 573 (1980): at most twice as much as the least.
+    """
+    tables = {site: ground.table(seconds_cost, site) for site in order.sites}
+    for first in order.sites[: None if ground.small else FEW_CENTRES]:
+        sites, links, left = [first], set[tuple[str, str]](), [site for site in order.sites if site != first]
+        while left:
+            nearest = [
+                (tables[to].left.get(at, math.inf), place, to)
+                for to in left
+                for place, at in enumerate(sites)
+            ]
+            far_s, place, to = min(nearest)
+            if far_s == math.inf:
+                return
+            way = list(_on_the_way(tables[to], sites[place]))
+            links |= set(pairwise(way))
+            sites += way[1:]
+            left = [site for site in left if site not in sites]
+        yield links
+    for centre in centres(order, ground):
+        table = ground.table(seconds_cost, centre)
+        yield {link for site in order.sites for link in pairwise(_on_the_way(table, site))}
+
+
+def _legs(links: Collection[tuple[str, str]], parties: Collection[str]) -> list[tuple[str, str]]:
+    """The legs of a tree of links: what lies between two joints or parties, joined towards the middle."""
+    near: defaultdict[str, set[str]] = defaultdict(set)
+    for a, b in links:
+        near[a].add(b)
+        near[b].add(a)
+    while passed := next((at for at in sorted(near) if at not in parties and len(near[at]) < 3), None):
+        around = near.pop(passed)
+        for at in around:
+            near[at] |= around
+            near[at] -= {passed, at}
+
+    def outward(root: str) -> tuple[int, list[tuple[str, str]]]:
+        """Legs from there on, and how many lie between it and the farthest."""
+        legs, away = list[tuple[str, str]](), {root: 0}
+        for site in (met := [root]):  # grows meanwhile
+            further = sorted(near[site] - away.keys())
+            met += further
+            legs += [(at, site) for at in further]
+            away |= dict.fromkeys(further, away[site] + 1)
+        return max(away.values()), legs
+
+    return min(outward(root) for root in sorted(near))[1]
 
 
 def centres(order: UnitOrder, ground: Ground) -> list[str]:

@@ -8,42 +8,32 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
-from functools import lru_cache
-from itertools import islice, pairwise, product
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
 from multiplane.api.fabric_units import UnitOrder
-from multiplane.api.policy import PairLink, Promise, RouteAsk
-from multiplane.fabric.control.chains import QUEUE_EXPONENT, Shape, told_s
-from multiplane.fabric.control.hops import rested
-from multiplane.fabric.control.layouts import Layout, layouts
+from multiplane.api.policy import Promise
 from multiplane.fabric.control.policies import Policies
-from multiplane.fabric.control.segments import Span, joined
-from multiplane.fabric.control.shaping import PATIENCE, Floor, Shaped, bound_per_s, shaped
+from multiplane.fabric.control.searching import Draft, Woven, draft
+from multiplane.fabric.control.shaping import Shaped
 from multiplane.fabric.control.views import PairView
-from multiplane.fabric.control.ways import seconds_cost
 from multiplane.fabric.planes import Circuit, Job, Junction
 from multiplane.kernel.errors import Faulty
 from multiplane.kernel.nouns import Noun
 from multiplane.kernel.quantity import NS_PER_S
-from multiplane.physics.bell import Correlations, werner
 
 FOREVER_NS: Final = 10**18
-_HALVINGS: Final = 12
-_SLACK: Final = 1e-3
-_STEPS: Final = 8
-"""Each twice as far down as the last, from the best that could be thought of to what can be had."""
-_ROUTES_VIA: Final = 4
+BURST_S: Final = 1.0
+"""An order with a rate may get at once what comes in so long, or what its memories hold."""
 
 
 class Plan(Noun, frozen=True, kw_only=True):
     """What carries an order.
 
     Args:
-        fidelity: of a delivered state in the mean, as devices are calibrated; rate_per_s: of states.
+        fidelity: of a delivered state in the mean, as devices are calibrated; rate_per_s: of states, as the
+            order wants it where it has a rate.
         expected_ns: until the first; lifetime_ns: from delivery until a mean state falls below the floor.
         legs: pairs of places among the sites of the order that the state is woven between.
     """
@@ -71,17 +61,6 @@ class Unattainable(Noun, frozen=True, kw_only=True):
     lifetime_ns: int = 0
 
 
-class Woven(NamedTuple):
-    """A layout with a chain for each of its legs. `first_s`: mean time until the first state."""
-
-    layout: Layout
-    chains: tuple[Shaped, ...]
-    pairs: tuple[Correlations, ...]
-    fidelity: float
-    rate_per_s: float
-    first_s: float
-
-
 def plan(
     order: UnitOrder,
     view: PairView,
@@ -96,229 +75,67 @@ def plan(
         now_ns: against the deadline, Unix nanoseconds; binding: of the job.
     Raises: ValueError for an order of another kind, or with fewer sites, than the door allows.
     """
+    chosen = policies or Policies()
     try:
-        return _planned(order, view, policies or Policies(), now_ns, binding)
-    except Faulty as error:  # a policy of one's own
+        return planned(draft(order, view, chosen), order, view, chosen, now_ns=now_ns, binding=binding)
+    except Faulty as error:
         return Unattainable(code=error.code, reason=error.reason)
 
 
-def _planned(
-    order: UnitOrder, view: PairView, policies: Policies, now_ns: int, binding: int
+def planned(
+    known: Draft, order: UnitOrder, view: PairView, policies: Policies, *, now_ns: int, binding: int = 1
 ) -> Plan | Unattainable:
-    search = Search(order, view, policies)
-    best = search.best()
-    if best is None:
-        return search.why_not()
+    """The plan for an order by a draft that holds. Raises: Faulty(`plugin.failed`)."""
+    best = known.woven
+    if best is None or not known.good_for(order):
+        return _why_not(known, order)
+    left_share = 1.0 - order.sacrifice_share if order.rate_per_s else 1.0
     found = Plan(
         job=_job(order, best, binding),
         fidelity=best.fidelity,
-        rate_per_s=best.rate_per_s,
+        rate_per_s=best.rate_per_s * left_share,
         expected_ns=_ns(best.first_s),
-        lifetime_ns=_ns(_lifetime_s(best, order.min_fidelity)),
+        lifetime_ns=_ns(known.lifetime_s),
         legs=best.layout.places(order.sites),
     )
-    return _too_slow(order, found, now_ns) or search.not_admitted(found, best) or found
+    refused = _too_slow(order, found, now_ns) or _not_admitted(order, found, best, view, policies)
+    return refused or msgspec.structs.replace(found, rate_per_s=order.rate_per_s or found.rate_per_s)
 
 
-class Search:
-    """Looks for the best way to carry one order."""
-
-    def __init__(self, order: UnitOrder, view: PairView, policies: Policies) -> None:
-        self.order, self.view, self.policies = order, view, policies
-        self.ground = policies.ground(view)
-        self.best_fidelity = 0.0
-        self.reached = self.full = False
-
-    def best(self) -> Woven | None:
-        """The way of the best rate above the floor, if there is one."""
-        best: Woven | None = None
-        for layout in layouts(self.order, self.ground):
-            woven = self.weave(layout)
-            if woven is not None and (best is None or woven.rate_per_s > best.rate_per_s):
-                best = woven
-        return best
-
-    def weave(self, layout: Layout) -> Woven | None:
-        """The layout with the best chains that keep the floor together, if there are any."""
-        floor = self.order.min_fidelity
-        if len(layout.ends) == 1 and not layout.joints:
-            chains = self._chains(layout, floor)
-            return self._woven(layout, chains) if chains else None
-        for each in _floors(layout.kind, len(layout.ends), floor):
-            chains = self._chains(layout, each)
-            if chains is None:
-                break
-            woven = self._woven(layout, chains)
-            passed = {site for one in chains for hop in one.hops for site in (hop.near.site, hop.far.site)}
-            if not passed.issuperset(self.order.via):
-                self.reached = False
-                break
-            self.best_fidelity = max(self.best_fidelity, woven.fidelity)
-            if woven.fidelity >= floor:
-                return woven
-        return None
-
-    def _chains(self, layout: Layout, floor_fidelity: float) -> tuple[Shaped, ...] | None:
-        taken: Counter[str] = Counter()
-        floor = Floor(floor_fidelity, self.order.hold_ns / NS_PER_S)
-        found = []
-        for wanted in layout.ends:
-            best, fidelity = self._chain(wanted, floor, taken, min(2, len(layout.ends)))
-            if best is None:
-                if fidelity > 0.0:
-                    worst = layout.fidelity([werner(fidelity)] * len(layout.ends))
-                    self.best_fidelity = max(self.best_fidelity, worst)
-                return None
-            found.append(best)
-            for hop, window in zip(best.hops, best.shape.windows, strict=True):
-                taken[hop.link] += window
-        return tuple(found)
-
-    def _chain(
-        self, ends: tuple[str, str], floor: Floor, taken: Counter[str], among: int
-    ) -> tuple[Shaped | None, float]:
-        """The best chain between two sites, and the best promise of any. `among`: to share windows."""
-
-        def free(link: PairLink) -> int:
-            return min(self.view.links[link.link].free) - taken[link.link]
-
-        best: Shaped | None = None
-        best_fidelity = 0.0
-        chosen = self.policies
-        ask = RouteAsk(*ends, free, frozenset(self.order.avoid))
-        for hops in map(self.ground.path, self._routes(ask, among)):
-            path = tuple(hop.seen for hop in hops)
-            if not path or min(map(free, path)) < 1:
-                continue
-            windows = tuple(
-                max(1, chosen.scheduling.window(self.order, link, free(link)) // among) for link in path
-            )
-            if best is not None and best.gives.rate_per_s >= bound_per_s(hops, windows):
-                continue
-            for levels in chosen.swapping.levels(path):
-                rounds = chosen.purification.rounds(path, windows)
-                wanted = self.order.size
-                shapes = (Shape(each, windows, PATIENCE, levels, wanted=wanted) for each in rounds)
-                sought = shaped(hops, shapes, floor)
-                best_fidelity = max(best_fidelity, sought.best_fidelity)
-                found = sought.found
-                if found is not None and (best is None or found.gives.rate_per_s > best.gives.rate_per_s):
-                    best = found
-        self.reached |= best_fidelity > 0.0
-        self.full |= not best_fidelity and ends[0] in self.ground.table(seconds_cost, ends[1]).left
-        return best, best_fidelity
-
-    def _routes(self, ask: RouteAsk, among: int) -> Iterable[tuple[str, ...]]:
-        """Routes of the policy; a single chain goes over the sites that it must pass, in order."""
-        routing, via = self.policies.routing, [site for site in self.order.via if site not in (ask.a, ask.b)]
-        if among > 1 or not via:
-            yield from routing.routes(self.ground, ask)
-            return
-        parts = [
-            list(islice(routing.routes(self.ground, ask._replace(a=here, b=there)), _ROUTES_VIA))
-            for here, there in pairwise((ask.a, *via, ask.b))
-        ]
-        for chosen in product(*parts):
-            route = (ask.a, *(site for part in chosen for site in part[1:]))
-            if len(set(route)) == len(route):
-                yield route
-
-    def _woven(self, layout: Layout, chains: tuple[Shaped, ...]) -> Woven:
-        """What the chains give together: all must be there at once, the early ones wait."""
-        span = Span(chains[0].gives.first_s)
-        for one in chains[1:]:
-            span = joined(span, Span(one.gives.first_s), 1.0)
-        whole_s = span.mean_s
-        told_s = 0.0
-        if len(chains) > 1:
-            told_s = max(sum(hop.delay_s for hop in one.hops) for one in chains)
-        pairs = []
-        for one in chains:
-            longer = min(one.shape.windows[-1], self.order.size or one.shape.windows[-1]) ** QUEUE_EXPONENT
-            rest_s = (whole_s - one.gives.first_s) * longer + told_s if len(chains) > 1 else 0.0
-            gives = one.gives
-            pairs.append(rested(gives.mean, gives.flip_per_s * rest_s, gives.relax_per_s * rest_s))
-        pairs = layout.joined(pairs, chains)
-        fidelity = layout.fidelity(pairs)
-        first_s = whole_s + told_s
-        rate_per_s = chains[0].gives.rate_per_s if len(chains) == 1 else 1.0 / first_s
-        return Woven(layout, chains, tuple(pairs), fidelity, rate_per_s, first_s)
-
-    def not_admitted(self, found: Plan, woven: Woven) -> Unattainable | None:
-        """Why the admission policy refuses a plan, if it does."""
-        taken: Counter[str] = Counter()
-        for one in woven.chains:
-            taken.update({hop.link: window for hop, window in zip(one.hops, one.shape.windows, strict=True)})
-        facts = [(self.view.links[link], count) for link, count in taken.items()]
-        shares = [1.0 - (min(fact.free) - count) / min(fact.sheet.memories) for fact, count in facts]
-        promise = Promise(found.fidelity, found.rate_per_s, found.expected_ns, found.lifetime_ns, max(shares))
-        reason = self.policies.admission.admit(self.order, promise)
-        return instead("fabric.not_admitted", reason, found) if reason else None
-
-    def why_not(self) -> Unattainable:
-        """Nothing was found."""
-        sites = f"between {' and '.join(self.order.sites)}"
-        sites += f" over {', '.join(self.order.via)}" if self.order.via else ""
-        sites += f" around {', '.join(self.order.avoid)}" if self.order.avoid else ""
-        if not self.reached and self.full:
-            return Unattainable(code="fabric.no_memory", reason=f"no free memories on any way {sites}")
-        if not self.reached:
-            return Unattainable(code="fabric.no_route", reason=f"no links that are up lead {sites}")
-        floor, instead = self._lower()
-        return Unattainable(
-            code="fabric.fidelity",
-            reason=f"min_fidelity: {self.order.min_fidelity}, expected at most {floor:.4f} here",
-            fidelity=floor,
-            rate_per_s=instead.rate_per_s if instead else 0.0,
-            expected_ns=_ns(instead.first_s) if instead else 0,
-            lifetime_ns=_ns(_lifetime_s(instead, floor)) if instead else 0,
-        )
-
-    def _lower(self) -> tuple[float, Woven | None]:
-        """A floor that can be kept, near the highest, and how. Of many parties only a bound is known."""
-        best = self.best_fidelity
-        for step in range(_STEPS):
-            floor = best * (1.0 - _SLACK * 2.0**step)
-            search = Search(msgspec.structs.replace(self.order, min_fidelity=floor), self.view, self.policies)
-            instead = search.best()
-            if instead is not None:
-                return floor, instead
-            best = min(floor, search.best_fidelity)
-        return 0.0, None
+def _why_not(known: Draft, order: UnitOrder) -> Unattainable:
+    """Nothing was found that is good enough."""
+    sites = f"between {' and '.join(order.sites)}"
+    sites += f" over {', '.join(order.via)}" if order.via else ""
+    sites += f" around {', '.join(order.avoid)}" if order.avoid else ""
+    if not known.reached and known.full:
+        return Unattainable(code="fabric.no_memory", reason=f"no free memories on any way {sites}")
+    if not known.reached:
+        return Unattainable(code="fabric.no_route", reason=f"no links that are up lead {sites}")
+    reason = f"min_fidelity: {order.min_fidelity}, expected at most {known.best_fidelity:.4f} here"
+    if known.woven is None:
+        return Unattainable(code="fabric.fidelity", reason=reason, fidelity=known.best_fidelity)
+    return Unattainable(
+        code="fabric.fidelity",
+        reason=reason,
+        fidelity=known.floor_fidelity,
+        rate_per_s=known.woven.rate_per_s,
+        expected_ns=_ns(known.woven.first_s),
+        lifetime_ns=_ns(known.lifetime_s),
+    )
 
 
-def _lifetime_s(woven: Woven, floor_fidelity: float) -> float:
-    """How long a state in the mean stays above the floor, or above 1/2 without one; infinite = for ever."""
-    decays = [(one.gives.flip_per_s, one.gives.relax_per_s) for one in woven.chains]
-    fastest = max(max(both) for both in decays)
-    if fastest <= 0.0:
-        return math.inf
-
-    def after(held_s: float) -> float:
-        held = zip(woven.pairs, decays, strict=True)
-        return woven.layout.fidelity(
-            [rested(pair, flip * held_s, relax * held_s) for pair, (flip, relax) in held]
-        )
-
-    low_s, high_s = 0.0, 4.0 / fastest
-    for _ in range(_HALVINGS):
-        middle_s = (low_s + high_s) / 2.0
-        stays = after(middle_s) >= (floor_fidelity or 0.5)
-        low_s, high_s = (middle_s, high_s) if stays else (low_s, middle_s)
-    return low_s
-
-
-@lru_cache(maxsize=256)
-def _floors(kind: str, legs: int, floor_fidelity: float) -> tuple[float, ...]:
-    """Floors of each leg to try, rising: from that at which equal Werner pairs would do."""
-    if floor_fidelity <= 0.0:
-        return (0.0,)
-    low, high = 0.25, 1.0
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2.0
-        enough = Layout(kind, ()).fidelity([werner(middle)] * legs) >= floor_fidelity
-        low, high = (low, middle) if enough else (middle, high)
-    return tuple(high + (1.0 - high) * step / 5.0 for step in range(5))
+def _not_admitted(
+    order: UnitOrder, found: Plan, woven: Woven, view: PairView, policies: Policies
+) -> Unattainable | None:
+    """Why the admission policy refuses a plan, if it does."""
+    taken: Counter[str] = Counter()
+    for one in woven.chains:
+        taken.update({hop.link: window for hop, window in zip(one.hops, one.shape.windows, strict=True)})
+    facts = [(view.links[link], count) for link, count in taken.items()]
+    shares = [1.0 - (min(fact.free) - count) / min(fact.sheet.memories) for fact, count in facts]
+    promise = Promise(found.fidelity, found.rate_per_s, found.expected_ns, found.lifetime_ns, max(shares))
+    reason = policies.admission.admit(order, promise)
+    return instead("fabric.not_admitted", reason, found) if reason else None
 
 
 def _too_slow(order: UnitOrder, found: Plan, now_ns: int) -> Unattainable | None:
@@ -350,13 +167,14 @@ def instead(code: str, reason: str, found: Plan) -> Unattainable:
 
 def _job(order: UnitOrder, woven: Woven, binding: int) -> Job:
     names = [f"{order.order_id}/{place}" for place in range(len(woven.chains))]
+    burst = max(math.ceil(order.rate_per_s * BURST_S), min(min(one.shape.windows) for one in woven.chains))
     return Job(
         order_id=order.order_id,
         binding=binding,
         kind=order.kind,
         sites=order.sites,
         circuits=tuple(
-            _circuit(order, name, one, binding) for name, one in zip(names, woven.chains, strict=True)
+            _circuit(order, name, one, binding, burst) for name, one in zip(names, woven.chains, strict=True)
         ),
         junctions=tuple(
             Junction(
@@ -365,7 +183,8 @@ def _job(order: UnitOrder, woven: Woven, binding: int) -> Job:
                 binding=binding,
                 site=joint.site,
                 circuits=tuple(names[place] for place in joint.legs),
-                kind=order.kind,
+                given=tuple(names[place] for place in joint.given),
+                kind="edges" if woven.layout.kind == "edges" else order.kind,
                 party=joint.party,
                 edges=joint.edges,
                 fidelity=woven.fidelity,
@@ -379,7 +198,7 @@ def _job(order: UnitOrder, woven: Woven, binding: int) -> Job:
     )
 
 
-def _circuit(order: UnitOrder, name: str, one: Shaped, binding: int) -> Circuit:
+def _circuit(order: UnitOrder, name: str, one: Shaped, binding: int, burst: int) -> Circuit:
     return Circuit(
         circuit=name,
         order_id=order.order_id,
@@ -389,7 +208,7 @@ def _circuit(order: UnitOrder, name: str, one: Shaped, binding: int) -> Circuit:
         rounds=one.shape.rounds,
         window=one.shape.windows,
         cutoff_ns=tuple(
-            _ns(one.shape.cutoff_s + hop.attempt_s + rounds * told_s(hop))
+            _ns(one.shape.cutoff_s + hop.attempt_s + rounds * hop.told_s)
             for hop, rounds in zip(one.hops, one.shape.rounds, strict=True)
         ),
         fidelity=one.gives.fidelity,
@@ -398,6 +217,8 @@ def _circuit(order: UnitOrder, name: str, one: Shaped, binding: int) -> Circuit:
         until_ns=order.deadline_ns,
         sacrifice_share=order.sacrifice_share,
         measure=order.measure,
+        rate_per_s=order.rate_per_s / (1.0 - order.sacrifice_share),
+        burst=burst,
     )
 
 

@@ -69,7 +69,7 @@ class Carried:
         self.seen: set[str] = set()
         self.states: dict[str, JobState] = {}
         self.window = Window()
-        self._counted = estimation.NONE
+        self._counted, self._told = estimation.NONE, 0
         self.flips: tuple[float, ...] = ()
         self.expected_ns = self.lifetime_ns = 0
         self.moved_ns = now_ns
@@ -104,7 +104,7 @@ class Carried:
         self.job, self.flips = job, tuple(flips)
         self.taken_on.clear()
         self.seen |= sites_of(job)
-        self.window, self._counted = Window(), estimation.NONE
+        self.window, self._counted, self._told = Window(), estimation.NONE, 0
         self.expected_ns, self.lifetime_ns = found.expected_ns, found.lifetime_ns
         self.moved_ns = now_ns
         self._promised = (found.fidelity, found.rate_per_s)
@@ -169,7 +169,10 @@ class Carried:
         return estimation.graph(self.window.counts, len(self.order.sites), self.flips)
 
     def _judge(self, estimate: Estimate) -> bool:
-        """Degraded when states at the floor do not explain the errors; bound again when they do."""
+        """Degraded when states at the floor do not explain the errors; bound again when they do.
+
+        News is that, and the estimate itself, once for each window of measured states.
+        """
         if not estimate.checked or self.qui.phase not in (QuiPhase.BOUND, QuiPhase.DEGRADED):
             return False
         order = self.order
@@ -177,14 +180,18 @@ class Carried:
         surprise = estimation.surprise(self.window.counts, order.min_fidelity, weights, self.flips)
         degraded = surprise > estimation.ALARM
         phase = QuiPhase.DEGRADED if degraded else QuiPhase.BOUND
-        news = phase is not self.qui.phase
+        measured = estimation.checked(self._counted)
+        news = phase is not self.qui.phase or measured - self._told >= estimation.WINDOW
+        self._told = measured if news else self._told
         self.qui = msgspec.structs.replace(
             self.qui,
             estimated_fidelity=estimate.fidelity,
             fidelity_error=estimate.error if estimate.fidelity else 0.0,
         )
         reason = f"measured {estimate.fidelity or estimate.high:.4f}, floor {order.min_fidelity:g}"
-        return self._say(phase=phase, reason=reason if degraded else "") if news else False
+        if phase is not self.qui.phase:
+            self._say(phase=phase, reason=reason if degraded else "")
+        return news
 
     @property
     def done(self) -> bool:
@@ -208,7 +215,9 @@ class Carried:
             return False
         if self.qui.binding != self.binding:
             return now_ns - self.moved_ns > UNBOUND_NS
-        return now_ns - self.moved_ns > max(STALL_NS, STALLED_MEANS * self.expected_ns)
+        rate_per_s = self.order.rate_per_s
+        paced_ns = round(2 * NS_PER_S / rate_per_s) if rate_per_s else 0
+        return now_ns - self.moved_ns > paced_ns + max(STALL_NS, STALLED_MEANS * self.expected_ns)
 
     def failing(self) -> str:
         """Why a site gives up its part, as it says itself; empty when none does."""

@@ -8,7 +8,8 @@ failures comes back to 1. Accuracy is shown by `tests/unit/fabric/test_planning_
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import reduce
 from typing import Final, NamedTuple
 
 _EULER: Final = 0.5772156649015329
@@ -78,6 +79,11 @@ def joined(one: Span, two: Span, success_probability: float, saved_s: float = 0.
         max(later_s - saved_s, 0.0) / success_probability,
         success_probability * breadth + 1.0 - success_probability,
     )
+
+
+def latest_s(firsts_s: Iterable[float]) -> float:
+    """The time until the last of several parts is there, each of which comes at some rate of its own."""
+    return reduce(lambda all_s, one: joined(all_s, one, 1.0), map(Span, firsts_s)).mean_s
 
 
 class Wait(NamedTuple):

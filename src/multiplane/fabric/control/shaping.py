@@ -7,8 +7,11 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from multiplane.fabric.control.chains import Chain, Least, Shape, chain, least
-from multiplane.fabric.control.hops import Hop, rested
+from multiplane.fabric.control.chains import Chain, Course, Shape, chain, least, purest
+from multiplane.fabric.control.hops import Hop
+from multiplane.fabric.control.segments import Span, mean_latest
+from multiplane.physics import bell
+from multiplane.physics.bell import Correlations
 
 PATIENCE: Final = 5.0
 """No cut-off is longer than so many mean times of the slowest link: it would cost fidelity for no rate."""
@@ -36,13 +39,6 @@ class Shaped(NamedTuple):
     gives: Chain
 
 
-class Floor(NamedTuple):
-    """What every delivered pair must be above, for so long after it was delivered."""
-
-    fidelity: float
-    hold_s: float = 0.0
-
-
 class Sought(NamedTuple):
     """The best shape, if any meets the floor; and the best that any of those looked at can promise."""
 
@@ -50,12 +46,23 @@ class Sought(NamedTuple):
     best_fidelity: float
 
 
-def bound_per_s(hops: Sequence[Hop], windows: Sequence[int]) -> float:
-    """No shape of a chain gives more than its slowest link does."""
-    return 1.0 / max(hop.mean_s / window for hop, window in zip(hops, windows, strict=True))
+def bound_per_s(hops: Sequence[Hop], windows: Sequence[float]) -> float:
+    """No shape of a chain gives more than all its links together do when nothing fails."""
+    return 1.0 / mean_latest([Span(hop.mean_s / window) for hop, window in zip(hops, windows, strict=True)])
 
 
-def shaped(hops: tuple[Hop, ...], shapes: Iterable[Shape], floor: Floor) -> Sought:
+def bound_fidelity(way: Course, plain: Shape) -> float:
+    """No shape with the windows of this one, which purifies nothing, promises more."""
+    return bell.fidelity(most_pair(way, plain))
+
+
+def most_pair(way: Course, plain: Shape) -> Correlations:
+    """The same of <XX>, <YY> and <ZZ>."""
+    shortest_s, _ = _cutoffs_s(way.hops, plain, _slowest_s(way.hops, plain))
+    return purest(way, [window - 1 for window in plain.windows]).pair_at(shortest_s)
+
+
+def shaped(way: Course, shapes: Iterable[Shape], floor_fidelity: float) -> Sought:
     """The shape of the best rate whose every pair is above the floor.
 
     Args: shapes: what may be tried, all of the same levels, the least purified first; their cut-offs are set
@@ -64,45 +71,44 @@ def shaped(hops: tuple[Hop, ...], shapes: Iterable[Shape], floor: Floor) -> Soug
     best: Shaped | None = None
     best_fidelity = 0.0
     for shape in shapes:
-        tried, reached = _tried(hops, shape, floor, best)
+        tried, reached = _tried(way, shape, floor_fidelity, best)
         best_fidelity = max(best_fidelity, reached)
         best = tried or best
         if tried is not None and not any(shape.rounds) and _nearly_unbound(tried):
             return Sought(tried, best_fidelity)  # more purification would only be slower
-    if best is not None and len(hops) <= EACH_LINK:
-        best = _improved(best, floor)
+    if best is not None and len(way.hops) <= EACH_LINK:
+        best = _improved(way, best, floor_fidelity)
     return Sought(best, best_fidelity)
 
 
 def _nearly_unbound(found: Shaped) -> bool:
     """Whether the floor costs next to nothing: with the longest cut-off it would hardly be quicker."""
     hops, shape = found.hops, found.shape
-    longest_s = _longest_s(hops, _slowest_s(hops, shape), shape)
+    _, longest_s = _cutoffs_s(hops, shape, _slowest_s(hops, shape))
     if shape.cutoff_s >= longest_s:
         return True
     return found.gives.rate_per_s >= GOOD_RATIO * chain(hops, shape._replace(cutoff_s=longest_s)).rate_per_s
 
 
 def _tried(
-    hops: tuple[Hop, ...], shape: Shape, floor: Floor, best: Shaped | None
+    way: Course, shape: Shape, floor_fidelity: float, best: Shaped | None
 ) -> tuple[Shaped | None, float]:
     """The shape with its cut-off if it is better than the best so far; and what it can promise."""
-    slowest_s = _slowest_s(hops, shape)
+    slowest_s = _slowest_s(way.hops, shape)
     if best is not None and best.gives.rate_per_s * slowest_s >= 1.0:
         return None, 0.0
-    longest_s = _longest_s(hops, slowest_s, shape)
-    shortest_s = min(longest_s, LEAST_PATIENCE * slowest_s)
-    reached = _least_fidelity(hops, shape, shortest_s, floor.hold_s)
-    if reached < floor.fidelity:
+    span_s = _cutoffs_s(way.hops, shape, slowest_s)
+    reached = _least_fidelity(way, shape, span_s[0])
+    if reached < floor_fidelity:
         return None, reached
-    shape = shape._replace(cutoff_s=_cutoff_s(hops, shape, (shortest_s, longest_s), floor))
-    gives = chain(hops, shape)
+    shape = shape._replace(cutoff_s=_cutoff_s(way, shape, span_s, floor_fidelity))
+    gives = chain(way.hops, shape)
     if best is not None and gives.rate_per_s <= best.gives.rate_per_s:
         return None, reached
-    return Shaped(hops, shape, gives), reached
+    return Shaped(way.hops, shape, gives), reached
 
 
-def _improved(best: Shaped, floor: Floor) -> Shaped:
+def _improved(way: Course, best: Shaped, floor_fidelity: float) -> Shaped:
     """The best shape with a round less or more on some links, while that gives more."""
     for _ in range(_CHANGES):
         before = best
@@ -111,7 +117,8 @@ def _improved(best: Shaped, floor: Floor) -> Shaped:
                 rounds = list(best.shape.rounds)
                 rounds[at] += change
                 if 0 <= rounds[at] < min(window, MOST_ROUNDS + 1):
-                    better, _ = _tried(best.hops, best.shape._replace(rounds=tuple(rounds)), floor, best)
+                    shape = best.shape._replace(rounds=tuple(rounds))
+                    better, _ = _tried(way, shape, floor_fidelity, best)
                     best = better or best
         if best is before:
             break
@@ -126,8 +133,8 @@ def _slowest_s(hops: Sequence[Hop], shape: Shape) -> float:
     )
 
 
-def _longest_s(hops: Sequence[Hop], slowest_s: float, shape: Shape) -> float:
-    """The longest cut-off that is worth trying, and that the devices themselves allow."""
+def _cutoffs_s(hops: Sequence[Hop], shape: Shape, slowest_s: float) -> tuple[float, float]:
+    """The shortest and the longest cut-off that are worth trying, and that the devices themselves allow."""
     inner = len(hops) - 1
     longest_s = PATIENCE * slowest_s * max((shape.queue_factor(at) for at in range(inner)), default=1.0)
     kept_s = min(end.cutoff_s for hop in hops for end in (hop.near, hop.far))
@@ -137,34 +144,23 @@ def _longest_s(hops: Sequence[Hop], slowest_s: float, shape: Shape) -> float:
     outer_s = min(hops[0].near.cutoff_s, hops[-1].far.cutoff_s)
     if inner and outer_s < math.inf:
         longest_s = min(longest_s, (outer_s - sum(hop.delay_s for hop in hops)) / inner)
-    return max(longest_s, _SHORTEST_S)
+    longest_s = max(longest_s, _SHORTEST_S)
+    return min(longest_s, LEAST_PATIENCE * slowest_s), longest_s
 
 
-def _least_fidelity(hops: Sequence[Hop], shape: Shape, cutoff_s: float, hold_s: float) -> float:
-    """No pair is worse `hold_s` after it was delivered."""
-    return _held(hops, least(hops, shape._replace(cutoff_s=cutoff_s)), hold_s).fidelity(cutoff_s)
+def _least_fidelity(way: Course, shape: Shape, cutoff_s: float) -> float:
+    """No pair is worse after its rest."""
+    return least(way, shape._replace(cutoff_s=cutoff_s)).fidelity(cutoff_s)
 
 
-def _held(hops: Sequence[Hop], bound: Least, hold_s: float) -> Least:
-    """The bound after rest of both ends."""
-    if hold_s <= 0.0:
-        return bound
-    first, last = hops[0].near, hops[-1].far
-    flip, relax = first.flip_per_s + last.flip_per_s, first.relax_per_s + last.relax_per_s
-    return bound._replace(pair=rested(bound.pair, flip * hold_s, relax * hold_s))
-
-
-def _cutoff_s(hops: Sequence[Hop], shape: Shape, span_s: tuple[float, float], floor: Floor) -> float:
+def _cutoff_s(way: Course, shape: Shape, span_s: tuple[float, float], floor_fidelity: float) -> float:
     """The longest cut-off within `span_s` that keeps the floor; the shortest does."""
     low_s, high_s = span_s
-    if _least_fidelity(hops, shape, high_s, floor.hold_s) >= floor.fidelity:
+    if _least_fidelity(way, shape, high_s) >= floor_fidelity:
         return high_s
-    plain = None if any(shape.rounds) else _held(hops, least(hops, shape), floor.hold_s)
+    plain = None if any(shape.rounds) else least(way, shape)
     for _ in range(_HALVINGS if plain else _HALVINGS_PURIFIED):
         middle_s = (low_s + high_s) / 2.0
-        if plain:
-            keeps = plain.fidelity(middle_s) >= floor.fidelity
-        else:
-            keeps = _least_fidelity(hops, shape, middle_s, floor.hold_s) >= floor.fidelity
-        low_s, high_s = (middle_s, high_s) if keeps else (low_s, middle_s)
+        fidelity = plain.fidelity(middle_s) if plain else _least_fidelity(way, shape, middle_s)
+        low_s, high_s = (middle_s, high_s) if fidelity >= floor_fidelity else (low_s, middle_s)
     return low_s

@@ -33,6 +33,11 @@ def seconds_cost(link: PairLink) -> float:
     return link.mean_s
 
 
+def delay_cost(link: PairLink) -> float:
+    """Seconds that a message takes."""
+    return link.delay_s
+
+
 class Table(NamedTuple):
     """Towards one target: what each site that can reach it has to pay, and the link that it takes."""
 
@@ -54,6 +59,7 @@ class Ground:
                 self.hops[a][b] = hop
                 self.hops[b][a] = reverse(hop)
         self._tables: dict[tuple[LinkCost, str], Table] = {}
+        self._costs: dict[tuple[LinkCost, str, str], float] = {}
 
     @property
     def small(self) -> bool:
@@ -89,6 +95,14 @@ class Ground:
         else:
             yield from islice(self._search(cost, ask), ROUTES if self.small else 1)
 
+    def _cost(self, cost: LinkCost, link: PairLink) -> float:
+        """Of a link, worked out once."""
+        key = cost, link.near, link.far
+        known = self._costs.get(key)
+        if known is None:
+            known = self._costs[key] = cost(link)
+        return known
+
     def _dijkstra(self, cost: LinkCost, target: str) -> Table:
         left: dict[str, float] = {}
         first: dict[str, Hop] = {}
@@ -102,7 +116,7 @@ class Ground:
                 first[site] = self.hops[site][via]
             for to, back in self.hops.get(site, {}).items():
                 if to not in left:
-                    heapq.heappush(heap, (spent + cost(back.seen), to, site))
+                    heapq.heappush(heap, (spent + self._cost(cost, back.seen), to, site))
         return Table(left, first)
 
     def _straight(self, cost: LinkCost, ask: RouteAsk) -> tuple[str, ...]:
@@ -136,5 +150,5 @@ class Ground:
             for to, hop in self.hops[sites[-1]].items():
                 if to in sites or to in ask.avoid or to not in left or ask.free(hop.seen) < 1:
                     continue
-                paid = spent + cost(hop.seen)
+                paid = spent + self._cost(cost, hop.seen)
                 heapq.heappush(heap, (paid + left[to], left[to], (*sites, to), paid))

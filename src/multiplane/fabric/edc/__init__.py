@@ -26,9 +26,10 @@ from multiplane.fabric.control.unit_orders import check
 from multiplane.fabric.edc.errands import Errands, Heard
 from multiplane.fabric.edc.sight import Sight
 from multiplane.fabric.planes import Job, JobState, PairReport, RepeaterControl
+from multiplane.fabric.work import Controlling
 from multiplane.kernel.errors import Busy, MultiplaneError, Refused
 from multiplane.kernel.nouns import Caller
-from multiplane.kernel.ports import Bus, Subscription, Timeline
+from multiplane.kernel.ports import Bus, Timeline
 from multiplane.kernel.quantity import NS_PER_S
 
 TICK_NS: Final = 2 * NS_PER_S
@@ -66,10 +67,9 @@ class EntanglementController:
         *,
         policies: Policies | None = None,
     ) -> None:
-        self._caller, self._timeline, self._bus = caller, timeline, bus
+        self._caller, self._timeline = caller, timeline
+        self._post = Controlling[QuiListener](caller, timeline, bus)
         self._connectivity, self._repeaters = connectivity, repeaters
-        self._telemetry: Subscription | None = None
-        self._listeners: dict[str, QuiListener] = {}
         self._sight = Sight()
         self._links = self._sight.links
         self._choosing = Choosing(self._links, policies or Policies())
@@ -79,42 +79,39 @@ class EntanglementController:
         self._orders: dict[str, Carried] = {}
         self._past: OrderedDict[str, Carried] = OrderedDict()
         self._left: dict[str, tuple[int, set[str]]] = {}
-        self._errands = Errands(caller, repeaters, Heard(self._heard, self._refused))
-        self._ticking = self._closed = False
+        self._errands = Errands(caller, repeaters, Heard(self._heard, self._refused), self._post.work)
+        self._ticking = False
         self._rebinds = 0
         self._ended: Counter[str] = Counter()
 
     async def start(self) -> None:
         """Begin to listen; sites are met as they join."""
-        subject = f"{self._caller.domain}.fabric.telemetry.*.pairs"
-        self._telemetry = self._bus.subscribe(subject, PairReport, self._reported)
+        self._post.hear("pairs", PairReport, self._reported)
 
     async def close(self) -> None:
         """Stop controlling; sites go on with what they have."""
-        self._closed = True
-        if self._telemetry is not None:
-            self._telemetry.cancel()
-        await self._errands.close()
+        await self._post.close()
 
     # FabricUnits
 
     async def subscribe(self, caller: Caller, listener: QuiListener) -> None:
         """See `api.fabric_units.FabricUnits`. Raises: Refused(`fabric.not_allowed`)."""
-        self._check_domain(caller)
-        self._listeners[caller.principal] = listener
+        self._post.enter(caller, listener)
 
     async def attainable(self, caller: Caller, order: UnitOrder) -> Attainable:
         """See `api.fabric_units.FabricUnits`. Raises: Refused(`fabric.not_allowed`, `fabric.order`)."""
-        self._check_domain(caller)
+        self._post.check(caller)
         now_ns = self._timeline.now_ns()
         check(order, self._sight.sites, now_ns)
+        for _ in self._choosing.steps(order):
+            await asyncio.sleep(0)
         found = self._choosing.now(order, now_ns)
         if isinstance(found, Unattainable):
             whole = self._choosing.ideal(order, now_ns)
             if not isinstance(whole, Unattainable):
                 return attainable(whole, "fabric.no_memory", "all memories on the way are reserved")
-            found = whole
-        return attainable(found)
+            return attainable(whole)
+        return self._choosing.encoded(attainable(found), order, found)
 
     async def place(self, caller: Caller, order: UnitOrder) -> Qui:
         """See `api.fabric_units.FabricUnits`. An order that has to wait for memories is `preparing`.
@@ -122,7 +119,7 @@ class EntanglementController:
         Raises: Refused(`fabric.not_allowed`, `fabric.order`, `fabric.unattainable`),
         Busy(`fabric.no_memory`, `fabric.orders_full`).
         """
-        self._check_domain(caller)
+        self._post.check(caller)
         known = self._orders.get(order.order_id) or self._past.get(order.order_id)
         if known is not None:
             if (known.owner, known.order) != (caller.principal, order):
@@ -177,7 +174,11 @@ class EntanglementController:
     def node_joined(self, site: str) -> None:
         """The agents of a site are there, perhaps anew: what it did for orders is gone."""
         if self._repeaters(site) is not None:
-            self._errands.spawn(self._meet(site))
+            self._post.work.spawn(self._meet(site))
+
+    async def meet(self, *sites: str) -> None:
+        """Learn of sites that were there before this controller was."""
+        await asyncio.gather(*map(self._meet, sites))
 
     def node_left(self, site: str) -> None:
         """The agents of a site are gone, and what its memories held with them."""
@@ -188,7 +189,7 @@ class EntanglementController:
     async def _meet(self, site: str) -> None:
         """Learn which links a site has and what it works on."""
         door = self._repeaters(site)
-        if door is None or self._closed:
+        if door is None or self._post.closed:
             return
         try:
             sheets = await door.sheets(self._caller)
@@ -236,10 +237,8 @@ class EntanglementController:
 
     # links
 
-    def _reported(self, subject: str, report: PairReport) -> None:
-        """A report of the telemetry plane; one site cannot speak for another."""
-        if self._closed or subject.split(".")[-2] != report.site:
-            return
+    def _reported(self, report: PairReport) -> None:
+        """An end of a link tells how it is."""
         self._changed(self._sight.report(report))
         if report.free:
             self._errands.again_at(report.site)
@@ -264,16 +263,8 @@ class EntanglementController:
     def _begin(self, order: UnitOrder, owner: str, now_ns: int) -> None:
         """Raises: Refused(`fabric.unattainable`), Busy(`fabric.no_memory`)."""
         found = self._choosing.fitting(order, now_ns)
-        ideal = self._choosing.ideal(order, now_ns) if found is None else found
-        if isinstance(ideal, Unattainable):
-            raise Refused("fabric.unattainable", ideal.reason)
-        if found is None and order.deadline_ns and order.deadline_ns - now_ns <= 2 * ideal.expected_ns:
-            raise Busy(
-                "fabric.no_memory",
-                "deadline_ns: memories are reserved, and then the first state takes "
-                f"{ideal.expected_ns} ns: expected twice that",
-                retry_after_ns=TICK_NS,
-            )
+        if found is None and order.order_id not in self._left:
+            self._check_waiting(order, now_ns)
         binding, sites = self._left.pop(order.order_id, (0, set()))
         carried = Carried(order, owner, self._caller.domain, binding, now_ns)
         carried.seen |= sites
@@ -282,8 +273,23 @@ class EntanglementController:
             self._timeline.at_ns(order.deadline_ns, self._deadline, order.order_id)
         if found is None:
             self._choosing.wait(order)
+            for site in sorted(sites):
+                self._errands.drop(site, order.order_id, "waits for another way")
         else:
             self._carry(carried, found)
+
+    def _check_waiting(self, order: UnitOrder, now_ns: int) -> None:
+        """Whether it makes sense that an order waits for memories. Raises: as `_begin`."""
+        ideal = self._choosing.ideal(order, now_ns)
+        if isinstance(ideal, Unattainable):
+            raise Refused("fabric.unattainable", ideal.reason)
+        if order.deadline_ns and order.deadline_ns - now_ns <= 2 * ideal.expected_ns:
+            raise Busy(
+                "fabric.no_memory",
+                "deadline_ns: memories are reserved, and then the first state takes "
+                f"{ideal.expected_ns} ns: expected twice that",
+                retry_after_ns=TICK_NS,
+            )
 
     def _check(self, links: Iterable[str]) -> None:
         """Measure these links, as far as there is room for it."""
@@ -366,7 +372,7 @@ class EntanglementController:
 
     def _heard(self, site: str, state: JobState) -> None:
         """How far a site is with a job."""
-        if self._closed or state.site != site:
+        if self._post.closed or state.site != site:
             return
         carried = self._orders.get(state.order_id)
         if carried is None:
@@ -375,10 +381,10 @@ class EntanglementController:
             return
         now_ns = self._timeline.now_ns()
         bound = carried.took_on(site, state.binding, now_ns)
-        changed = carried.heard(state, now_ns)
-        if bound or changed:
+        before = carried.qui.phase
+        if carried.heard(state, now_ns) or bound:
             self._tell(carried)
-        self._learn_from(carried, degraded=changed)
+        self._learn_from(carried, degraded=carried.qui.phase is not before)
         if carried.done and not carried.ended:
             self._end(carried, "delivered")
         elif carried.failing():
@@ -410,23 +416,18 @@ class EntanglementController:
             self._keep_ticking()
 
     def _tell(self, carried: Carried) -> None:
-        listener = self._listeners.get(carried.owner)
-        if listener is not None:
-            with contextlib.suppress(MultiplaneError):
-                listener.qui_changed(carried.qui)
+        self._post.tell(carried.owner, lambda listener: listener.qui_changed(carried.qui))
 
     # ticks
 
     def _keep_ticking(self) -> None:
-        if not self._ticking and not self._closed:
+        if not self._ticking:
             self._ticking = True
-            self._timeline.at_ns(self._timeline.now_ns() + TICK_NS, self._tick)
+            self._post.later(TICK_NS, self._tick)
 
     def _tick(self) -> None:
         """Repeat what failed, move what is stuck; the last one when there is nothing to look after."""
         self._ticking = False
-        if self._closed:
-            return
         self._errands.again()
         for site in sorted(self._strangers):
             self.node_joined(site)
@@ -475,10 +476,3 @@ class EntanglementController:
     def quis(self) -> tuple[Qui, ...]:
         """The QUIs of all orders that are not over, in order of id."""
         return tuple(self._orders[order_id].qui for order_id in sorted(self._orders))
-
-    def _check_domain(self, caller: Caller) -> None:
-        if caller.domain != self._caller.domain:
-            raise Refused(
-                "fabric.not_allowed",
-                f"caller: expected domain {self._caller.domain!r}, got {caller.domain!r}",
-            )

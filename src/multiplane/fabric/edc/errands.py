@@ -6,10 +6,11 @@ A call that failed stays here until somebody says `again`; a site that is not th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
 from multiplane.fabric.planes import Job, JobState, RepeaterControl
+from multiplane.fabric.work import Work
 from multiplane.kernel.errors import MultiplaneError, Refused
 from multiplane.kernel.nouns import Caller
 
@@ -37,12 +38,12 @@ class Errands:
         caller: Caller,
         repeaters: Callable[[str], RepeaterControl | None],
         heard: Heard,
+        work: Work,
     ) -> None:
-        self._caller, self._repeaters, self._heard = caller, repeaters, heard
+        self._caller, self._repeaters, self._heard, self._work = caller, repeaters, heard, work
         self._ears: dict[str, _Ear] = {}
         self._todo: dict[str, dict[str, Job | str]] = {}
         self._running: set[str] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def take_on(self, site: str, job: Job) -> None:
         """Let a site do its part of a job."""
@@ -78,24 +79,10 @@ class Errands:
         """Errands that are not done."""
         return sum(map(len, self._todo.values()))
 
-    async def close(self) -> None:
-        """Run no more."""
-        self._todo.clear()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something until `close`."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     def _begin(self, site: str) -> None:
         if site not in self._running:
             self._running.add(site)
-            self.spawn(self._run(site))
+            self._work.spawn(self._run(site))
 
     async def _run(self, site: str) -> None:
         """Until all was tried that there is."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
@@ -43,6 +43,7 @@ from multiplane.fabric.resource.pair_words import (
     key_of,
     request_id,
 )
+from multiplane.fabric.work import Work
 from multiplane.kernel.errors import Busy, MultiplaneError, Refused
 from multiplane.kernel.names import controller_urn
 from multiplane.kernel.nouns import Caller
@@ -99,7 +100,7 @@ class RepeaterAgent:
         self._traces: OrderedDict[tuple[str, str], tuple[TraceRow, ...]] = OrderedDict()
         self._figures: dict[str, Figures] = {}
         self._moved: set[str] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._work = Work()
         self._ticking = False
         self._closed = False
 
@@ -119,10 +120,7 @@ class RepeaterAgent:
         for request, waiting in self._answers.items():
             if not waiting.done():
                 waiting.set_result(self._refusal(request, "fabric.step", "the agent of this site has ended"))
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._work.close()
 
     async def _describe(self) -> None:
         for sheet in await self._device.describe(self._caller):
@@ -360,7 +358,7 @@ class RepeaterAgent:
         self._submissions.append(instruction)
         if not self._submitting and not self._closed:
             self._submitting = True
-            self._spawn(self._submit_all())
+            self._work.spawn(self._submit_all())
 
     async def _submit_all(self) -> None:
         while self._submissions:
@@ -479,11 +477,6 @@ class RepeaterAgent:
         expected = self._caller.principal
         if caller.principal != expected:
             raise Refused("repeater.not_allowed", f"caller: expected {expected!r}, got {caller.principal!r}")
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def _numbered(boot_ns: int) -> Iterator[str]:

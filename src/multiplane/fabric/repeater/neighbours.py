@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
+from multiplane.fabric.work import Work
 from multiplane.kernel.errors import MultiplaneError
 from multiplane.kernel.names import element_urn, site_of
 from multiplane.kernel.nouns import Caller
@@ -52,7 +52,7 @@ class Neighbours:
         self._timeline, self._channels = timeline, channels
         self._events = events
         self._neighbours: dict[str, _Neighbour] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._work = Work()
         self._closed = False
 
     def start(self) -> None:
@@ -66,10 +66,7 @@ class Neighbours:
             channel, neighbour.channel = neighbour.channel, None
             if channel is not None:
                 channel.close("agent closed")
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._work.close()
 
     def add(self, site: str, delay_ns: int) -> None:
         """A site with which this one shares a link; `delay_ns` one way."""
@@ -88,7 +85,7 @@ class Neighbours:
         waits = neighbour.channel is not None or neighbour.opening
         if not (waits or self._closed) and site > self._site:
             neighbour.opening = True
-            self._spawn(self._open(neighbour))
+            self._work.spawn(self._open(neighbour))
 
     async def _open(self, neighbour: _Neighbour) -> None:
         peer = element_urn(self._caller.domain, neighbour.site)
@@ -146,8 +143,3 @@ class Neighbours:
         if not self._events.message(neighbour.site, data):
             channel.close("a message that is none")
             self._lost(neighbour, channel, "it sent a message that is none")
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

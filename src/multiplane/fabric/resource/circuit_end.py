@@ -14,13 +14,14 @@ from multiplane.api.fabric_units import HeldState, StateLost
 from multiplane.api.instructions import Gate, LinkSheet, Measure, Report
 from multiplane.api.states import TraceRow
 from multiplane.fabric.planes import Circuit, Job, Junction
-from multiplane.fabric.resource.end_pool import Confirmed, EndEvents, EndPool, enough_pairs
+from multiplane.fabric.resource.end_pool import Confirmed, EndEvents, EndPool, Weaver, enough_pairs
 from multiplane.fabric.resource.network_layer import CircuitEvents, CircuitSite
 from multiplane.fabric.resource.pair_words import (
     FRAME_GATES,
     Desk,
     Distil,
     Distilled,
+    Grown,
     Half,
     Held,
     Joined,
@@ -30,18 +31,19 @@ from multiplane.fabric.resource.pair_words import (
     Track,
     Want,
 )
+from multiplane.fabric.resource.parts import take_part
 from multiplane.fabric.resource.quality import (
     FOREVER_NS,
     Leg,
-    expires_ns,
+    form_of,
     gate_gain,
     leg_of,
     of_memory,
     rested,
-    state_fidelity,
     turned_leg,
 )
-from multiplane.fabric.resource.sacrifice import Outcomes, Tally, basis_at, differ, flips, sacrifice_of
+from multiplane.fabric.resource.sacrifice import Outcomes, Tally, differ, flips, sacrifice_of
+from multiplane.fabric.resource.tags import dated
 from multiplane.physics.bell import Correlations
 
 MOST_BITS: Final = 1024
@@ -53,6 +55,7 @@ class CircuitEnd:
     Args:
         junction: that the circuit belongs to, if any.
             Its pairs are joined to others at this end (`joins`) or at the other (`given`).
+        weaver: the junction at this site that joins the halves of this end, if there is one.
     """
 
     def __init__(
@@ -66,9 +69,11 @@ class CircuitEnd:
         tally: Tally,
         events: EndEvents,
         junction: Junction | None = None,
+        weaver: Weaver | None = None,
     ) -> None:
         self.desk, self.job, self.circuit, self.site, self.sheet = desk, job, circuit, site, sheet
-        self.junction = junction
+        self.form = form_of(job)
+        self._weaver = weaver
         self.joins = junction is not None and junction.site == site
         self.given = junction is not None and not self.joins
         self.plain = junction is None
@@ -83,9 +88,9 @@ class CircuitEnd:
         self._tracks: dict[int, Track] = {}
         self._flying: set[int] = set()
         self._bits: dict[int, int] = {}
-        self._known: dict[int, Confirmed] = {}
+        self.known: dict[int, Confirmed] = {}
         self._measured: dict[int, Confirmed] = {}
-        self._given: dict[int, Half] = {}
+        self.given_halves: dict[int, Half] = {}
         self._states: dict[int, tuple[str, str]] = {}
         self._sacrificed = Outcomes()
         self._want_seq = 0
@@ -132,12 +137,17 @@ class CircuitEnd:
             self.circuit_site.track(half, half.number, half.frame, half.pair)
         if self.given and not self._two_way:
             self.circuit_site.settle(half)
-            self._given[half.number] = half
+            self._give(half)
         if self._tolerant:
             self._measure(half, self.circuit.measure)
         track = self._tracks.pop(half.number, None)
         if track is not None:
             self._tracked(half, track)
+
+    def _give(self, half: Half) -> None:
+        self.given_halves[half.number] = half
+        if self._weaver is not None:
+            self._weaver.given()
 
     def _measure(self, half: Half, basis: str) -> None:
         asked = Measure(request=self.desk.request(), handle=half.handle, basis=basis)
@@ -164,7 +174,7 @@ class CircuitEnd:
         if half in self._queue:
             self._tracks[half.number] = track
             return
-        if half.number in self._known or (self.given and not self._two_way):
+        if half.number in self.known or (self.given and not self._two_way):
             return
         now_ns = self.desk.now_ns
         mine = of_memory(self.sheet, self.site, half.since_ns)
@@ -181,10 +191,11 @@ class CircuitEnd:
             first=track.first,
             made_ns=min(track.made_ns, half.since_ns),
             rows=track.rows,
+            elapsed_ps=track.elapsed_ps,
             gate_gain=track.gate_gain,
         )
         self.circuit_site.settle(half)
-        self._known[half.number] = known
+        self.known[half.number] = known
         if self.circuit.end_rounds:
             self._put_right(known, self._purify)
         elif self.joins:
@@ -201,16 +212,17 @@ class CircuitEnd:
         elif self.head:
             then(known._replace(leg=turned_leg(known.leg, known.gate_gain)))
         else:
-            self._gate(known, then)
+            self.gate(known, then)
 
-    def _gate(self, known: Confirmed, then: Callable[[Confirmed], None]) -> None:
+    def gate(self, known: Confirmed, then: Callable[[Confirmed], None]) -> None:
+        """Take the frame out, unless the half is lost meanwhile."""
         gate = FRAME_GATES[known.frame]
         asked = Gate(request=self.desk.request(), gate=gate, handles=(known.half.handle,))
         self.desk.ask(asked, partial(self._turned, known, then))
 
     def _turned(self, known: Confirmed, then: Callable[[Confirmed], None], report: Report) -> None:
         half = known.half
-        if half.gone or half.number not in self._known:
+        if half.gone or half.number not in self.known:
             return
         if not report.ok:
             self.let_go(half)
@@ -224,7 +236,7 @@ class CircuitEnd:
         )
         leg = turned_leg(known.leg, gate_gain(self.sheet, self.site))
         known = known._replace(frame=0, leg=leg, rows=(*known.rows, row))
-        self._known[half.number] = known
+        self.known[half.number] = known
         then(known)
 
     def _deliver(self, known: Confirmed) -> None:
@@ -243,11 +255,12 @@ class CircuitEnd:
 
     def _hold(self, known: Confirmed) -> None:
         """Hand a state over, unless it would not stay above the floor for long enough."""
-        self._offer(known, self.name(known.half.shared), "bell", (known.leg,))
+        self.offer(known, self.name(known.half.shared), (known.leg,))
 
-    def _offer(self, known: Confirmed, name: str, shape: str, legs: tuple[Leg, ...]) -> None:
+    def offer(self, known: Confirmed, name: str, legs: tuple[Leg, ...]) -> None:
+        """The same of a half of a state of these legs."""
         half, now_ns, job = known.half, self.desk.now_ns, self.job
-        until_ns = expires_ns(shape, legs, now_ns, job.min_fidelity)
+        until_ns = self.form.expires_ns(legs, now_ns, job.min_fidelity)
         if until_ns < now_ns + max(job.hold_ns, 1):
             self.let_go(half)
             return
@@ -261,7 +274,7 @@ class CircuitEnd:
                 order_id=job.order_id,
                 state=name,
                 address=address,
-                fidelity=state_fidelity(shape, legs, now_ns),
+                fidelity=self.form.fidelity(legs, now_ns),
                 made_ns=known.made_ns,
                 expires_ns=until_ns,
             ),
@@ -272,7 +285,7 @@ class CircuitEnd:
         """The same of one that was measured as it came."""
         half, basis, now_ns = known.half, self.circuit.measure, self.desk.now_ns
         bit = self._bits.pop(half.number) ^ (0 if self.head else flips(known.frame, basis))
-        fidelity = state_fidelity("bell", (known.leg,), now_ns)
+        fidelity = self.form.fidelity((known.leg,), now_ns)
         if fidelity < self.job.min_fidelity:
             self.let_go(half)
         elif self.basis(half.shared):
@@ -303,6 +316,7 @@ class CircuitEnd:
         handle = half.handle if state.address else 0
         if handle:
             self.circuit_site.hand_over(half)
+        state = dated(state, half, known.elapsed_ps, head=self.head)
         self.desk.put(Held(state, handle, (*known.rows, row)))
         self._tally.held += 1
         self.enough()
@@ -310,7 +324,7 @@ class CircuitEnd:
 
     def _settled(self, half: Half) -> None:
         """It is under way no more."""
-        self._known.pop(half.number, None)
+        self.known.pop(half.number, None)
         if half.number in self._flying:
             self._flying.remove(half.number)
             self._tally.flying -= 1
@@ -333,21 +347,21 @@ class CircuitEnd:
     def _reveal(self, state: str, basis: str, bit: int) -> None:
         """The end down the path tells its outcome, the first end counts."""
         if self.head:
-            self._compare(state, basis, 0, bit)
+            self._compare(state, basis, self.site, bit)
         else:
-            self._tell_bit(state, bit)
+            self.tell_bit(state, self.site, bit)
 
     def _told(self, outcome: Outcome) -> None:
         """The other end's bit."""
         basis = sacrifice_of(outcome.state, self.circuit.sacrifice_share)
         if self.head and basis:
-            self._compare(outcome.state, self.circuit.measure or basis, 1, outcome.bit)
+            self._compare(outcome.state, self.circuit.measure or basis, outcome.site, outcome.bit)
 
-    def _compare(self, state: str, basis: str, place: int, bit: int) -> None:
-        bits = self._sacrificed.add(state, place, bit)
+    def _compare(self, state: str, basis: str, site: str, bit: int) -> None:
+        bits = self._sacrificed.add(state, site, bit)
         if len(bits) == 2:
             self._sacrificed.drop(state)
-            self._tally.check(basis, differ(basis, (bits[0], bits[1])))
+            self._tally.check(basis, differ(basis, bits.values()))
             self._events.changed()
 
     # what ends
@@ -357,13 +371,18 @@ class CircuitEnd:
         self.circuit_site.expire(half)
         self._broken(half.number)
 
+    def expire_number(self, number: int) -> None:
+        """The same by the number of its pair, also of one that was used up."""
+        self.circuit_site.expire_number(number)
+        self._broken(number)
+
     def _broken(self, number: int) -> None:
         """The half with this number is lost, or the rest of its pair is."""
         self._queue = [half for half in self._queue if half.number != number]
         self._tracks.pop(number, None)
-        self._given.pop(number, None)
+        self.given_halves.pop(number, None)
         self._measured.pop(number, None)
-        self._known.pop(number, None)
+        self.known.pop(number, None)
         self._pool.drop(number)
         if number in self._flying:
             self._flying.remove(number)
@@ -377,8 +396,8 @@ class CircuitEnd:
             self.desk.put(Lost(lost))
             self.enough()
             self._events.changed()
-        if self._events.broken is not None:
-            self._events.broken(number)
+        if self._weaver is not None:
+            self._weaver.broken(self.circuit.circuit, number)
         self.admit()
 
     def freed(self, handle: int) -> None:
@@ -397,7 +416,7 @@ class CircuitEnd:
     def want(self, more: bool) -> None:
         """Let all sites of the circuit make pairs, or no more."""
         self._want_seq += 1
-        self.circuit_site.send(Want(**self._about(), seq=self._want_seq, more=more))
+        self.circuit_site.send(Want(**self.about(), seq=self._want_seq, more=more))
         self._stop(not more)
 
     def _stop(self, stopped: bool) -> None:
@@ -410,11 +429,11 @@ class CircuitEnd:
         """Let go of all that nobody has been told of and that is not on its way to somebody."""
         self._pool.clear()
         for half in self.circuit_site.halves():
-            if half.number not in self._known:
+            if half.number not in self.known:
                 self.circuit_site.release(half)
         self._queue.clear()
         self._tracks.clear()
-        self._given.clear()
+        self.given_halves.clear()
 
     def close(self) -> None:
         """The job is over here; what was handed over stays."""
@@ -425,11 +444,13 @@ class CircuitEnd:
         match message:
             case Want() if message.seq > self._want_seq and not (self.head and self.plain):
                 self._want_seq = message.seq
+                if self._weaver is not None:
+                    self._weaver.want(message.more)
                 self._stop(not message.more)
             case Outcome() if self.plain:
                 self._told(message)
-            case Outcome() if self._events.outcome is not None:
-                self._events.outcome(message)
+            case Outcome() | Grown() | Joined() if self._weaver is not None:
+                self._weaver.told(message)
             case Joined() if self.given:
                 self._joined(message)
             case Distil() if not self.head:
@@ -439,61 +460,41 @@ class CircuitEnd:
             case _:
                 pass
 
-    def _about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, Any]:
+        """What every message of this circuit begins with."""
         desk = self.desk
         return {"order_id": desk.order_id, "binding": desk.binding, "circuit": self.circuit.circuit}
 
     # for a junction
 
     def _confirm(self, known: Confirmed) -> None:
-        self._known.pop(known.half.number, None)
-        if self._events.confirmed is not None:
-            self._events.confirmed(known)
+        self.known.pop(known.half.number, None)
+        if self._weaver is not None:
+            self._weaver.confirmed(self.circuit.circuit, known)
 
     def _joined(self, joined: Joined) -> None:
         """The half that was given away is now a part of something larger."""
-        half = self._given.pop(joined.first, None)
-        if half is None:
-            return  # lost meanwhile: EXPIRE is on its way
-        known = Confirmed(half, joined.frame, joined.legs[0], joined.first, joined.made_ns, joined.rows)
-        self._known[half.number] = known
-        basis = sacrifice_of(joined.state, self.circuit.sacrifice_share)
-        if basis and self.junction is not None:
-            own = basis_at(self.junction, joined.state, basis, self.circuit.circuit)
-            asked = Measure(request=self.desk.request(), handle=half.handle, basis=own)
-            self.desk.ask(asked, partial(self._reveal_part, known, joined.state, own))
-        elif joined.frame:
-            self._gate(known, partial(self._take_part, joined))
-        else:
-            self._take_part(joined, known)
+        half = self.given_halves.pop(joined.first, None)
+        if half is not None:  # else lost meanwhile: EXPIRE is on its way
+            known = Confirmed(half, joined.frame, joined.legs[0], joined.first, joined.made_ns, joined.rows)
+            take_part(self, known, joined, self.tell_bit)
 
-    def _take_part(self, joined: Joined, known: Confirmed) -> None:
-        self._offer(known, joined.state, joined.shape, joined.legs)
-
-    def _reveal_part(self, known: Confirmed, state: str, basis: str, report: Report) -> None:
-        half = known.half
-        if half.gone:
-            return
-        self._known.pop(half.number, None)
-        self.circuit_site.freed(half.handle)
-        if report.ok:
-            self._tell_bit(state, report.bits[0] ^ flips(known.frame, basis))
-
-    def _tell_bit(self, state: str, bit: int) -> None:
-        self.circuit_site.send(Outcome(**self._about(), state=state, bit=bit))
+    def tell_bit(self, state: str, site: str, bit: int) -> None:
+        """To the other end: what a site has read of a sacrificed state."""
+        self.circuit_site.send(Outcome(**self.about(), state=state, site=site, bit=bit))
 
     # purification between the ends
 
     def _purify(self, known: Confirmed) -> None:
-        self._known.pop(known.half.number, None)
+        self.known.pop(known.half.number, None)
         self._pool.add(known)
 
     def pure(self, half: Half, known: Confirmed) -> None:
         """All rounds are behind it."""
-        self._known[half.number] = known
+        self.known[half.number] = known
         if self.plain:
             self._deliver(known)
         elif self.joins:
             self._confirm(known)
         else:
-            self._given[half.number] = half
+            self._give(half)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 from multiplane.api.instructions import LinkSheet
 from multiplane.api.states import TraceRow
 from multiplane.fabric.planes import Circuit, Job
 from multiplane.fabric.resource.distilling import Distiller
 from multiplane.fabric.resource.network_layer import CircuitSite
-from multiplane.fabric.resource.pair_words import Desk, Distil, Distilled, Half, Outcome
+from multiplane.fabric.resource.pair_words import Desk, Distil, Distilled, Grown, Half, Joined, Outcome
 from multiplane.fabric.resource.quality import Leg, at, leg_of
 from multiplane.physics.bell import Correlations
 from multiplane.physics.operations import depolarising16
@@ -20,8 +21,11 @@ from multiplane.physics.purification import bbpssw, dejmps
 class Confirmed(NamedTuple):
     """A half of which this end knows what it is half of.
 
-    Args: frame: still to be taken out, at the end down the path or, once it is joined, at the far end of it;
-        leg: its quality; first: its number at the far end; gate_gain: of it, by a gate there.
+    Args:
+        frame: still to be taken out, at the end down the path or, once it is joined, at the far end of it.
+        leg: its quality; first: its number at the far end.
+        beyond: legs of the circuits that the far end has joined it to.
+        elapsed_ps, gate_gain: as of the other end's TRACK; no `elapsed_ps` where no times are told.
     """
 
     half: Half
@@ -30,20 +34,40 @@ class Confirmed(NamedTuple):
     first: int
     made_ns: int
     rows: tuple[TraceRow, ...]
+    beyond: Mapping[str, Leg] = MappingProxyType({})
+    elapsed_ps: int | None = None
     gate_gain: float = 1.0
 
 
-class EndEvents(NamedTuple):
-    """What the job hears of an end.
+class Weaver(Protocol):
+    """The junction at the site of an end: it joins the halves there to others."""
 
-    Args: confirmed, broken, outcome: for a junction here; changed: held, errors, or done.
-    """
+    def confirmed(self, circuit: str, known: Confirmed) -> None:
+        """A pair of one of its circuits is there at both ends."""
+        ...
+
+    def given(self) -> None:
+        """A half of a circuit of another junction is there."""
+        ...
+
+    def told(self, message: Outcome | Grown | Joined) -> None:
+        """A word of the far end of a circuit."""
+        ...
+
+    def want(self, more: bool) -> None:
+        """Whether the junction that it was given halves of wants more states."""
+        ...
+
+    def broken(self, circuit: str, number: int) -> None:
+        """A half of that circuit with this number at this site is lost, or what it was a half of is."""
+        ...
+
+
+class EndEvents(NamedTuple):
+    """What the job hears of an end. Args: changed: held, errors, or done."""
 
     changed: Callable[[], None]
     failed: Callable[[str, str], None]
-    confirmed: Callable[[Confirmed], None] | None = None
-    broken: Callable[[int], None] | None = None
-    outcome: Callable[[Outcome], None] | None = None
 
 
 def enough_pairs(job: Job, circuit: Circuit) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 
 from multiplane.api.instructions import PROTOCOLS, LinkSheet, Report
-from multiplane.fabric.planes import Circuit, Job, JobState
+from multiplane.fabric.planes import Circuit, Job, JobState, Junction
 from multiplane.fabric.resource.circuit_end import CircuitEnd
-from multiplane.fabric.resource.end_pool import Confirmed, EndEvents, enough_pairs
+from multiplane.fabric.resource.end_pool import EndEvents, enough_pairs
 from multiplane.fabric.resource.fusing import Fusing
 from multiplane.fabric.resource.network_layer import CircuitEvents, CircuitSite
 from multiplane.fabric.resource.pair_words import (
@@ -18,7 +19,6 @@ from multiplane.fabric.resource.pair_words import (
     Changed,
     Desk,
     Half,
-    Outcome,
     PairMessage,
     key_of,
 )
@@ -54,16 +54,15 @@ class JobPart:
         self._tally = Tally(job.size)
         self._inner: dict[str, CircuitSite] = {}
         self._ends: dict[str, CircuitEnd] = {}
-        self._fusing: dict[str, Fusing] = {}
+        self._fusing: Fusing | None = None
+        for junction in job.junctions:
+            if junction.site == site:
+                self._fusing = Fusing(
+                    self.desk, job, junction, ends=self._ends, tally=self._tally, changed=self._changed
+                )
         for circuit in job.circuits:
             if site in circuit.path:
                 self._add(circuit, sheets)
-        for junction in job.junctions:
-            if junction.site == site:
-                fusing = Fusing(
-                    self.desk, job, junction, ends=self._ends, tally=self._tally, changed=self._changed
-                )
-                self._fusing |= dict.fromkeys(junction.circuits, fusing)
 
     def _add(self, circuit: Circuit, sheets: Mapping[str, LinkSheet]) -> None:
         place = circuit.path.index(self.site)
@@ -82,15 +81,6 @@ class JobPart:
         (sheet,) = near
         assert sheet is not None
         junction = next((one for one in self.job.junctions if circuit.circuit in one.circuits), None)
-        events = EndEvents(self._changed, self._failed)
-        if junction is not None and junction.site == self.site:
-            events = EndEvents(
-                self._changed,
-                self._failed,
-                partial(self._confirmed, circuit.circuit),
-                partial(self._broken, circuit.circuit),
-                self._outcome,
-            )
         self._ends[circuit.circuit] = CircuitEnd(
             self.desk,
             self.job,
@@ -98,8 +88,9 @@ class JobPart:
             site=self.site,
             sheet=sheet,
             tally=self._tally,
-            events=events,
+            events=EndEvents(self._changed, self._failed),
             junction=junction,
+            weaver=self._fusing,
         )
 
     def _circuits(self) -> list[CircuitSite]:
@@ -109,15 +100,6 @@ class JobPart:
         if circuit in self._ends:
             return self._ends[circuit].circuit_site
         return self._inner.get(circuit)
-
-    def _confirmed(self, circuit: str, known: Confirmed) -> None:
-        self._fusing[circuit].confirmed(circuit, known)
-
-    def _broken(self, circuit: str, number: int) -> None:
-        self._fusing[circuit].broken(circuit, number)
-
-    def _outcome(self, outcome: Outcome) -> None:
-        self._fusing[outcome.circuit].outcome(outcome)
 
     # what happens
 
@@ -238,6 +220,8 @@ class JobPart:
     def _changed(self) -> None:
         for end in self._ends.values():
             end.enough()
+        if self._fusing is not None:
+            self._fusing.enough()
         self.desk.put(Changed())
 
     def _failed(self, link: str, reason: str) -> None:
@@ -292,11 +276,12 @@ def check_job(job: Job, site: str, sheets: Mapping[str, LinkSheet], now_ns: int)
         _refuse("circuits", len(job.circuits), f"one that passes {site}")
     for circuit in here:
         _check_circuit(circuit)
-        _check_junction(job, circuit)
         for at in _neighbours(circuit, circuit.path.index(site)):
             link = link_id(site, circuit.path[at])
             if link not in sheets:
                 _refuse("path", link, f"a link of pairs at {site}")
+    if job.junctions:
+        _check_junctions(job)
 
 
 def _check_circuit(circuit: Circuit) -> None:
@@ -318,28 +303,61 @@ def _check_circuit(circuit: Circuit) -> None:
         _refuse("protocol", circuit.protocol, " or ".join(PROTOCOLS))
     if circuit.measure not in ("", *BASES):
         _refuse("measure", circuit.measure, "x, y, z or nothing")
+    if not 0.0 <= circuit.rate_per_s < math.inf:
+        _refuse("rate_per_s", circuit.rate_per_s, "0 or more")
+    if circuit.burst < 1:
+        _refuse("burst", circuit.burst, "1 or more")
 
 
-def _check_junction(job: Job, circuit: Circuit) -> None:
-    """Whether what the pairs of a circuit are joined to can be made here."""
-    joined = [junction for junction in job.junctions if circuit.circuit in junction.circuits]
-    if len(joined) > 1:
-        _refuse("junctions", len(joined), f"at most one for circuit {circuit.circuit!r}")
-    known = {one.circuit for one in job.circuits}
-    for junction in joined:
-        if junction.site not in (circuit.path[0], circuit.path[-1]):
-            _refuse("site", junction.site, f"an end of circuit {circuit.circuit!r}")
-        if circuit.measure:
-            _refuse("measure", circuit.measure, "nothing for pairs that are joined")
-        if not set(junction.circuits) <= known or len(set(junction.circuits)) != len(junction.circuits):
-            _refuse("circuits", junction.circuits, "different circuits of the job")
-        if junction.kind not in ("ghz", "graph"):
-            _refuse("kind", junction.kind, "ghz or graph")
-        places = range(0 if junction.party else 1, len(junction.circuits) + 1)
-        if any(len(set(edge)) != 2 or not set(edge) <= set(places) for edge in junction.edges):
-            _refuse("edges", junction.edges, f"pairs of different places from {places[0]} to {places[-1]}")
-        if junction.kind == "graph" and junction.party and all(0 not in edge for edge in junction.edges):
-            _refuse("edges", junction.edges, "one at the junction's site, which is a party")
+def _check_junctions(job: Job) -> None:
+    """Whether the pairs of all circuits can be joined to one state."""
+    ends = {circuit.circuit: (circuit.path[0], circuit.path[-1]) for circuit in job.circuits}
+    owners = Counter(name for junction in job.junctions for name in junction.circuits)
+    if owners.keys() != ends.keys() or owners.total() != len(ends):
+        _refuse("junctions", sorted(owners), "each circuit in one of them")
+    measured = [circuit.measure for circuit in job.circuits if circuit.measure]
+    if measured:
+        _refuse("measure", measured[0], "nothing for pairs that are joined")
+    if len({junction.site for junction in job.junctions}) < len(job.junctions):
+        _refuse("junctions", [junction.site for junction in job.junctions], "one at a site")
+    for junction in job.junctions:
+        _check_junction(junction, ends)
+    bare = {junction.site for junction in job.junctions if not junction.party}
+    parties = {site for sites in ends.values() for site in sites} - bare
+    if parties != set(job.sites):
+        _refuse("sites", job.sites, f"{sorted(parties)}, which keep a qubit")
+    _check_order(job, ends)
+
+
+def _check_junction(junction: Junction, ends: Mapping[str, tuple[str, str]]) -> None:
+    if junction.kind not in ("ghz", "graph", "edges"):
+        _refuse("kind", junction.kind, "ghz, graph or edges")
+    if any(junction.site not in ends[name] for name in junction.circuits):
+        _refuse("site", junction.site, "an end of each of its circuits")
+    given = [name for name, sites in ends.items() if junction.site in sites and name not in junction.circuits]
+    if sorted(junction.given) != sorted(given):
+        _refuse("given", junction.given, f"{given}, which end at {junction.site}")
+    if (junction.kind == "graph" and given) or (junction.kind == "ghz" and len(given) > 1):
+        _refuse("given", given, "one for a GHZ state, none for a graph state that is made at one site")
+    places = range(0 if junction.party else 1, len(junction.circuits) + 1)
+    if any(len(set(edge)) != 2 or not set(edge) <= set(places) for edge in junction.edges):
+        _refuse("edges", junction.edges, f"pairs of different places from {places[0]} to {places[-1]}")
+    if junction.kind == "graph" and junction.party and all(0 not in edge for edge in junction.edges):
+        _refuse("edges", junction.edges, "one at the junction's site, which is a party")
+
+
+def _check_order(job: Job, ends: Mapping[str, tuple[str, str]]) -> None:
+    """One junction is given nothing, and all others hear from it over what they are given."""
+    named: set[str] = set()
+    first = [junction.site for junction in job.junctions if not junction.given]
+    if len(first) != 1:
+        _refuse("given", first, "one junction that is given nothing")
+    for _ in job.junctions:
+        for junction in job.junctions:
+            if all(named.intersection(ends[name]) for name in junction.given):
+                named.add(junction.site)
+    if len(named) < len(job.junctions):
+        _refuse("given", sorted(named), "no junctions that wait for one another")
 
 
 def _refuse(field: str, value: object, expected: str) -> None:

@@ -14,6 +14,7 @@ from multiplane.api.instructions import Cancel, Discard, Generate, LinkSheet, Re
 from multiplane.api.states import TraceRow
 from multiplane.fabric.planes import Circuit
 from multiplane.fabric.resource.distilling import Distiller
+from multiplane.fabric.resource.pacing import Pace
 from multiplane.fabric.resource.pair_words import (
     CODES,
     DOWN,
@@ -93,8 +94,10 @@ class LinkWish:
         self._gone: dict[int, None] = {}
         self._made = 0
         self._enough = enough
-        self._good: set[int] = set()
-        self._failed = self._watching = self._far_full = False
+        self._good: dict[int, None] = {}
+        self._settled = 0
+        self._pace: Pace | None = None
+        self._failed = self._watching = self._far_full = self._waking = False
         end = sheet.sites.index(self.site)
         self._noise = depolarising16(sheet.keep_double[end]), sheet.flip_probability[end]
         mean_ns = sheet.attempt_ns / sheet.success_probability
@@ -151,6 +154,8 @@ class LinkWish:
         if self._enough and len(self._good) >= self._enough:
             self._cancel()
             return
+        if self.circuit.rate_per_s:
+            room = min(room, self._due())
         if room <= 0:
             return
         request = self.desk.request(self.circuit.circuit)
@@ -164,6 +169,24 @@ class LinkWish:
         )
         self.desk.ask(asked, self._refused)
         self._watch_silence()
+
+    def _due(self) -> int:
+        """Pairs to ask for at the pace of the order; the next are asked for when they are due."""
+        now_ns, circuit = self.desk.now_ns, self.circuit
+        if self._pace is None:
+            self._pace = Pace(circuit.rate_per_s, circuit.burst, now_ns)
+        made = self._settled + len(self._good)
+        held = sum(half.level >= self._rounds for half in self.halves.values())
+        under_way = len(self.halves) - held + sum(self._asked.values())
+        room = (self._pace.due(now_ns, made, held) << self._rounds) - under_way
+        if room <= 0 and not self._waking:
+            self._waking = True
+            self.desk.wake(self._pace.next_ns(made + -(-under_way >> self._rounds)), self._next_due)
+        return room
+
+    def _next_due(self, now_ns: int) -> None:  # noqa: ARG002
+        self._waking = False
+        self._fill()
 
     def _refused(self, report: Report) -> None:
         """The devices would not, or will no more."""
@@ -259,6 +282,7 @@ class LinkWish:
             number=report.number,
             shared=report.number,
             since_ns=report.since_ns,
+            seen_ps=None if report.tag_ps is None else 1000 * report.since_ns + report.tag_ps,
             known_ns=report.due_ns,
             frame=0 if self._rounds else report.bits[0] + 2 * report.bits[1],
             pair=fresh(self.sheet),
@@ -278,8 +302,9 @@ class LinkWish:
 
     def _count(self, request: str, number: int) -> None:
         self._unheard.add(number)
-        if self._enough and number not in self._gone:
-            self._good.add(number)
+        counts = self._enough or (self.circuit.rate_per_s and not self._rounds)
+        if counts and number not in self._gone:
+            self._came_good(number)
         left = self._asked.get(request, 0) - 1
         if left > 0:
             self._asked[request] = left
@@ -288,6 +313,13 @@ class LinkWish:
             self.desk.drop(request)
         if self._enough and len(self._good) >= self._enough:
             self._cancel()
+
+    def _came_good(self, number: int) -> None:
+        """A pair that counts, until something breaks it; of endless ones the old count for good."""
+        self._good[number] = None
+        if not self._enough and len(self._good) > REMEMBERED:
+            del self._good[next(iter(self._good))]
+            self._settled += 1
 
     # halves
 
@@ -346,7 +378,7 @@ class LinkWish:
     def replace(self, number: int) -> None:
         """A pair came to nothing: another may be made in its place."""
         if number in self._good:
-            self._good.remove(number)
+            del self._good[number]
             self._fill()
 
     def _tell(self, message: PairMessage) -> None:
@@ -400,6 +432,8 @@ class LinkWish:
         return pair
 
     def pure(self, half: Half) -> None:
+        if self._rounds and self.leads and self.circuit.rate_per_s:
+            self._came_good(half.number)
         self._events.ready(half)
 
     def used(self, half: Half) -> None:

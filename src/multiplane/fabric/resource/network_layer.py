@@ -33,6 +33,7 @@ from multiplane.fabric.resource.pair_words import (
     Want,
 )
 from multiplane.fabric.resource.quality import gate_gain, of_memory, rested, swapped
+from multiplane.fabric.resource.tags import onward
 from multiplane.physics.bell import Correlations
 
 REMEMBERED: Final = 1024
@@ -380,6 +381,7 @@ class CircuitSite:
             known_ns=half.known_ns,
             made_ns=half.since_ns,
             rows=(*half.rows, half.row),
+            elapsed_ps=None if half.seen_ps is None else 0,
             gate_gain=gate_gain(sheet, self.site),
         )
         self.desk.put(Tell(link.peer, message))
@@ -412,15 +414,16 @@ class CircuitSite:
             return
         pair = Correlations(*track.pair)
         pair = rested(pair, of_memory(self._sheet(side), self.site), joint.at_ns - here.known_ns)
-        onward = rested(there.pair, of_memory(sheet, self.site), joint.at_ns - there.known_ns)
+        other = rested(there.pair, of_memory(sheet, self.site), joint.at_ns - there.known_ns)
         up = self._sheet(UP)
         message = msgspec.structs.replace(
             track,
             number=there.number,
             frame=track.frame ^ joint.frame ^ there.frame,
-            pair=tuple(swapped(pair, onward, up, self.site)),
+            pair=tuple(swapped(pair, other, up, self.site)),
             made_ns=min(track.made_ns, there.since_ns),
             rows=(*track.rows, *there.rows, there.row, joint.row),
+            elapsed_ps=onward(track.elapsed_ps, here, there),
         )
         self.desk.put(Tell(link.peer, message))
 

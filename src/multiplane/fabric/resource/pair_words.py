@@ -110,6 +110,7 @@ class Track(Message, frozen=True, kw_only=True):
         origin: place of the sender on the path; first: number of the pair it started with.
         frame: of all so far; pair: its correlations without the rest of the origin's half, which is
             `resting` since `known_ns`; made_ns: of the oldest qubit; rows: what went into it.
+        elapsed_ps: `tags.onward` of all inner sites so far; None: some device tells no times.
         gate_gain: what a gate on the origin's half leaves of the correlations.
     """
 
@@ -123,6 +124,7 @@ class Track(Message, frozen=True, kw_only=True):
     made_ns: int
     rows: tuple[TraceRow, ...]
     gate_gain: Share
+    elapsed_ps: int | None = None
 
 
 class Distil(Message, frozen=True, kw_only=True):
@@ -156,10 +158,29 @@ class Want(Message, frozen=True, kw_only=True):
 
 
 class Outcome(Message, frozen=True, kw_only=True):
-    """The far end's bit of a sacrificed state, on its way to whoever counts errors."""
+    """The bit of a site of a sacrificed state, on its way to whoever counts errors."""
 
     state: str
+    site: str
     bit: Bit
+
+
+class Grown(Message, frozen=True, kw_only=True):
+    """The half with number `first` at the far end is joined there to all that is beyond it.
+
+    Args:
+        frame: what the outcomes there add to that of the pair; pair: what the joining left of it.
+        rests: whether that half is still there, as a party's qubit.
+        legs: of all circuits beyond, by name; rows: what went into them; made_ns: of the oldest qubit.
+    """
+
+    first: int
+    frame: Frame
+    pair: tuple[Share, Share, Share]
+    rests: bool
+    legs: dict[str, Leg]
+    made_ns: int
+    rows: tuple[TraceRow, ...]
 
 
 class Joined(Message, frozen=True, kw_only=True):
@@ -167,19 +188,18 @@ class Joined(Message, frozen=True, kw_only=True):
 
     Args:
         frame: what the far end has to take out.
-        shape, legs: what `quality.state_fidelity` needs; rows: what went into it.
+        legs: of all circuits of the job, in order; rows: what went into it.
     """
 
     first: int
     frame: Frame
     state: str
-    shape: str
     legs: tuple[Leg, ...]
     made_ns: int
     rows: tuple[TraceRow, ...] = ()
 
 
-PairMessage = Create | Error | Expire | Track | Distil | Distilled | Want | Outcome | Joined
+PairMessage = Create | Error | Expire | Track | Distil | Distilled | Want | Outcome | Grown | Joined
 
 
 @dataclass(slots=True, eq=False)
@@ -188,6 +208,7 @@ class Half:
 
     Args:
         link: the link that it came from; number: of its pair there.
+        seen_ps: when the device here says that it came, Unix picoseconds; None: it tells no times.
         since_ns: in memory since; known_ns: when this site heard of it, or of its last purification.
         pair: its correlations at `known_ns`, in `frame`.
         shared: the number by which both ends of the circuit know it: that on the first link.
@@ -209,6 +230,7 @@ class Half:
     extended: bool = False
     busy: bool = False
     gone: bool = False
+    seen_ps: int | None = None
     rows: list[TraceRow] = field(default_factory=list)
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Final
-
-import msgspec
 
 from multiplane.api.device import KeyBlock
 from multiplane.fabric.planes import LinkLedger
@@ -19,6 +18,7 @@ OUT_SHARE: Final = 15 / 32
 """The receiving side frees a pad one path delay after the sending side: its lane has the larger room."""
 GRANT_STEPS: Final = 16
 SORTED_AT_ONCE_BYTE: Final = 512
+_NO_BYTES: Final = bytearray()
 
 
 class Lane:
@@ -28,11 +28,12 @@ class Lane:
     so a pad never spans one: it is the first run of positions in a row that is long enough.
     """
 
-    __slots__ = ("_runs", "cursor", "stock_byte")
+    __slots__ = ("_held", "_later", "_start", "cursor", "stock_byte")
 
     def __init__(self) -> None:
-        # Each with the position of its first byte, gaps between.
-        self._runs: list[tuple[int, bytearray]] | tuple[()] = ()
+        # The first bytes in a row, from `_start` on, and what lies behind gaps, each with where it begins.
+        self._start, self._held = 0, _NO_BYTES
+        self._later: tuple[tuple[int, bytearray], ...] = ()
         self.cursor = 0
         self.stock_byte = 0
 
@@ -41,18 +42,18 @@ class Lane:
         if not key:
             return
         self.stock_byte += len(key)
-        if not self._runs:
-            self._runs = [(position, bytearray(key))]
+        if not self._held:
+            self._start, self._held = position, bytearray(key)
             return
-        start, held = self._runs[-1]
+        start, held = self._later[-1] if self._later else (self._start, self._held)
         if start + len(held) == position:
             held += key
         else:
-            self._runs.append((position, bytearray(key)))
+            self._later = (*self._later, (position, bytearray(key)))
 
     def read(self, position: int, size_byte: int) -> tuple[int, bytes] | None:
         """Where the first `size_byte` bytes in a row from `position` on begin, and they; None if too few."""
-        for start, held in self._runs:
+        for start, held in ((self._start, self._held), *self._later):
             begin = position if position > start else start
             into = begin - start
             if len(held) - into >= size_byte:
@@ -62,7 +63,7 @@ class Lane:
     def before_last(self, size_byte: int) -> int:
         """The position behind which `size_byte` bytes are held, or all if there are fewer."""
         left = self.stock_byte - size_byte
-        for start, held in self._runs:
+        for start, held in ((self._start, self._held), *self._later):
             if left <= len(held):
                 return start + max(0, left)
             left -= len(held)
@@ -70,17 +71,17 @@ class Lane:
 
     def free(self, until: int) -> int:
         """Forget all before `until`; the number of bytes that were held there."""
-        freed, runs = 0, self._runs
-        while runs and runs[0][0] < until:
-            start, held = runs[0]
-            left = until - start
-            if left < len(held):
+        freed = 0
+        while self._held and self._start < until:
+            left = until - self._start
+            if left < len(self._held):
                 freed += left
-                del held[:left]
-                runs[0] = (until, held)
+                del self._held[:left]
+                self._start = until
                 break
-            freed += len(held)
-            del runs[0]
+            freed += len(self._held)
+            self._start, self._held = self._later[0] if self._later else (until, _NO_BYTES)
+            self._later = self._later[1:]
         self.cursor = max(self.cursor, until)
         self.stock_byte -= freed
         return freed
@@ -95,16 +96,11 @@ class Pad(Secret, frozen=True, kw_only=True, gc=False):
     key: bytes
 
 
-class Early(msgspec.Struct, frozen=True):
-    """The pad is not here yet."""
+class Missing(Enum):
+    """Why there is no pad: it is not here yet, or it is gone, being spent, skipped or of an older epoch."""
 
-
-class Stale(msgspec.Struct, frozen=True):
-    """The pad is gone: spent, skipped, or of an older epoch."""
-
-
-EARLY: Final = Early()
-STALE: Final = Stale()
+    EARLY = "early"
+    STALE = "stale"
 
 
 class LinkPool:
@@ -123,6 +119,7 @@ class LinkPool:
         "_in",
         "_keeps_until",
         "_leads",
+        "_made_apart_byte",
         "_out",
         "_out_room_byte",
         "_pads_until",
@@ -131,9 +128,9 @@ class LinkPool:
         "_room_byte",
         "_rules",
         "_sorted",
+        "awaited",
         "burnt_byte",
         "epoch",
-        "made_byte",
         "reserved_byte",
         "spent_byte",
     )
@@ -154,8 +151,10 @@ class LinkPool:
         self._fits_until = self._keeps_until = 0  # both lanes have room up to there; what is kept at most
         self._pads_until = 0  # what comes before that position of the epoch is for pads
         self._granted = 0
+        self.awaited = False
+        """Whether anybody waits for key: no block is just kept then."""
         self.epoch = -1
-        self.made_byte = 0
+        self._made_apart_byte = 0  # made, and not counted in `_received`
         self.reserved_byte = 0
         self.spent_byte = 0
         self.burnt_byte = 0
@@ -183,7 +182,7 @@ class LinkPool:
         """The accounts of this end, in bits."""
         return LinkLedger(
             stock_bit=bit_from_byte(self.stock_byte),
-            made_bit=bit_from_byte(self.made_byte),
+            made_bit=bit_from_byte(self._made_apart_byte + self._received),
             delivered_bit=bit_from_byte(self.spent_byte),
             burnt_bit=bit_from_byte(self.burnt_byte),
             reserved_bit=bit_from_byte(self.reserved_byte),
@@ -197,6 +196,7 @@ class LinkPool:
         self._out, self._in = Lane(), Lane()
         self._reserve.clear()
         self._blocks.clear()
+        self._made_apart_byte += self._received
         self._sorted = self._received = self._granted = 0
         self._pads_until = self._rules.pads_until(0)
         self._look_ahead()
@@ -204,19 +204,18 @@ class LinkPool:
         return True
 
     def keep(self, block: KeyBlock) -> bool:
-        """Take a block as most are: the next one, all of it for pads. False, untouched, when `deposit` must.
+        """Take a block as most are: the next, all for pads, awaited by nobody. False when `deposit` must.
 
         Nothing is to be done then: what was granted is held, so the window to grant stays where it is.
         """
         begin, key = block.offset_byte, block.key
         end = begin + len(key)
-        if begin != self._received or block.epoch != self.epoch:
+        if begin != self._received or self.awaited or block.epoch != self.epoch:
             return False
         if end > self._keeps_until:
             self._look_ahead()
             if end > self._keeps_until:
                 return False
-        self.made_byte += len(key)
         self._received = end
         self._blocks.append(key)
         return True
@@ -238,13 +237,18 @@ class LinkPool:
         begin = block.offset_byte
         self._sort_out()
         self.begin(block.epoch)
-        self.made_byte += size
         if block.epoch < self.epoch or begin < self._received:
+            self._made_apart_byte += size
             self.burnt_byte += size
             return None
-        self._sorted = self._received = begin + size
-        self._pads_until = self._rules.pads_until(begin + size)
-        reserve = self._set_aside(begin, block.key)
+        self._made_apart_byte -= begin - self._received
+        self._sorted = self._received = end = begin + size
+        reserve = None
+        if end <= self._pads_until:
+            self._share_out(begin, block.key)
+        else:
+            self._pads_until = self._rules.pads_until(end)
+            reserve = self._set_aside(begin, block.key)
         self._look_ahead()
         return reserve
 
@@ -328,19 +332,19 @@ class LinkPool:
         self.burnt_byte += lane.free(end) - size_byte  # what lay before a gap and was too short
         return Pad(epoch=self.epoch, offset=begin, key=key, end=end)
 
-    def peek(self, epoch: int, offset: int, size_byte: int) -> Pad | Early | Stale:
+    def peek(self, epoch: int, offset: int, size_byte: int) -> Pad | Missing:
         """The inward pad a peer names. It is spent by `accept` only, once its tag has been verified."""
         if epoch < self.epoch or (epoch == self.epoch and offset < self._in.cursor):
-            return STALE
+            return Missing.STALE
         if epoch > self.epoch:
-            return EARLY
+            return Missing.EARLY
         while (found := self._in.read(offset, size_byte)) is None:
             if not self._blocks:
-                return EARLY
+                return Missing.EARLY
             self._sort_out(2 * size_byte + SORTED_AT_ONCE_BYTE)
         begin, key = found
         if begin != offset:  # this end had no room for some of it
-            return STALE
+            return Missing.STALE
         return Pad(epoch=epoch, offset=offset, key=key, end=offset + size_byte)
 
     def accept(self, pad: Pad) -> None:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
 from multiplane.api.instructions import LinkSheet
+from multiplane.fabric.planes import Job
 from multiplane.kernel.nouns import Noun
 from multiplane.kernel.quantity import NS_PER_S
 from multiplane.physics.bell import Correlations, fidelity, from_weights, swap
-from multiplane.physics.multipartite import ghz_from_star, ghz_with_centre, graph_state_floor
+from multiplane.physics.multipartite import ghz_from_tree, graph_state_floor
 from multiplane.physics.operations import depolarising16, swap_factors
 
 FOREVER_NS: Final = 10**18
@@ -106,36 +107,44 @@ def at(leg: Leg, now_ns: int) -> Correlations:
     return pair
 
 
-def state_fidelity(shape: str, legs: Sequence[Leg], now_ns: int) -> float:
-    """Fidelity of a state made of legs.
+class Form(NamedTuple):
+    """What the pairs of a job make together.
 
-    Args: shape: `bell` (one leg), `ghz` (the centre keeps a qubit), `star` (it does not), `graph`.
+    Args: graph: a graph state, otherwise a GHZ state, which a pair is, too; ends: of each circuit.
     """
-    pairs = [at(leg, now_ns) for leg in legs]
-    if shape == "bell":
-        return fidelity(pairs[0])
-    if shape == "graph":
-        return graph_state_floor(pairs)
-    if shape == "star" and len(pairs) > 1:
-        return ghz_from_star(pairs)
-    return ghz_with_centre(pairs)
+
+    graph: bool
+    ends: tuple[tuple[str, str], ...]
+    parties: frozenset[str]
+
+    def fidelity(self, legs: Sequence[Leg], now_ns: int) -> float:
+        """Of the state that is made of these legs, a bound from below for graph states."""
+        pairs = [at(leg, now_ns) for leg in legs]
+        if self.graph:
+            return graph_state_floor(pairs)
+        return fidelity(pairs[0]) if len(pairs) == 1 else ghz_from_tree(self.ends, self.parties, pairs)
+
+    def expires_ns(self, legs: Sequence[Leg], now_ns: int, floor_fidelity: float) -> int:
+        """When it falls below the floor, or a memory throws a part away, Unix nanoseconds; 0: it is below."""
+        if self.fidelity(legs, now_ns) < floor_fidelity:
+            return 0
+        thrown_ns = [resting.until_ns for leg in legs for resting in leg.resting if resting.until_ns]
+        last_ns = min([now_ns + FOREVER_NS, *thrown_ns])
+        if last_ns <= now_ns:
+            return 0
+        if self.fidelity(legs, last_ns) >= floor_fidelity:
+            return last_ns
+        low_ns, high_ns = now_ns, last_ns
+        while high_ns - low_ns > 1:
+            middle_ns = (low_ns + high_ns) // 2
+            if self.fidelity(legs, middle_ns) >= floor_fidelity:
+                low_ns = middle_ns
+            else:
+                high_ns = middle_ns
+        return low_ns
 
 
-def expires_ns(shape: str, legs: Sequence[Leg], now_ns: int, floor_fidelity: float) -> int:
-    """When it falls below the floor, or a memory throws a part away, Unix nanoseconds; 0: it is below now."""
-    if state_fidelity(shape, legs, now_ns) < floor_fidelity:
-        return 0
-    thrown_ns = [resting.until_ns for leg in legs for resting in leg.resting if resting.until_ns]
-    last_ns = min([now_ns + FOREVER_NS, *thrown_ns])
-    if last_ns <= now_ns:
-        return 0
-    if state_fidelity(shape, legs, last_ns) >= floor_fidelity:
-        return last_ns
-    low_ns, high_ns = now_ns, last_ns
-    while high_ns - low_ns > 1:
-        middle_ns = (low_ns + high_ns) // 2
-        if state_fidelity(shape, legs, middle_ns) >= floor_fidelity:
-            low_ns = middle_ns
-        else:
-            high_ns = middle_ns
-    return low_ns
+def form_of(job: Job) -> Form:
+    """Of the states of a job."""
+    ends = tuple((circuit.path[0], circuit.path[-1]) for circuit in job.circuits)
+    return Form(job.kind == "graph", ends, frozenset(job.sites))

@@ -10,7 +10,7 @@ import msgspec
 
 from multiplane.api.service_fabric import Parcel
 from multiplane.fabric.planes import ForwardingTable, Installed
-from multiplane.fabric.resource.pools import ROOM_BYTE, Early, LinkPool, Stale
+from multiplane.fabric.resource.pools import ROOM_BYTE, LinkPool, Missing
 from multiplane.fabric.resource.reserve import NO_RESERVE, ReserveRules
 from multiplane.fabric.resource.waiting import Waiting, Waitlist
 from multiplane.kernel.errors import Busy, Refused
@@ -81,7 +81,7 @@ class _Port:
     peer: str
     pool: LinkPool
     open: bool = False
-    waiting: Waitlist | None = None
+    waiting: Waitlist | None = None  # never empty
     early: list[tuple[bytes, int]] | None = None
     counters: Counter[str] = field(default_factory=Counter)
 
@@ -172,7 +172,7 @@ class Relay:
         port = self._ports[peer]
         due_ns = now_ns + min(parcel.lifetime_ns, LIFETIME_LIMIT_NS)
         item = Waiting(parcel, self._table.version, HOP_LIMIT, due_ns)
-        sent = None if port.waiting else self._seal(port, item, now_ns)
+        sent = None if port.waiting is not None else self._seal(port, item, now_ns)
         if sent is None and not (port.open and self._wait(port, item)):
             reason = "key is short" if port.open else "its relay channel is not open"
             raise Busy(
@@ -201,7 +201,7 @@ class Relay:
                 break
             port.early.pop(0)
             actions += done
-        while port.waiting and (item := port.waiting.first()) is not None:
+        while port.waiting is not None and (item := port.waiting.first()) is not None:
             late = item.due_ns <= now_ns
             sent = None if late else self._seal(port, item, now_ns)
             if sent is None and not late:
@@ -210,6 +210,10 @@ class Relay:
             port.counters["dropped_late" if sent is None else "forwarded"] += 1
             if sent is not None:
                 actions.append(sent)
+        if not port.waiting:
+            port.waiting = None
+            if not port.early:
+                self._let_go(port)
         return actions
 
     def expire(self, now_ns: int) -> list[Action]:
@@ -233,9 +237,19 @@ class Relay:
             line_ns = port.waiting.next_due_ns() if port.waiting else None
             early_ns = port.early[0][1] if port.early else None
             if line_ns is early_ns is None:
-                self.holding.discard(peer)
+                self._let_go(port)
             dues += [due_ns for due_ns in (line_ns, early_ns) if due_ns is not None]
         return min(dues, default=None)
+
+    def _hold(self, port: _Port) -> None:
+        """Something waits here for key of that link, or for its pad."""
+        self.holding.add(port.peer)
+        port.pool.awaited = True
+
+    def _let_go(self, port: _Port) -> None:
+        """Nothing waits any more."""
+        self.holding.discard(port.peer)
+        port.pool.awaited = False
 
     def _hold_early(self, port: _Port, message: bytes, now_ns: int) -> list[Action]:
         """Keep a message whose pad this end has not been given yet, in order."""
@@ -245,7 +259,7 @@ class Relay:
             port.counters["dropped_early"] += 1
         else:
             port.early.append((message, now_ns + EARLY_PATIENCE_NS))
-            self.holding.add(port.peer)
+            self._hold(port)
         return []
 
     def _wait(self, port: _Port, item: Waiting) -> bool:
@@ -255,7 +269,7 @@ class Relay:
         displaced = port.waiting.add(item)
         if displaced is item:
             return False
-        self.holding.add(port.peer)
+        self._hold(port)
         port.counters["waited"] += 1
         port.counters["dropped_dry"] += displaced is not None
         return True
@@ -275,9 +289,9 @@ class Relay:
             port.counters["dropped_malformed"] += 1
             return []
         pad = port.pool.peek(header.epoch, header.offset, size + PAD_OVERHEAD_BYTE)
-        if isinstance(pad, Early):
+        if pad is Missing.EARLY:
             return None
-        if isinstance(pad, Stale):
+        if pad is Missing.STALE:
             port.counters["dropped_stale"] += 1
             return []
         payload = unlock(pad.key, hop.header, hop.locked)
@@ -304,7 +318,7 @@ class Relay:
         if port is None or item.hops_left <= 0:
             origin.counters["dropped_hops" if item.hops_left <= 0 else "dropped_route"] += 1
             return []
-        sent = None if port.waiting else self._seal(port, item, now_ns)
+        sent = None if port.waiting is not None else self._seal(port, item, now_ns)
         if sent is not None:
             port.counters["forwarded"] += 1
             return [sent]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
 
-from multiplane.fabric.planes import Junction
+from multiplane.fabric.planes import Job
 from multiplane.fabric.resource.pair_words import BASES
 
 MOST_STATES: Final = 1024
@@ -29,52 +29,56 @@ def flips(frame: int, basis: str) -> int:
     return {"x": phase, "y": phase ^ parity, "z": parity}[basis]
 
 
-def differ(basis: str, bits: tuple[int, int]) -> bool:
-    """Whether two outcomes are not what phi+ gives."""
-    return (bits[0] == bits[1]) == (basis == "y")
+def differ(basis: str, bits: Collection[int]) -> bool:
+    """Whether the outcomes of both halves are not what phi+ gives."""
+    return (len(set(bits)) == 1) == (basis == "y")
 
 
-def basis_at(junction: Junction, state: str, basis: str, circuit: str = "") -> str:
-    """In which the qubit at the far end of `circuit` (empty: at the junction) of a state is measured.
+def basis_at(job: Job, state: str, basis: str, site: str) -> str:
+    """In which the qubit of a site of a sacrificed state is measured.
 
     Of a GHZ state, in basis y an even number of qubits is measured in y, each choice as often, the rest in x.
     Of a graph state one stabiliser is checked: x at one vertex, which follows from the name, z at the others.
     """
-    place = junction.circuits.index(circuit) + 1 if circuit else 0
-    if junction.kind == "ghz":
-        return "x" if basis == "y" and place not in _in_y(junction, state) else basis
-    return "x" if _vertex(junction, state) == place else "z"
+    if job.kind == "graph":
+        return "x" if _vertex(job, state) == site else "z"
+    return "x" if basis == "y" and site not in _in_y(job, state) else basis
 
 
-def wrong(junction: Junction, state: str, basis: str, bits: Mapping[int, int]) -> bool:
-    """Whether the outcomes of all places are not what the state gives."""
-    if junction.kind == "ghz" and basis == "z":
+def wrong(job: Job, state: str, basis: str, bits: Mapping[str, int]) -> bool:
+    """Whether the outcomes of all sites are not what the state gives."""
+    if job.kind == "graph":
+        vertex = _vertex(job, state)
+        near = {site for edge in edges_of(job) if vertex in edge for site in edge}
+        return sum(bits[site] for site in near) % 2 == 1
+    if basis == "z":
         return len(set(bits.values())) > 1
-    if junction.kind == "ghz":
-        turns = len(_in_y(junction, state)) // 2 if basis == "y" else 0
-        return (sum(bits.values()) + turns) % 2 == 1
-    vertex = _vertex(junction, state)
-    near = {place for edge in junction.edges if vertex in edge for place in edge}
-    return sum(bits[place] for place in near) % 2 == 1
+    turns = len(_in_y(job, state)) // 2 if basis == "y" else 0
+    return (sum(bits.values()) + turns) % 2 == 1
 
 
-def _vertex(junction: Junction, state: str) -> int:
+def edges_of(job: Job) -> Iterator[tuple[str, str]]:
+    """The edges of the graph state of a job, by their sites."""
+    ends = {circuit.circuit: {circuit.path[0], circuit.path[-1]} for circuit in job.circuits}
+    for junction in job.junctions:
+        far = [site for name in junction.circuits for site in ends[name] - {junction.site}]
+        if junction.kind == "edges":
+            yield from ((junction.site, site) for site in far)
+        else:
+            sites = (junction.site, *far)
+            yield from ((sites[one], sites[two]) for one, two in junction.edges)
+
+
+def _vertex(job: Job, state: str) -> str:
     """The vertex whose stabiliser is checked."""
-    places = _places(junction)
-    return places[_drawn(state) % len(places)]
+    return job.sites[_drawn(state) % len(job.sites)]
 
 
-def _in_y(junction: Junction, state: str) -> set[int]:
-    """An even number of places, not none; each choice as often as any other."""
-    places = _places(junction)
-    choice = 1 + _drawn(state) % (2 ** (len(places) - 1) - 1)
-    chosen = {place for at, place in enumerate(places[1:]) if choice >> at & 1}
-    return chosen if len(chosen) % 2 == 0 else chosen | {places[0]}
-
-
-def _places(junction: Junction) -> range:
-    """Of those who share a state: 0 is the junction's site, the others are far ends."""
-    return range(0 if junction.party else 1, len(junction.circuits) + 1)
+def _in_y(job: Job, state: str) -> set[str]:
+    """An even number of sites, not none; each choice as often as any other."""
+    choice = 1 + _drawn(state) % (2 ** (len(job.sites) - 1) - 1)
+    chosen = {site for at, site in enumerate(job.sites[1:]) if choice >> at & 1}
+    return chosen if len(chosen) % 2 == 0 else chosen | {job.sites[0]}
 
 
 def _drawn(state: str) -> int:
@@ -82,15 +86,15 @@ def _drawn(state: str) -> int:
 
 
 class Outcomes:
-    """Outcomes of sacrificed states that are not all there yet, by place."""
+    """Outcomes of sacrificed states that are not all there yet, by site."""
 
     def __init__(self) -> None:
-        self._bits: dict[str, dict[int, int]] = {}
+        self._bits: dict[str, dict[str, int]] = {}
 
-    def add(self, state: str, place: int, bit: int) -> dict[int, int]:
+    def add(self, state: str, site: str, bit: int) -> dict[str, int]:
         """All that are known of a state; the oldest state is given up when there are too many."""
         bits = self._bits.setdefault(state, {})
-        bits[place] = bit
+        bits[site] = bit
         if len(self._bits) > MOST_STATES:
             del self._bits[next(iter(self._bits))]
         return bits

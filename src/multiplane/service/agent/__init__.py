@@ -148,7 +148,8 @@ class ServiceAgent:
 
     def _view(self, live: Live, party: str) -> UnitView:
         consumed = sum(one.fate is Fate.CONSUMED for one in self.core.book.of(live.digest))
-        return live.view(party, consumed + (len(live.key_ids()) if party in live.keys_taken else 0))
+        consumed += len(live.key_ids()) if party in live.keys_taken else 0
+        return live.view(party, consumed, self.core.now_ns)
 
     async def operate(self, caller: Caller, unit: str, steps: tuple[Step, ...]) -> Operated:
         """Use states at this end."""
@@ -302,9 +303,15 @@ class ServiceAgent:
             return
         before = live.news.get(news.order_id)
         live.news[news.order_id] = news
+        if news.phase in (QuiPhase.RELEASED.value, QuiPhase.FAILED.value):
+            live.openings.pop(news.order_id, None)
         if live.state in ENDED:
             return
         if news.phase == QuiPhase.DEGRADED.value and (before is None or before.phase != news.phase):
             live.tell(live.degraded(news, self.core.now_ns))
         if news.phase == QuiPhase.FAILED.value and live.decider is not None and live.state == MAKING:
             self._deciding.close(live, REFUSED, news.reason)
+
+    def began_anew(self) -> None:
+        """The broker has forgotten all orders."""
+        self._deciding.open_again()

@@ -14,7 +14,6 @@ from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Change
 from multiplane.kernel.quantity import NS_PER_S
 from multiplane.kernel.unit import UnitId, endpoint_urn, mint_nonce, unit_id
-from multiplane.kernel.urn import profile
 from multiplane.service.agent.live import ENDED, Live
 from multiplane.service.agent.ports import AgentPorts
 from multiplane.service.control import Target
@@ -175,8 +174,7 @@ def name_of(proposal: UnitProposal, urns: Sequence[str]) -> UnitId:
     """
     try:
         name = unit_id(urns)
-        assigned = sorted(profile(urn).assigned for urn in name.endpoints)
-        if assigned != sorted(proposal.parties):
+        if sorted(name.assigned) != sorted(proposal.parties):
             raise ValueError(f"endpoints: expected those of {', '.join(proposal.parties)}")
         if name.lifecycle != proposal.lifecycle or proposal.endpoint not in name.endpoints:
             raise ValueError("expected the lifecycle and the first endpoint as they were proposed")

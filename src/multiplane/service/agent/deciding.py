@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from multiplane.api.kinds import Carrier
@@ -14,9 +15,9 @@ from multiplane.kernel.nouns import Caller
 from multiplane.kernel.quantity import NS_PER_S
 from multiplane.service.agent.core import Core, remote_sites
 from multiplane.service.agent.ending import Ending
-from multiplane.service.agent.live import DELIVERED, EXPIRED, REFUSED, Live
+from multiplane.service.agent.live import DELIVERED, EXPIRED, MAKING, REFUSED, Live
 from multiplane.service.control.admission import opening
-from multiplane.service.planes.units import Claim, Decision, Ready, Verdicts
+from multiplane.service.planes.units import Claim, Decision, Ready, UnitOpening, Verdicts
 from multiplane.service.resource.unit_rows import VERDICT_KIND, put_verdict, verdicts_of
 
 KEYS_AT_ONCE: Final = 64
@@ -95,8 +96,9 @@ class Deciding:
         """Nothing more is to be made."""
 
         async def close() -> None:
+            tell = partial(self._ports.broker.close, self._ports.caller, live.digest, tuple(live.news))
             with suppress(MultiplaneError):
-                await self._ports.broker.close(self._ports.caller, live.digest, tuple(live.news))
+                await self._until_taken(tell, lambda: self._core.now_ns < live.until_ns)
 
         self._ports.spawn(close())
 
@@ -143,10 +145,13 @@ class Deciding:
 
     async def order(self, live: Live, part: int, number: int) -> None:
         """Have states made. Raises: Refused(`unit.unattainable`), Busy(`unit.no_memory`)."""
+        await self._open(live, self._opening(live, part, number))
+
+    def _opening(self, live: Live, part: int, number: int) -> UnitOpening:
         case = live.row.case
         assert case is not None
         live.rounds += 1
-        what = opening(
+        return opening(
             case,
             part,
             live.digest,
@@ -155,7 +160,10 @@ class Deciding:
             until_ns=live.until_ns,
             round_=self._ports.boot * ROUNDS + live.rounds,
         )
+
+    async def _open(self, live: Live, what: UnitOpening) -> None:
         news = await self._ports.broker.open(self._ports.caller, what)
+        live.openings[news.order_id] = what
         live.news.setdefault(news.order_id, news)
 
     def _make_up(self, live: Live, refused: Iterable[Decision]) -> None:
@@ -170,16 +178,35 @@ class Deciding:
 
     async def order_again(self, live: Live, part: int, number: int) -> None:
         """Order until it is taken, the unit is over, or it can never be."""
-        while live.decider is not None and not live.decider.closed:
+        await self._persist(live, self._opening(live, part, number))
+
+    def open_again(self) -> None:
+        """The broker began anew: what is not made yet is ordered under the same names."""
+        for live in self._core.units.values():
+            if live.decider is not None and live.state == MAKING:
+                for what in live.openings.values():
+                    self._ports.spawn(self._persist(live, what))
+
+    async def _persist(self, live: Live, what: UnitOpening) -> None:
+        def wanted() -> bool:
+            return live.decider is not None and not live.decider.closed
+
+        try:
+            if wanted():
+                await self._until_taken(lambda: self._open(live, what), wanted)
+        except MultiplaneError as error:
+            self.close(live, REFUSED, error.reason)
+
+    async def _until_taken(self, say: Callable[[], Awaitable[None]], wanted: Callable[[], bool]) -> None:
+        """Say something to the broker, again while that is busy or away and somebody wants it."""
+        while True:
             try:
-                await self.order(live, part, number)
+                await say()
             except Busy as busy:
                 await self._core.pause(max(busy.retry_after_ns, AGAIN_NS))
-            except MultiplaneError as error:
-                self.close(live, REFUSED, error.reason)
-                return
-            else:
-                return
+                if wanted():
+                    continue
+            return
 
     def carrier(self, live: Live, part: int) -> Carrier:
         """What carries the states of a part."""

@@ -148,6 +148,7 @@ class Ending:
             now_ns = self._core.now_ns
             row = UnitRow(digest, name.urns, proposal, (proposed_ns, proposed_ns, now_ns))
             await self._core.commit([put_unit(row)])
+        if digest not in self._core.units:  # still: it may have been said twice at once
             live = self.enter(row)
             given = Verdicts(unit=digest, boot=proposal.boot, decisions=commit.given)
             self.hear(live, given)
@@ -204,6 +205,8 @@ class Ending:
                 bits=held.bits,
                 order=held.order_id,
                 made_as=held.state,
+                detected_ns=held.detected_ns,
+                detected_ps=held.detected_ps,
             )
         )
         claim = Claim(part=part, state=name, expires_ns=holding.expires_ns)
@@ -346,9 +349,10 @@ class Ending:
         live.asking = False
         overdue_ns = self._core.now_ns - live.until_ns
         if live.end.must_ask and overdue_ns < round(self._ports.rules.keep_s * NS_PER_S) // 2:
-            self._ports.spawn(self.ask(live))
+            self._ports.spawn(self._ask(live))
+            self.arm(live)  # the question may be lost
 
-    async def ask(self, live: Live) -> None:
+    async def _ask(self, live: Live) -> None:
         """Ask the decider for what it has not said, or what was not heard."""
         proposal, question = live.row.proposal, live.end.question()
         try:
@@ -356,10 +360,8 @@ class Ending:
             self._ports.counters.add("unit.asked")
             word = await peer.ask(self._ports.caller, question)
         except MultiplaneError:
-            pass
-        else:
-            self.hear(live, word)
-        self.arm(live)
+            return
+        self.hear(live, word)
 
     def expire(self, unit: str) -> None:
         """Valid-until: all that is left here is free, whatever the verdicts will be."""

@@ -10,8 +10,9 @@ import msgspec
 from multiplane.api.north import Key
 from multiplane.api.units import UnitEvent, UnitListener, UnitView
 from multiplane.kernel.errors import MultiplaneError
+from multiplane.kernel.recent_rate import RecentRate
 from multiplane.kernel.unit import Phase
-from multiplane.service.planes.units import Claim, Decision, UnitNews
+from multiplane.service.planes.units import Claim, Decision, UnitNews, UnitOpening
 from multiplane.service.resource.addresses import Fate, Holding
 from multiplane.service.resource.events import EventRing
 from multiplane.service.resource.unit_rows import UnitRow
@@ -47,10 +48,13 @@ class Live:
         self.keys_taken: set[str] = set()
         self.released: set[str] = set()
         self.news: dict[str, UnitNews] = {}
+        self.openings: dict[str, UnitOpening] = {}
+        """Orders that are not over."""
         self.outbox: list[Claim] = []
         self.rounds = 0
         self.alarm_ns = FOR_EVER_NS
         self.asking = False
+        self._rate = RecentRate()
         self._rings = {party: EventRing(events) for party in self.mine}
         self._listeners: dict[str, list[UnitListener]] = {party: [] for party in self.mine}
 
@@ -73,6 +77,8 @@ class Live:
 
     def tell(self, event: UnitEvent, *only: str) -> None:
         """Number an event and tell it to the parties here that have not let go; or to `only` some."""
+        if event.what == DELIVERED and event.index >= 0:
+            self._rate.add(event.at_ns)
         for party in only or self.mine:
             if party in self.released and not only:
                 continue
@@ -129,6 +135,8 @@ class Live:
             bits=holding.bits if holding else (),
             expires_ns=holding.expires_ns if holding and held else self.until_ns,
             reason=reason,
+            detected_ns=holding.detected_ns if holding else 0,
+            detected_ps=holding.detected_ps if holding else 0,
         )
 
     def key_ids(self) -> tuple[str, ...]:
@@ -138,7 +146,7 @@ class Live:
 
     # --- views ---------------------------------------------------------------------------------------------
 
-    def view(self, party: str, consumed: int) -> UnitView:
+    def view(self, party: str, consumed: int, now_ns: int) -> UnitView:
         """The unit as one of its parties here sees it."""
         proposal = self.row.proposal
         estimated = [one for one in self.news.values() if one.estimated_fidelity > 0]
@@ -159,6 +167,8 @@ class Live:
             rebound=sum(max(0, one.binding - 1) for one in self.news.values()),
             reason=self.reason,
             last_seq=self._rings[party].last_seq,
+            rate_per_s=proposal.rate_per_s,
+            measured_rate_per_s=self._rate.per_s(now_ns),
         )
 
     def ended_row(self) -> UnitRow:

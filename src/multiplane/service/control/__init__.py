@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property
 from typing import Final, NamedTuple
 
 from multiplane.api.north import KeyRequest
@@ -29,14 +29,23 @@ class Directory:
 
     def __init__(self, register: Register) -> None:
         self.register = register
-        self._targets = {
+
+    # Most registers of a large network are replaced before anybody asks: what is looked up is made then.
+
+    @cached_property
+    def _targets(self) -> dict[str, Target]:
+        return {
             name: Target(application, kme)
-            for kme in register.kmes
+            for kme in self.register.kmes
             for application in kme.applications
             for name in (application.urn, application.alias)
         }
-        self._prefixes = sorted(
-            ((kme.urn.removeprefix("urn:").split(":", 1)[1].rsplit(":", 1)[0], kme) for kme in register.kmes),
+
+    @cached_property
+    def _prefixes(self) -> list[tuple[str, KmeEntry]]:
+        kmes = self.register.kmes
+        return sorted(
+            ((kme.urn.removeprefix("urn:").split(":", 1)[1].rsplit(":", 1)[0], kme) for kme in kmes),
             key=lambda entry: -len(entry[0]),
         )
 
@@ -62,9 +71,6 @@ class Directory:
         return next((kme for prefix, kme in self._prefixes if covers(prefix, name)), None)
 
 
-_may_pair = lru_cache(maxsize=65_536)(may_pair)
-
-
 class Admitted(NamedTuple):
     """A key request with all defaults filled in; `others` are the slaves beside the first."""
 
@@ -85,7 +91,7 @@ def admit(
     target = directory.application(request.peer)
     others = _others(rules, directory, master, target, request.others) if request.others else ()
     for slave in (target, *others):
-        verdict = _may_pair(policy, master, slave.application.urn)
+        verdict = may_pair(policy, master, slave.application.urn)
         if not verdict.allowed:
             raise Refused("north.not_allowed", f"peer {slave.application.alias}: {verdict.reason}")
     size_bit = request.size_bit or rules.default_size_bit

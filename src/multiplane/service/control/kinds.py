@@ -15,6 +15,7 @@ AS_USUAL: Final = -1.0
 MOST_SACRIFICED: Final = 0.9
 BASES: Final = ("x", "y", "z")
 FINE: Final = ("", "")
+NO_CHOICES: Final[Mapping[str, tuple[str, ...]]] = {}
 
 
 class StateKind:
@@ -23,6 +24,7 @@ class StateKind:
     Args:
         name, options, valid_s: see `api.kinds.UnitKind`.
         state: what the fabric makes; parties: least and most, 0 = no limit.
+        choices: options of its own, and what each may be; least_size: fewest states.
     """
 
     def __init__(
@@ -32,9 +34,12 @@ class StateKind:
         parties: tuple[int, int],
         options: Iterable[str] = ("basis", "sacrifice"),
         valid_s: float = 60.0,
+        *,
+        choices: Mapping[str, tuple[str, ...]] = NO_CHOICES,
+        least_size: int = 1,
     ) -> None:
-        self.name, self.options, self.valid_s = name, frozenset(options), valid_s
-        self._state, self._parties = state, parties
+        self.name, self.options, self.valid_s = name, frozenset((*options, *choices)), valid_s
+        self._state, self._parties, self._choices, self._least_size = state, parties, choices, least_size
 
     def check(self, part: Part, parties: int) -> tuple[str, str]:
         """Number of parties, floor, basis, edges."""
@@ -47,6 +52,14 @@ class StateKind:
             )
         if part.size_bit:
             return "unit.size", f"size_bit: expected 0 for {self.name}, got {part.size_bit}"
+        if part.size < self._least_size:
+            return "unit.size", f"size: expected {self._least_size} or more for {self.name}, got {part.size}"
+        return self._check_options(part, parties)
+
+    def _check_options(self, part: Part, parties: int) -> tuple[str, str]:
+        for option, values in self._choices.items():
+            if (value := dict(part.options).get(option, values[0])) not in values:
+                return "unit.option", f"{option}: expected one of {', '.join(values)}, got {value[:80]!r}"
         basis = dict(part.options).get("basis", BASES[-1])
         if basis not in BASES:
             return "unit.option", f"basis: expected one of {', '.join(BASES)}, got {basis!r}"
@@ -100,8 +113,8 @@ SHIPPED: Final[tuple[UnitKind, ...]] = (
     StateKind("bell", "bell", (2, 2), ("basis", "sacrifice", "stock")),
     StateKind("ghz", "ghz", (2, 0)),
     StateKind("graph", "graph", (2, 0)),
-    StateKind("timeline", "bell", (2, 2)),
-    StateKind("sensing", "ghz", (2, 0)),
+    StateKind("timeline", "bell", (2, 2), choices={"estimator": ("mean", "median")}, least_size=2),
+    StateKind("sensing", "ghz", (2, 0), choices={"settings": ("3", "2", "5")}, least_size=2),
     KeyKind(),
 )
 

@@ -8,11 +8,28 @@ for what the fabric makes.
 from __future__ import annotations
 
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
 from multiplane.api.states import TraceRow
 from multiplane.api.units import Offer, Part
 from multiplane.kernel.nouns import Caller, Noun
+
+_RULE_RANGES: Final = {
+    "max_parties": (2, 64),
+    "max_parts": (1, 64),
+    "max_size": (1, 65_536),
+    "max_units": (1, 1_000_000),
+    "max_valid_s": (0.001, 1e9),
+    "lease_s": (0.01, 3600.0),
+    "keep_s": (1.0, 1e7),
+    "events": (16, 1_000_000),
+    "rate_per_s": (1e-6, 1e9),
+    "burst": (1, 1_000_000_000),
+    "sacrifice_share": (0.0, 0.9),
+    "slack_s": (0.0, 3600.0),
+    "stock_idle_s": (1.0, 1e7),
+    "max_stock": (0, 4096),
+}
 
 
 class UnitRules(Noun, frozen=True, kw_only=True):
@@ -30,6 +47,8 @@ class UnitRules(Noun, frozen=True, kw_only=True):
         slack_s: between the verdict and the end of a state's life, left to the application.
         stock_idle_s: a stock that nobody draws on for so long is let go of.
         max_stock: states of one stock at most.
+
+    Raises: ValueError outside of `_RULE_RANGES`.
     """
 
     max_parties: int = 16
@@ -46,6 +65,11 @@ class UnitRules(Noun, frozen=True, kw_only=True):
     slack_s: float = 0.05
     stock_idle_s: float = 300.0
     max_stock: int = 8
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in _RULE_RANGES.items():
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"{name}: expected {least:g} to {most:g}, got {getattr(self, name)}")
 
 
 # --- the name of a unit, and the fate of its states ---------------------------------------------------------
@@ -306,6 +330,10 @@ class UnitNews(Noun, frozen=True, kw_only=True):
 
 class UnitNewsListener(Protocol):
     def unit_news(self, news: UnitNews) -> None: ...
+
+    def began_anew(self) -> None:
+        """The broker knows no orders: those under way are to be opened again."""
+        ...
 
 
 class UnitBroker(Protocol):

@@ -38,6 +38,7 @@ class Holding(msgspec.Struct):
         unit: digest of the unit; `address` is empty when the part was measured on arrival.
         index: of the state once it is delivered, before -1.
         order, made_as: the fabric's order that it was made for, and its name there.
+        detected_ns, detected_ps: as of the `HeldState`; not kept over a restart.
     """
 
     unit: str
@@ -51,6 +52,8 @@ class Holding(msgspec.Struct):
     bits: tuple[int, ...] = ()
     order: str = ""
     made_as: str = ""
+    detected_ns: int = 0
+    detected_ps: int = 0
 
 
 class AddressBook:

@@ -272,19 +272,15 @@ class InboundPool:
 
     # --- accounts ------------------------------------------------------------------------------------------
 
-    def stock_bit(self) -> int:
-        """Bits that can still be collected, counted from the marks of the blocks."""
-        return sum(BLOCK_BIT - block.taken_bit for block in self._blocks.values())
-
     def ledger(self) -> PoolLedger:
-        """The accounts of this side now."""
-        taken_bit = sum(block.taken_bit for block in self._blocks.values())
+        """The accounts of this side now; what can still be collected is told by the marks of the blocks."""
+        taken_bit = WORD_BIT * sum(block.taken.bit_count() for block in self._blocks.values())
         return self.accounts.ledger(
             self.owner,
             self.peer,
             "far",
             epoch=self.epoch,
-            stock_bit=self.stock_bit(),
+            stock_bit=BLOCK_BIT * len(self._blocks) - taken_bit,
             phase="held",
             taken_bit=taken_bit,
         )

@@ -79,7 +79,8 @@ class Decider:
             return
         for claim in ready.claims:
             key = claim.part, claim.state
-            if key not in self._decided and 0 <= claim.part < len(self._next):
+            judged = key in self._decided or key in self._pending
+            if not judged and 0 <= claim.part < len(self._next):
                 self._claims.setdefault(key, {})[site] = claim.expires_ns
         for name in ready.gone:
             for key in [key for key in self._claims if key[1] == name]:

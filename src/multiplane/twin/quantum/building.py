@@ -9,7 +9,7 @@ from multiplane.kernel.ports import Timeline
 from multiplane.physics.bell import Correlations
 from multiplane.twin.quantum.chance import Chance
 from multiplane.twin.quantum.devices import Entangled, Entanglement, MemoryKind
-from multiplane.twin.quantum.links import Hooks, Link
+from multiplane.twin.quantum.links import Hooks, Link, Tags
 from multiplane.twin.quantum.nodes import PS_PER_S, Memory, Node, Side, make_memory
 from multiplane.twin.quantum.policies import Policies
 from multiplane.twin.quantum.sources import make_source
@@ -45,6 +45,7 @@ def build(
         facts = link_facts(words, source.success_probability)
         link = Link(facts, source, timeline, chance_of(f"pairs {words.id}"), hooks)
         link.photon_probability = _photon_probability(words, efficiencies)
+        link.tags = Tags(words.jitter_ps, chance_of(f"tags {words.id}"))
         link.sides = [
             _side(nodes[site], words, end, kinds[end], link) for end, site in enumerate(words.sites)
         ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from hashlib import blake2b
-from math import log, log1p
+from math import cos, log, log1p, pi, sin, sqrt
 from typing import Final
 
 _WORDS: Final = struct.Struct("<8Q")
@@ -52,6 +52,12 @@ class Chance:
             return 1
         uniform_probability = ((self.word() >> 11) + 0.5) * 2.0**-53
         return 1 + int(log(uniform_probability) / log1p(-probability))
+
+    def normal(self) -> tuple[float, float]:
+        """Two independent numbers of mean 0 and standard deviation 1 (Box, Muller)."""
+        radius = sqrt(-2.0 * log(((self.word() >> 11) + 0.5) * 2.0**-53))
+        angle_rad = 2.0 * pi * self.word() / _SPAN
+        return radius * cos(angle_rad), radius * sin(angle_rad)
 
     def pick(self, odds: Sequence[float]) -> int:
         """An index, each with its odds in [0, 1]; what they lack to 1 goes to the last."""

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-PLANNING: Final = ("routing", "scheduling", "purification", "swapping", "admission")
+PLANNING: Final = ("routing", "scheduling", "purification", "swapping", "admission", "generation")
 STATE_MODELS: Final = ("pairs", "dense")
 LINK_TYPES: Final = ("fixed", "single-click", "double-click", "source-between")
 Numbers = tuple[tuple[str, float], ...]
@@ -53,6 +53,7 @@ class Entangled(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         handshake: name of the link protocol; attempts: `jump` (one draw per pair) or `message` (each one).
         attempts_per_s: how often the hardware can try at most, > 0; 0 = as often as light allows.
         dead_ns: how long the detectors see nothing after a herald, >= 0.
+        jitter_ps: standard deviation of the time at which the device of an end says that it has a half, > 0.
         protocol: numbers of the link protocol, where it takes some.
     """
 
@@ -68,6 +69,7 @@ class Entangled(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     attempts: str = "jump"
     attempts_per_s: float = 0.0
     dead_ns: float = 0.0
+    jitter_ps: float = 50.0
     protocol: Numbers = ()
 
 

@@ -51,17 +51,31 @@ class Hooks(NamedTuple):
     ended: Callable[[Wish], None]
 
 
+class Tags:
+    """The times that devices of both ends put on halves of the same pair, by clocks that show the same."""
+
+    def __init__(self, jitter_ps: float, chance: Chance) -> None:
+        self._jitter_ps, self._chance = jitter_ps, chance
+
+    def after_ns(self, seen_ps: int) -> tuple[int, int]:
+        """Picoseconds after the whole nanosecond in which a pair was there, at both ends; of either sign."""
+        below_ps = seen_ps % 1000
+        near, far = self._chance.normal()
+        return round(below_ps + self._jitter_ps * near), round(below_ps + self._jitter_ps * far)
+
+
 class Link:
     """One link. Its protocol is set once, after it was made for this host.
 
-    `photon_probability`: that a photon sent from one end is stored at the other. `lit` is False while no
-    light passes: nobody tries, and what is held lives on. Counts since the start: `attempts` (with one draw
-    per pair when they are drawn, which is ahead of time), `heralds` (pairs that came), `made` (wanted
-    ones). `fault`: why the protocol makes no more pairs, if so.
+    `photon_probability`: that a photon sent from one end is stored at the other; `tags` is set with it. `lit`
+    is False while no light passes: nobody tries, and what is held lives on. Counts since the start:
+    `attempts` (with one draw per pair when they are drawn, which is ahead of time), `heralds` (pairs that
+    came), `made` (wanted ones). `fault`: why the protocol makes no more pairs, if so.
     """
 
     protocol: LinkProtocol
     photon_probability: float
+    tags: Tags
 
     def __init__(
         self,
@@ -216,13 +230,14 @@ class Link:
             one = Qubit(near, slots[0], emitted_ps, number, request)
             two = Qubit(far, slots[1], emitted_ps, number, request)
             self._make(one, two, pair, frame)
-            for half, due_ps in ((one, heard_ps[0]), (two, heard_ps[1])):
+            tags_ps = self.tags.after_ns(emitted_ps)
+            for half, due_ps, tag_ps in zip((one, two), heard_ps, tags_ps, strict=True):
                 if half.side.cutoff_ps:
                     watch(half, self._timeline)
                 if due_ps <= now_ps:
-                    self._hear(half, wish, due_ps, frame)
+                    self._hear(half, wish, due_ps, frame, tag_ps)
                 else:
-                    self.at_ps(due_ps, self._hear, half, wish, due_ps, frame)
+                    self.at_ps(due_ps, self._hear, half, wish, due_ps, frame, tag_ps)
         else:
             self._measured(slots, heard_ps, wish, frame, pair)
 
@@ -267,7 +282,7 @@ class Link:
                 side.raw.remove(slot)
                 side.free.append(slot)
 
-    def _hear(self, half: Qubit, wish: Wish, due_ps: int, frame: int) -> None:
+    def _hear(self, half: Qubit, wish: Wish, due_ps: int, frame: int, tag_ps: int) -> None:
         """A half is at this node: it gets its handle."""
         node, epoch_ns = half.node, self._timeline.epoch_ns
         due_ns = epoch_ns + due_ps // 1000
@@ -290,6 +305,7 @@ class Link:
                 link=self.id,
                 number=half.number,
                 since_ns=epoch_ns + half.since_ps // 1000,
+                tag_ps=tag_ps,
             )
         )
 

@@ -47,6 +47,7 @@ _LINK_KEYS: Final = (
     "attempts",
     "attempts_per_s",
     "dead_ns",
+    "jitter_ps",
     "protocol",
 )
 
@@ -172,6 +173,7 @@ class _Reading:
             attempts=self._named(table.get("attempts", "jump"), (*where, "attempts"), handshakes[handshake]),
             attempts_per_s=self._optional(table, (*where, "attempts_per_s"), 1e12, 0.0),
             dead_ns=self._optional(table, (*where, "dead_ns"), 1e9, 0.0),
+            jitter_ps=self._optional(table, (*where, "jitter_ps"), 1e9, 50.0),
             protocol=self._of_protocol(table.get("protocol", {}), handshake, (*where, "protocol")),
         )
         efficiencies = tuple(self._memories[name].efficiency if name else 1.0 for name in link.memory)

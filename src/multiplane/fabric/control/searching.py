@@ -1,0 +1,451 @@
+"""Looking for the best way to carry an order: between which sites, over which links, in which shape. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from itertools import islice, pairwise, product
+from typing import Final, NamedTuple
+
+import msgspec
+
+from multiplane.api.fabric_units import UnitOrder
+from multiplane.api.policy import PairLink, RouteAsk
+from multiplane.fabric.control.chains import QUEUE_EXPONENT, Shape, course, least
+from multiplane.fabric.control.hops import rested
+from multiplane.fabric.control.layouts import Layout, layouts
+from multiplane.fabric.control.policies import Policies
+from multiplane.fabric.control.segments import latest_s
+from multiplane.fabric.control.shaping import PATIENCE, Shaped, bound_fidelity, bound_per_s, most_pair, shaped
+from multiplane.fabric.control.soonest import Soonest
+from multiplane.fabric.control.views import PairView
+from multiplane.fabric.control.ways import seconds_cost
+from multiplane.kernel.quantity import NS_PER_S
+from multiplane.physics import bell
+from multiplane.physics.bell import Correlations, werner
+
+_HALVINGS: Final = 12
+_SLACK: Final = 1e-3
+_STEPS: Final = 8
+"""Each twice as far down as the last: of many parties only a bound is known of what can be had."""
+_ROUTES_VIA: Final = 4
+SPARE: Final = 1.25
+"""Links that shall make states at a rate can make so much more: chance has its ups and downs."""
+UNBOUNDED: Final = 2**31
+_EVENED: Final = 3
+
+
+class Woven(NamedTuple):
+    """A layout with a chain for each of its legs. `first_s`: mean time until the first state."""
+
+    layout: Layout
+    chains: tuple[Shaped, ...]
+    pairs: tuple[Correlations, ...]
+    fidelity: float
+    rate_per_s: float
+    first_s: float
+
+
+class Draft(NamedTuple):
+    """What a search has come to; an order of another name or with another deadline comes to the same.
+
+    Args:
+        woven: the best way that keeps `floor_fidelity`: that of the order, or else the best that can be kept.
+        reached: whether any links with free memories lead there; full: whether only memories are missing.
+        looked: free memories of the links that had a say.
+    """
+
+    floor_fidelity: float
+    woven: Woven | None
+    best_fidelity: float
+    lifetime_s: float
+    reached: bool
+    full: bool
+    looked: dict[str, int]
+
+    def good_for(self, order: UnitOrder) -> bool:
+        """Whether there is a way above the floor."""
+        return self.woven is not None and self.floor_fidelity >= order.min_fidelity
+
+    def holds(self, view: PairView) -> bool:
+        """Whether a search would come to the same again: what it takes is free, nothing else is more free."""
+        taken = {hop.link for one in self.woven.chains for hop in one.hops} if self.woven else self.looked
+        return all(
+            (now := min(view.links[link].free)) == free or (now < free and link not in taken)
+            for link, free in self.looked.items()
+        )
+
+
+def draft(order: UnitOrder, view: PairView, policies: Policies) -> Draft:
+    """Look for the best way above the floor, or for the best floor that there is.
+
+    Raises: Faulty(`plugin.failed`): a policy of one's own; ValueError as `planning.plan`.
+    """
+    return next(found for found in drafting(order, view, policies) if found is not None)
+
+
+def drafting(order: UnitOrder, view: PairView, policies: Policies) -> Iterator[Draft | None]:
+    """The same in steps, None after each but the last. The view must stay as it is."""
+    first = search = Search(order, view, policies)
+    yield from search.steps()
+    woven, floor_fidelity = search.best, order.min_fidelity
+    if woven is not None and order.rate_per_s:
+        woven = _thrifty(woven, order, view, policies)
+    looked, best_fidelity = first.looked, first.best_fidelity
+    for step in range(_STEPS) if woven is None and first.reached else ():
+        floor_fidelity = best_fidelity * (1.0 - _SLACK * 2.0**step)
+        search = Search(msgspec.structs.replace(order, min_fidelity=floor_fidelity), view, policies)
+        yield from search.steps()
+        woven, looked = search.best, looked | search.looked
+        if woven is not None:
+            break
+        best_fidelity = min(floor_fidelity, search.best_fidelity)
+    yield Draft(
+        floor_fidelity=floor_fidelity,
+        woven=woven,
+        best_fidelity=best_fidelity,
+        lifetime_s=_lifetime_s(woven, floor_fidelity) if woven else 0.0,
+        reached=first.reached,
+        full=first.full,
+        looked=looked,
+    )
+
+
+def _thrifty(woven: Woven, order: UnitOrder, view: PairView, policies: Policies) -> Woven:
+    """A way with few memories of each link that has some rate to spare, or else the given one."""
+    wanted_per_s = SPARE * order.rate_per_s / (1.0 - order.sacrifice_share)
+    most = 1
+    while most < max(max(one.shape.windows) for one in woven.chains):
+        search = Search(order, view, policies, most_memories=most)
+        for _ in search.steps():
+            pass
+        found = search.best
+        if found is not None and found.rate_per_s >= wanted_per_s:
+            return found
+        most *= 2
+    return woven
+
+
+class Search:
+    """Looks for the best way to carry one order. Args: most_memories: of a link, for each chain."""
+
+    def __init__(
+        self, order: UnitOrder, view: PairView, policies: Policies, *, most_memories: int = UNBOUNDED
+    ) -> None:
+        self.order, self.view, self.policies = order, view, policies
+        self._most_memories = most_memories
+        self.ground = policies.ground(view)
+        self.best_fidelity = 0.0
+        self.reached = self.full = False
+        self.looked: dict[str, int] = {}
+        self.best: Woven | None = None
+        self._tops: dict[tuple[tuple[str, str], int], Correlations] = {}
+        self._soonest: dict[int, Soonest] = {}
+        if self.ground.small and len(order.sites) > 2:
+            self._soonest = {
+                among: Soonest(self.ground, partial(self._window, among=among)) for among in (1, 2)
+            }
+
+    def steps(self) -> Iterator[None]:
+        """Look at one layout after another: `best` is the first of the best rate above the floor then."""
+        at = -1
+        for soonest_s, place, layout in self._promising():
+            if self.best is not None and self.best.rate_per_s * soonest_s > 1.0:
+                break
+            woven = self.weave(layout)
+            if woven is not None and (
+                self.best is None or (woven.rate_per_s, -place) > (self.best.rate_per_s, -at)
+            ):
+                self.best, at = woven, place
+            yield
+
+    def _promising(self) -> list[tuple[float, int, Layout]]:
+        """Layouts, those first that could be whole soonest."""
+        found = enumerate(layouts(self.order, self.ground))
+        return sorted((self._soonest_s(layout), place, layout) for place, layout in found)
+
+    def _soonest_s(self, layout: Layout, found: Sequence[Shaped] = ()) -> float:
+        """No chains of a layout are all there sooner, where these of its first legs are found.
+
+        Large networks have few layouts: of legs that are not found nothing is asked there.
+        """
+        chains_s = [(one.gives.first_s, sum(hop.delay_s for hop in one.hops)) for one in found]
+        if self._soonest:
+            soonest = self._soonest[layout.among]
+            chains_s += [soonest.chain_s(*ends) for ends in layout.ends[len(found) :]]
+        firsts_s = [first_s for first_s, _ in chains_s]
+        if not firsts_s or math.inf in firsts_s:
+            return math.inf if firsts_s else 0.0
+        delays_s = [delay_s for _, delay_s in chains_s] + [0.0] * (len(layout.ends) - len(chains_s))
+        return latest_s(firsts_s) + (layout.told_s(delays_s) if len(delays_s) > 1 else 0.0)
+
+    def _window(self, link: PairLink, among: int, taken: int = 0) -> int:
+        """Memories of a link for one of `among` chains, 0 = none are free. Args: taken: by earlier chains."""
+        free = self._free(link)
+        if free <= taken:
+            return 0
+        share = self.policies.scheduling.window(self.order, link, free) // among
+        return min(max(1, share), free - taken, self._most_memories)
+
+    def _free(self, link: PairLink) -> int:
+        free = self.looked[link.link] = min(self.view.links[link.link].free)
+        return free
+
+    def weave(self, layout: Layout) -> Woven | None:
+        """The layout with the best chains that keep the floor together, if there are any."""
+        floor = self.order.min_fidelity
+        if len(layout.ends) == 1 and not layout.joints:
+            chains = self._chains(layout, floor)
+            return self._woven(layout, chains) if chains else None
+        for each in _floors(layout.kind, len(layout.ends), floor):
+            chains = self._chains(layout, each)
+            if chains is None:
+                break
+            woven = self._woven(layout, chains)
+            if not self._passes(chains):
+                self.reached = False
+                break
+            self.best_fidelity = max(self.best_fidelity, woven.fidelity)
+            if woven.fidelity >= floor:
+                return self._evened(woven)
+        return None
+
+    def _passes(self, chains: Iterable[Shaped]) -> bool:
+        """Whether they go over the sites that the order must pass."""
+        passed = {site for one in chains for hop in one.hops for site in (hop.near.site, hop.far.site)}
+        return passed.issuperset(self.order.via)
+
+    def _chains(self, layout: Layout, floor_fidelity: float) -> tuple[Shaped, ...] | None:
+        """Chains at this floor; where one can only promise less, at floors that make up for it together."""
+        floors = [floor_fidelity] * len(layout.ends)
+        known, _ = _leg_floor(layout.kind, len(layout.ends), self.best_fidelity)
+        found, _ = self._at(layout, floors, [known] * len(floors))
+        if len(found) == len(floors):
+            return found
+        useless = self._useless(layout)
+        short: dict[int, Correlations] = {}
+        for _ in floors if useless else ():
+            found, promise = self._at(layout, floors, useless)
+            if len(found) == len(floors):
+                return found
+            if promise <= 0.0 or len(found) in short:
+                return None
+            short[len(found)] = werner(promise * (1.0 - _SLACK))
+            rest = _level(layout, short, self.order.min_fidelity)
+            floors = [bell.fidelity(short[at]) if at in short else rest for at in range(len(floors))]
+        return None
+
+    def _useless(self, layout: Layout) -> list[float]:
+        """Fidelities of each leg that are too low beside the best of the others; empty if none is enough."""
+        tops = [self._top(ends, layout.among) for ends in layout.ends]
+        if layout.fidelity(tops) < self.order.min_fidelity:
+            return []
+        found = []
+        for at in range(len(tops)):
+            others = {leg: top for leg, top in enumerate(tops) if leg != at}
+            found.append(_level(layout, others, self.order.min_fidelity) - 2.0**-_HALVINGS)
+        return found
+
+    def _top(self, ends: tuple[str, str], among: int) -> Correlations:
+        """No chain between two sites makes pairs with more of <XX>, <YY> or <ZZ>."""
+        found = self._tops.get((ends, among))
+        if found is None:
+            found = Correlations(0.0, 0.0, 0.0)
+            ask = RouteAsk(*ends, self._free, frozenset(self.order.avoid))
+            hold_s = self.order.hold_ns / NS_PER_S
+            for hops in map(self.ground.path, self._routes(ask)):
+                windows = tuple(self._window(hop.seen, among) for hop in hops)
+                plain = Shape((0,) * len(hops), windows, PATIENCE, (), wanted=self.order.size)
+                found = Correlations(*map(max, found, most_pair(course(hops, hold_s), plain)))
+            self._tops[ends, among] = found
+        return found
+
+    def _at(
+        self, layout: Layout, floors: Sequence[float], useless: Sequence[float]
+    ) -> tuple[tuple[Shaped, ...], float]:
+        """The best chains of the first legs, each at its floor; the first one without can promise so much.
+
+        Args: useless: promises of each leg below its floor are looked for only above this one.
+        """
+        taken: Counter[str] = Counter()
+        found: tuple[Shaped, ...] = ()
+        for ends, floor_fidelity, known_fidelity in zip(layout.ends, floors, useless, strict=True):
+            best, fidelity = self._chain(ends, layout.among, taken, floor_fidelity, known_fidelity)
+            if best is None:
+                if fidelity > 0.0:
+                    worst = layout.fidelity([werner(fidelity)] * len(layout.ends))
+                    self.best_fidelity = max(self.best_fidelity, worst)
+                return found, fidelity
+            found = (*found, best)
+            taken.update(_windows(best))
+        return found, 0.0
+
+    def _evened(self, woven: Woven) -> Woven:
+        """The slowest leg again at a lower floor, as far as others are better than they have to be."""
+        layout, floor = woven.layout, self.order.min_fidelity
+        for _ in layout.ends if floor > 0.0 else ():
+            chains = woven.chains
+            slowest = max(range(len(chains)), key=lambda at: chains[at].gives.first_s)
+            pairs = {at: self._worst(one) for at, one in enumerate(chains)}
+            high = bell.fidelity(pairs.pop(slowest))
+            low = _level(layout, pairs, floor)
+            taken = Counter[str]()
+            for at in pairs:
+                taken.update(_windows(chains[at]))
+            tries = (low + (high - low) * step / _EVENED for step in range(_EVENED))
+            better = (self._other(woven, slowest, taken, level) for level in tries)
+            quicker = next((one for one in better if one is not None), None)
+            if quicker is None:
+                break
+            woven = quicker
+        return woven
+
+    def _other(self, woven: Woven, leg: int, taken: Counter[str], floor_fidelity: float) -> Woven | None:
+        """The same with another chain for a leg at this floor, if all is well and quicker."""
+        ends, among = woven.layout.ends[leg], woven.layout.among
+        best, _ = self._chain(ends, among, taken, floor_fidelity, 1.0)
+        if best is None:
+            return None
+        chains = (*woven.chains[:leg], best, *woven.chains[leg + 1 :])
+        other = self._woven(woven.layout, chains)
+        good = other.fidelity >= self.order.min_fidelity and self._passes(chains)
+        return other if good and other.rate_per_s > woven.rate_per_s * (1.0 + _SLACK) else None
+
+    def _worst(self, one: Shaped) -> Correlations:
+        """No pair of a chain is worse."""
+        return least(course(one.hops, self.order.hold_ns / NS_PER_S), one.shape).pair_at(one.shape.cutoff_s)
+
+    def _chain(
+        self,
+        ends: tuple[str, str],
+        among: int,
+        taken: Counter[str],
+        floor_fidelity: float,
+        known_fidelity: float,
+    ) -> tuple[Shaped | None, float]:
+        """The best chain between two sites, and the best promise of any where it is above the known one.
+
+        Args: among: so many chains share windows; taken: of which the earlier ones took these.
+        """
+
+        def free(link: PairLink) -> int:
+            return self._free(link) - taken[link.link]
+
+        best: Shaped | None = None
+        best_fidelity, tried = 0.0, False
+        least_per_s = self.best.rate_per_s if self.best else 0.0
+        ask = RouteAsk(*ends, free, frozenset(self.order.avoid))
+        for hops in map(self.ground.path, self._routes(ask)):
+            path = tuple(hop.seen for hop in hops)
+            windows = tuple(self._window(link, among, taken[link.link]) for link in path)
+            if not path or min(windows) < 1:
+                continue
+            tried = True
+            if bound_per_s(hops, windows) <= max(least_per_s, best.gives.rate_per_s if best else 0.0):
+                continue
+            way = course(hops, self.order.hold_ns / NS_PER_S)
+            plain = Shape((0,) * len(path), windows, PATIENCE, (), wanted=self.order.size)
+            most_fidelity = bound_fidelity(way, plain) if floor_fidelity > 0.0 else 1.0
+            if most_fidelity < floor_fidelity and most_fidelity <= max(known_fidelity, best_fidelity):
+                continue
+            for levels in self.policies.swapping.levels(path):
+                rounds = self.policies.purification.rounds(path, windows)
+                shapes = (plain._replace(rounds=each, levels=levels) for each in rounds)
+                sought = shaped(way, shapes, floor_fidelity)
+                best_fidelity = max(best_fidelity, sought.best_fidelity)
+                found = sought.found
+                if found is not None and (best is None or found.gives.rate_per_s > best.gives.rate_per_s):
+                    best = found
+        self.reached |= tried
+        self.full |= not tried and ends[0] in self.ground.table(seconds_cost, ends[1]).left
+        return best, best_fidelity
+
+    def _routes(self, ask: RouteAsk) -> Iterable[tuple[str, ...]]:
+        """Routes of the policy; a single chain goes over the sites that it must pass, in order."""
+        routing, via = self.policies.routing, [site for site in self.order.via if site not in (ask.a, ask.b)]
+        if len(self.order.sites) > 2 or not via:
+            yield from routing.routes(self.ground, ask)
+            return
+        parts = [
+            list(islice(routing.routes(self.ground, ask._replace(a=here, b=there)), _ROUTES_VIA))
+            for here, there in pairwise((ask.a, *via, ask.b))
+        ]
+        for chosen in product(*parts):
+            route = (ask.a, *(site for part in chosen for site in part[1:]))
+            if len(set(route)) == len(route):
+                yield route
+
+    def _woven(self, layout: Layout, chains: tuple[Shaped, ...]) -> Woven:
+        """What the chains give together: all must be there at once, the early ones wait."""
+        whole_s = latest_s(one.gives.first_s for one in chains)
+        told_s = 0.0
+        if len(chains) > 1:
+            told_s = layout.told_s([sum(hop.delay_s for hop in one.hops) for one in chains])
+        pairs = []
+        for one in chains:
+            longer = min(one.shape.windows[-1], self.order.size or one.shape.windows[-1]) ** QUEUE_EXPONENT
+            rest_s = (whole_s - one.gives.first_s) * longer + told_s if len(chains) > 1 else 0.0
+            gives = one.gives
+            pairs.append(rested(gives.mean, gives.flip_per_s * rest_s, gives.relax_per_s * rest_s))
+        pairs = layout.joined(pairs, chains)
+        fidelity = layout.fidelity(pairs)
+        first_s = whole_s + told_s
+        rate_per_s = chains[0].gives.rate_per_s if len(chains) == 1 else 1.0 / first_s
+        return Woven(layout, chains, tuple(pairs), fidelity, rate_per_s, first_s)
+
+
+def _windows(one: Shaped) -> dict[str, int]:
+    """Memories that a chain takes of its links."""
+    return {hop.link: window for hop, window in zip(one.hops, one.shape.windows, strict=True)}
+
+
+def _level(layout: Layout, known: Mapping[int, Correlations], floor_fidelity: float) -> float:
+    """The fidelity of all other legs, were they alike, that keeps a floor together with these; 1 at most."""
+    low, high = 0.25, 1.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2.0
+        pairs = [known.get(at) or werner(middle) for at in range(len(layout.ends))]
+        low, high = (low, middle) if layout.fidelity(pairs) >= floor_fidelity else (middle, high)
+    return high
+
+
+def _lifetime_s(woven: Woven, floor_fidelity: float) -> float:
+    """How long a state in the mean stays above the floor, or above 1/2 without one; infinite = for ever."""
+    decays = [(one.gives.flip_per_s, one.gives.relax_per_s) for one in woven.chains]
+    fastest = max(max(both) for both in decays)
+    if fastest <= 0.0:
+        return math.inf
+
+    def after(held_s: float) -> float:
+        held = zip(woven.pairs, decays, strict=True)
+        return woven.layout.fidelity(
+            [rested(pair, flip * held_s, relax * held_s) for pair, (flip, relax) in held]
+        )
+
+    low_s, high_s = 0.0, 4.0 / fastest
+    for _ in range(_HALVINGS):
+        middle_s = (low_s + high_s) / 2.0
+        stays = after(middle_s) >= (floor_fidelity or 0.5)
+        low_s, high_s = (middle_s, high_s) if stays else (low_s, middle_s)
+    return low_s
+
+
+def _floors(kind: str, legs: int, floor_fidelity: float) -> tuple[float, ...]:
+    """Floors of each leg to try, rising: from that at which equal Werner pairs would do."""
+    if floor_fidelity <= 0.0:
+        return (0.0,)
+    _, high = _leg_floor(kind, legs, floor_fidelity)
+    return tuple(high + (1.0 - high) * step / 5.0 for step in range(5))
+
+
+@lru_cache(maxsize=1024)
+def _leg_floor(kind: str, legs: int, floor_fidelity: float) -> tuple[float, float]:
+    """Between which fidelities of equal Werner pairs the state of so many legs comes to a floor."""
+    low, high = 0.25, 1.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2.0
+        enough = Layout(kind, ()).fidelity([werner(middle)] * legs) >= floor_fidelity
+        low, high = (low, middle) if enough else (middle, high)
+    return low, high

@@ -1,0 +1,168 @@
+"""The search leaves out only what cannot be best, and nobody searches twice for the same."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from itertools import pairwise
+
+import msgspec
+import pytest
+
+from multiplane.api.fabric_units import UnitOrder
+from multiplane.fabric.control import choosing
+from multiplane.fabric.control.chains import Shape, chain, course, least
+from multiplane.fabric.control.choosing import Choosing, Drafts
+from multiplane.fabric.control.layouts import layouts
+from multiplane.fabric.control.links_now import LinksNow
+from multiplane.fabric.control.planning import Plan, plan
+from multiplane.fabric.control.policies import OnDemand, Policies
+from multiplane.fabric.control.searching import Search, Woven, draft, drafting
+from multiplane.fabric.control.shaping import bound_fidelity, bound_per_s
+from multiplane.fabric.control.soonest import Soonest
+from multiplane.fabric.control.views import PairView
+from multiplane.fabric.control.ways import Ground
+
+from .planning_cases import order, sheet, view
+from .test_planning_brute_force import drawn
+
+CHAIN = view(*(sheet(a, b, memories=(8, 8)) for a, b in pairwise("abcd")))
+
+
+def freed(shown: PairView, link: str, free: int) -> PairView:
+    """The same with another number of free memories on a link."""
+    fact = msgspec.structs.replace(shown.links[link], free=(free, free))
+    return msgspec.structs.replace(shown, links={**shown.links, link: fact})
+
+
+def lit(shown: PairView) -> LinksNow:
+    """All links of a view, as the controller knows them."""
+    links = LinksNow()
+    for fact in shown.links.values():
+        links.put(fact.sheet, up=True)
+    return links
+
+
+def wishes(seeds: range) -> Iterator[tuple[PairView, UnitOrder]]:
+    """Networks, and states of three or four sites in them."""
+    for seed in seeds:
+        chance = random.Random(seed)
+        shown = drawn(chance)
+        sites = Ground(shown).sites()
+        wanted = chance.sample(sites, min(len(sites), chance.choice((3, 4))))
+        floor_fidelity, hold_ns = chance.choice((0.0, 0.6, 0.7, 0.8)), chance.choice((0, 10_000_000))
+        yield shown, order(*wanted, min_fidelity=floor_fidelity, hold_ns=hold_ns)
+
+
+def best_of_all(shown: PairView, wanted: UnitOrder) -> Woven | None:
+    """Of all layouts, each looked at as if it were the only one."""
+    policies = Policies()
+    found = [Search(wanted, shown, policies).weave(each) for each in layouts(wanted, Ground(shown))]
+    return max((each for each in found if each), key=lambda woven: woven.rate_per_s, default=None)
+
+
+def check_stars(seeds: range) -> int:
+    """The search finds the best layout, or none where there is none; the last percent is chance."""
+    found = 0
+    for shown, wanted in wishes(seeds):
+        best, known = best_of_all(shown, wanted), draft(wanted, shown, Policies())
+        assert known.good_for(wanted) == (best is not None)
+        if best is not None and known.woven is not None:
+            assert 0.99 <= known.woven.rate_per_s / best.rate_per_s < 1.0 + 1e-9
+            found += 1
+    return found
+
+
+def test_layouts_are_left_out_only_where_another_is_better() -> None:
+    assert check_stars(range(12)) >= 6
+
+
+@pytest.mark.slow
+def test_no_better_layout_is_left_out_in_many_networks() -> None:
+    assert check_stars(range(12, 200)) >= 100
+
+
+def test_no_shape_of_a_chain_is_better_than_its_bounds() -> None:
+    for seed in range(40):
+        chance = random.Random(seed)
+        shown = drawn(chance)
+        a, b = chance.sample(Ground(shown).sites(), 2)
+        found = plan(order(a, b), shown)
+        assert isinstance(found, Plan)
+        (circuit,) = found.job.circuits
+        way = course(Ground(shown).path(circuit.path), hold_s=0.001)
+        plain = Shape((0,) * len(way.hops), circuit.window, 1.0, circuit.levels)
+        soonest = Soonest(Ground(shown), lambda link: min(link.memories))
+        path = tuple(hop.seen for hop in way.hops)
+        for rounds in OnDemand().rounds(path, circuit.window):
+            slowest_s = max(
+                hop.mean_s / memories for hop, memories in zip(way.hops, circuit.window, strict=True)
+            )
+            for cutoff_s in (0.3 * slowest_s, 3.0 * slowest_s):
+                shape = plain._replace(rounds=rounds, cutoff_s=cutoff_s)
+                gives = chain(way.hops, shape)
+                assert gives.rate_per_s <= bound_per_s(way.hops, circuit.window) * (1.0 + 1e-9)
+                assert gives.first_s >= soonest.chain_s(a, b)[0] * (1.0 - 1e-9)
+                assert least(way, shape).fidelity(cutoff_s) <= bound_fidelity(way, plain) + 1e-9
+
+
+def test_a_wish_is_searched_for_once_whatever_the_order_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[str] = []
+
+    def counted(wish: UnitOrder, *rest: object) -> object:
+        searched.append(wish.order_id)
+        return drafting(wish, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(choosing, "drafting", counted)
+    links = lit(CHAIN)
+    chosen = Choosing(links, Policies())
+    first = chosen.now(order("a", "c", "d", min_fidelity=0.7, deadline_ns=10**12), 1)
+    named = msgspec.structs.replace(order("a", "c", "d", min_fidelity=0.7), order_id="second")
+    second = chosen.now(named, 2)
+    assert isinstance(first, Plan)
+    assert isinstance(second, Plan)
+    assert searched == ["order"]
+    assert second.job.order_id == "second"
+    assert (first.job.until_ns, second.job.until_ns) == (10**12, 0)
+    assert {one.path for one in first.job.circuits} == {one.path for one in second.job.circuits}
+    links.reserve("order", first.job)
+    third = chosen.now(named, 3)
+    assert isinstance(third, Plan)
+    assert len(searched) == 2
+    assert third.rate_per_s < second.rate_per_s, "what the first has taken is not promised again"
+
+
+def test_a_draft_holds_until_what_it_takes_is_gone_or_more_is_free() -> None:
+    ring = view(*(sheet(a, b) for a, b in [*pairwise("abc"), ("a", "c")]))
+    known = draft(order("a", "c"), ring, Policies())
+    assert known.holds(ring)
+    assert known.holds(freed(ring, "a--b", 1)), "it takes the straight link"
+    assert not known.holds(freed(ring, "a--c", 3))
+    assert not known.holds(freed(ring, "a--b", 5))
+    full = freed(freed(ring, "a--b", 0), "a--c", 0)
+    none = draft(order("a", "c"), full, Policies())
+    assert none.woven is None
+    assert none.holds(full)
+    assert not none.holds(freed(full, "a--b", 1))
+
+
+def test_drafts_are_kept_in_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choosing, "KEPT_DRAFTS", 3)
+    drafts = Drafts(Policies())
+    for number in range(5):
+        drafts.draft(order("a", "b", hold_ns=number), CHAIN)
+    assert len(drafts) == 3
+
+
+def test_a_search_step_by_step_leaves_nothing_to_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = view(*(sheet(f"n{y}{x}", f"n{y}{x + 1}") for y in range(3) for x in range(3)))
+    more = view(*(sheet(f"n{y}{x}", f"n{y + 1}{x}") for y in range(2) for x in range(4)))
+    chosen = Choosing(lit(msgspec.structs.replace(grid, links={**grid.links, **more.links})), Policies())
+    wanted = [order("n00", "n23", "n20", min_fidelity=floor) for floor in (0.5, 0.95)]
+    steps = [len(list(chosen.steps(each))) for each in wanted]
+    assert min(steps) >= 1
+    assert max(steps) > 5
+    monkeypatch.setattr(choosing, "drafting", None)
+    assert isinstance(chosen.now(wanted[0]), Plan)
+    assert not isinstance(chosen.now(wanted[1]), Plan)
+    assert not isinstance(chosen.ideal(wanted[1]), Plan)
