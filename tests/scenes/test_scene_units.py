@@ -220,7 +220,7 @@ def test_the_command_asks_watches_uses_traces_and_lets_go(network: Network, reco
     assert len(used) == 2
     trace = network.cli_json("unit", "trace", BOB, unit)
     pair = next(row["name"] for row in trace["states"][0]["rows"] if row["what"] == "pair")
-    (back, *_) = network.cli_json("unit", "trace", "--pair", pair, BOB)
+    (back, *_) = network.cli_json("pair", "trace", pair, BOB)
     assert (back["unit"], back["way"][0]) == (unit, f"pair {pair}")
     interrupted(network, "unit", "watch", ALICE, unit)
     network.cli("unit", "release", ALICE, unit)

@@ -24,7 +24,7 @@ from multiplane.fabric.control.policies import Policies
 from multiplane.fabric.planes import NodeControl, RepeaterControl
 from multiplane.kernel.errors import Faulty, MultiplaneError
 from multiplane.kernel.names import element_urn
-from multiplane.kernel.nouns import Caller
+from multiplane.kernel.nouns import Caller, ends
 from multiplane.kernel.ports import Change, Channel
 from multiplane.runtime.bus_memory import MemoryBus
 from multiplane.runtime.channel_local import LocalChannels
@@ -82,7 +82,7 @@ class Life:
     def __init__(self, storm: Storm) -> None:
         self._storm = storm
         self.over = False
-        self._channels: list[Channel] = []
+        self._channels: list[_Stormy] = []
         self._accepted: list[tuple[str, str]] = []
         self._writing = asyncio.Lock()
 
@@ -93,6 +93,12 @@ class Life:
             self._storm.channels.accept(local, service, lambda channel: channel.close("nobody is there"))
         for channel in self._channels:
             channel.close("process died")
+
+    def cut(self) -> None:
+        """The connections of this process break; it lives on."""
+        channels, self._channels = self._channels, []
+        for channel in channels:
+            channel.cut()
 
     # Channels
 
@@ -105,8 +111,9 @@ class Life:
         self._storm.channels.accept(local, service, lambda channel: handler(self._mine(channel, service)))
 
     def _mine(self, channel: Channel, service: str) -> Channel:
-        self._channels.append(channel)
-        return _Stormy(self, channel, self._storm.weather if service in STORMY else None)
+        weather = self._storm.weather if service in STORMY else None
+        self._channels.append(_Stormy(self, channel, weather))
+        return self._channels[-1]
 
     # Store
 
@@ -134,9 +141,15 @@ class _Stormy:
     def __init__(self, life: Life, channel: Channel, weather: Weather | None) -> None:
         self._life, self._channel, self._weather = life, channel, weather
         self.peer, self.close = channel.peer, channel.close
+        self._lost: Callable[[str], None] = lambda reason: None
+
+    def cut(self) -> None:
+        """It breaks: both ends hear of it."""
+        self._channel.close("cut")
+        self._lost("cut")
 
     def listen(self, message: Callable[[bytes], None], lost: Callable[[str], None]) -> None:
-        life = self._life
+        life, self._lost = self._life, lost
         self._channel.listen(
             lambda data: None if life.over else message(data), lambda why: None if life.over else lost(why)
         )
@@ -188,7 +201,7 @@ class Storm:
         self.channels, self.store = LocalChannels(self.timeline), MemoryStore(NoFaults())
         self.weather = Weather(self.draw, self.timeline)
         self.places = {place.name: Place(place.name) for place in world.sites}
-        self.died: list[int] = []
+        self.back_ns: list[int] = []
         """When a process came back, Unix nanoseconds."""
         self._seed, self._bus = seed_bytes(seed), MemoryBus(strict=True)
         self._memories = memory_sites(world)
@@ -251,7 +264,7 @@ class Storm:
         )
         session.on_closed(lambda _: self._control_lost(life))
         self._room = life, room
-        self.died.append(self.timeline.now_ns())
+        self.back_ns.append(self.timeline.now_ns())
 
     def _control_lost(self, life: Life) -> None:
         """As its process does, it ends when the way to the parent breaks, and is started again."""
@@ -271,6 +284,15 @@ class Storm:
         (life, room), self._room = self._room, None
         life.end()
         await room.close()
+
+    # --- ways ----------------------------------------------------------------------------------------------
+
+    async def darken(self, a: str, b: str, for_s: float) -> None:
+        """No light passes between two sites for a while."""
+        scenario = self.centre.twin.scenario
+        await scenario.cut(self.centre.caller, ends(a, b))
+        await asyncio.sleep(for_s)
+        await scenario.restore(self.centre.caller, ends(a, b))
 
     # --- sites ---------------------------------------------------------------------------------------------
 
@@ -304,7 +326,7 @@ class Storm:
         place.life, place.site = life, site
         await site.start()
         self.centre.site_joined(name)
-        self.died.append(self.timeline.now_ns())
+        self.back_ns.append(self.timeline.now_ns())
 
     async def fall(self, name: str) -> None:
         """It is killed; its devices forget what they held, since nobody is left to ask for it."""

@@ -31,6 +31,7 @@ class UnitOrder(Noun, frozen=True, kw_only=True):
         sacrifice_share: of the states, measured to estimate fidelity, in [0, 1).
         measure: basis in which each half is measured as soon as it is there (tolerant class), empty = keep.
         via, avoid: sites.
+        max_logical_error_rate: of encoded states, in [0, 1); 0 = no matter. Only `attainable` looks at it.
     """
 
     order_id: str
@@ -47,6 +48,7 @@ class UnitOrder(Noun, frozen=True, kw_only=True):
     measure: str = ""
     via: tuple[str, ...] = ()
     avoid: tuple[str, ...] = ()
+    max_logical_error_rate: float = 0.0
 
 
 class Attainable(Noun, frozen=True, kw_only=True):
@@ -58,6 +60,8 @@ class Attainable(Noun, frozen=True, kw_only=True):
         fidelity: of a delivered state, as devices are calibrated; rate_per_s: of states at that fidelity.
         expected_ns: until the first state, in the mean; lifetime_ns: until it falls below the floor.
         legs: abstract graph, pairs of places among the sites of the order, without the nodes inside.
+        encoding, logical_error_rate: what repeaters of the configured generation would reach on this way;
+            empty without a code.
     """
 
     possible: bool

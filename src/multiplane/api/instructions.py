@@ -230,6 +230,7 @@ class LinkSheet(Noun, frozen=True, kw_only=True):
         swap_probability: that a Bell measurement succeeds.
         keep_single, keep_double: that a gate on one, on two qubits does its work and no more (depolarising).
         flip_probability: of a readout. operation_ns: of a local operation.
+        photon_probability: that a photon sent from one end is stored at the other.
     """
 
     link: str
@@ -247,6 +248,7 @@ class LinkSheet(Noun, frozen=True, kw_only=True):
     keep_double: tuple[float, float] = (1.0, 1.0)
     flip_probability: tuple[float, float] = (0.0, 0.0)
     operation_ns: tuple[int, int] = (0, 0)
+    photon_probability: float = 0.0
 
 
 class QuantumDesk(Protocol):

@@ -34,6 +34,7 @@ class Part(Noun, frozen=True, kw_only=True):
         kind: name of a registered kind: `bell`, `ghz`, `graph`, `key`, `timeline`, `sensing`.
         size: how many states (keys: how many keys), >= 1.
         min_fidelity: floor in [0, 1]; 0 = none. Nothing is delivered below it.
+        max_logical_error_rate: how often an encoded state may be wrong, in [0, 1); 0 = no matter.
         size_bit: of each key, a multiple of 8; 0 = the default; other kinds: 0.
         edges: of a graph state, pairs of places among the parties (0 = who asks).
         options: (name, value): what a plug-in kind asks for beyond.
@@ -45,6 +46,7 @@ class Part(Noun, frozen=True, kw_only=True):
     size_bit: int = 0
     edges: tuple[tuple[int, int], ...] = ()
     options: tuple[tuple[str, str], ...] = ()
+    max_logical_error_rate: float = 0.0
 
 
 class Wish(Noun, frozen=True, kw_only=True):

@@ -28,7 +28,7 @@ FD_PROCESS: Final = 32
 FD_OPERATIONS: Final = 65
 """The operations listener and the connections that it takes."""
 FD_PER_CHILD: Final = 2
-"""Of the process of the centre, for each process of a site: its output, and its channel."""
+"""Of the process of the centre, for each process that it starts: its output, and its channel."""
 FD_PER_PEER: Final = 3
 """Of the process of a site, for each other site: key managers' channels both ways, one between neighbours."""
 LEAST_CLIENTS: Final = 16
@@ -42,7 +42,7 @@ def descriptors(world: World, *, spread: bool) -> int:
     """File descriptors that the largest process of a network needs at least, a few clients included."""
     sites = len(world.sites)
     if spread:
-        centre = FD_PROCESS + FD_OPERATIONS + FD_PER_CHILD * sites
+        centre = FD_PROCESS + FD_OPERATIONS + FD_PER_CHILD * (sites + 1)
         return max(centre, FD_PROCESS + FD_PER_PEER * (sites - 1) + 1 + LEAST_CLIENTS)
     listeners = sum(1 for site in world.sites if site.saes)
     return FD_PROCESS + FD_OPERATIONS + (1 + LEAST_CLIENTS) * listeners

@@ -210,7 +210,7 @@ class _Registry:
         self._taken: dict[tuple[str, str], str] = {}
         self._added: dict[str, dict[str, Mapping[str, Plugin]]] = {kind.group: {} for kind in KINDS}
         models = (POLICIES.handshakes, POLICIES.memories, POLICIES.noises)
-        shipped = (*models, GENERATIONS, *BUILT_IN.values())
+        shipped = (*models, GENERATIONS, *(BUILT_IN[kind] for kind in PLANNING))
         for kind, names in zip(KINDS, shipped, strict=True):
             self._taken.update({(kind.group, name): "multiplane itself" for name in names})
 
@@ -243,7 +243,9 @@ class _Registry:
             planning={name: {**shipped, **self._planning(name)} for name, shipped in BUILT_IN.items()},
         )
 
-    def _planning(self, kind: str) -> Mapping[str, Callable[[], Guarded]]:
+    def _planning(self, kind: str) -> Mapping[str, Callable[[], Guarded | RepeaterGeneration]]:
+        if kind == "generation":
+            return {name: one[""].generation for name, one in self._added[GENERATION.group].items()}
         added = self._added[PLANNING[kind].group]
         return {name: partial(one[""].planning, kind) for name, one in added.items()}
 

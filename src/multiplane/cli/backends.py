@@ -157,7 +157,7 @@ def crossvalidate(
     fresh_pairs: Annotated[
         int, typer.Option(help="Pairs of SeQUeNCe at each point with --fresh.", min=100, max=1_000_000)
     ] = validation.FRESH_PAIRS,
-    seed: Annotated[int, typer.Option(help="Of both.", min=0)] = 1,
+    seed: Annotated[int, typer.Option(help="Of all chance, ours and theirs.", min=0)] = 1,
     attempts: Annotated[
         Attempts, typer.Option(help="How ours passes the time: one draw per pair, or each message.")
     ] = Attempts.JUMP,

@@ -41,6 +41,7 @@ COMMANDS: Final[Mapping[str, Entry]] = {
     "unit": Entry(
         "units", "Service units: shared states between applications, and what a key is a state of."
     ),
+    "pair": Entry("units", "Pairs of links, and what became of them."),
     "messages": Entry(
         "inspection",
         "Calls that passed the doors between the strata, in order, each with its outcome. "

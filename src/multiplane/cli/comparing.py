@@ -27,11 +27,16 @@ def add_to(app: typer.Typer) -> None:
 
 
 def compare(
-    scenario: Annotated[str, typer.Argument(metavar="SCENARIO", help="File, or name of a shipped one.")],
+    scenario: Annotated[
+        str,
+        typer.Argument(metavar="SCENARIO", help="File, or a shipped one with links of pairs: chain5, ghz20."),
+    ],
     *,
     way: Annotated[
         list[str] | None,
-        typer.Option(metavar="WAY", help="One to run; again for more. Otherwise the eight usual ones."),
+        typer.Option(
+            metavar="WAY", help="One to run, by its name; again for more. Otherwise the eight usual ones."
+        ),
     ] = None,
     all_ways: Annotated[bool, typer.Option("--all", help="All sixteen.")] = False,
     requests: Annotated[int, typer.Option(min=10, max=100_000, help="Of pairs between random sites.")] = 300,

@@ -18,7 +18,10 @@ from multiplane.cli.up_options import PluginOption
 Site = Annotated[str, typer.Argument(metavar="A", help="A site, or an application by its id or URN.")]
 OtherSite = Annotated[str, typer.Argument(metavar="B", help="Another one.")]
 ScenarioOption = Annotated[
-    str | None, typer.Option(help="A scenario instead of the running network.", show_default=False)
+    str | None,
+    typer.Option(
+        metavar="SCENARIO", help="A file or a shipped one instead of the running network.", show_default=False
+    ),
 ]
 
 
@@ -39,7 +42,9 @@ def stage(
 ) -> None:
     """The stage of a quantum internet that two ends are at, 1 to 6, with its reason.
 
-    From the devices and delays on the way, as they are now in the running network, or as a scenario says.
+    1 trusted repeaters, 2 prepare and measure, 3 entanglement distribution, 4 quantum memory, 5 few-qubit
+    fault tolerance, 6 quantum computing. From the devices and delays on the way, as they are now in the
+    running network, or as a scenario says.
 
     Examples:
 

@@ -31,6 +31,10 @@ SizeBitOption = Annotated[int, typer.Option(help="Bits of each key; 0 = the defa
 EdgeOption = Annotated[
     list[str] | None, typer.Option(help="Edge of a graph state: two places such as 0-1; 0 = FROM.")
 ]
+LogicalErrorOption = Annotated[
+    float,
+    typer.Option(help="How often an encoded state may be wrong; 0 = no matter.", min=0.0, max=1.0),
+]
 OptionOption = Annotated[
     list[str] | None, typer.Option(help="NAME=VALUE that a kind asks for beyond; again for more.")
 ]
@@ -66,8 +70,8 @@ def _part(text: str) -> Part:
     words: dict[str, Any] = {}
     for word in text.split(","):
         name, equals, value = word.partition("=")
-        if not equals or name not in ("kind", "size", "min_fidelity", "size_bit"):
-            known = "kind, size, min_fidelity, size_bit"
+        if not equals or name not in ("kind", "size", "min_fidelity", "size_bit", "max_logical_error_rate"):
+            known = "kind, size, min_fidelity, size_bit, max_logical_error_rate"
             raise Refused("input.part", f"--part {text!r}: expected NAME=VALUE with a name of {known}")
         words[name] = value
     try:
@@ -114,6 +118,7 @@ def request(
     kind: KindOption = "bell",
     size: SizeOption = 1,
     min_fidelity: FidelityOption = 0.0,
+    logical_error: LogicalErrorOption = 0.0,
     size_bit: SizeBitOption = 0,
     edge: EdgeOption = None,
     option: OptionOption = None,
@@ -151,6 +156,7 @@ def request(
         kind=kind,
         size=size,
         min_fidelity=min_fidelity,
+        max_logical_error_rate=logical_error,
         size_bit=size_bit,
         edges=tuple(map(_edge, edge or ())),
         options=tuple(map(option_of, option or ())),

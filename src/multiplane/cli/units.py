@@ -1,10 +1,9 @@
-"""Commands for service units: unit request, watch, list, consume, trace, release, show."""
+"""Commands for service units: unit request, watch, list, consume, trace, release, show; pair trace."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Annotated, Final
 
@@ -14,7 +13,6 @@ import typer
 from multiplane.api.states import Step
 from multiplane.api.units import UnitTrace
 from multiplane.assembly.control import LOCAL_OPERATOR
-from multiplane.assembly.ready import Ready
 from multiplane.cli import unit_request, unit_view, view
 from multiplane.cli.keys import APPLICATION, find_application
 from multiplane.cli.network import (
@@ -37,6 +35,7 @@ unit = typer.Typer(
     no_args_is_help=True,
     help="Service units: shared states between applications, and what a key is a state of.",
 )
+pair = typer.Typer(no_args_is_help=True, help="Pairs of links, and what became of them.")
 unit_request.add_to(unit)
 
 ApplicationArgument = Annotated[str, typer.Argument(metavar="APPLICATION", help=APPLICATION)]
@@ -46,6 +45,7 @@ UnitArgument = Annotated[str, typer.Argument(metavar="UNIT", help=UNIT)]
 def add_to(app: typer.Typer) -> None:
     """Hang the commands of this module on the application."""
     app.add_typer(unit, name="unit")
+    app.add_typer(pair, name="pair")
 
 
 # --- looking ----------------------------------------------------------------------------------------------
@@ -94,7 +94,9 @@ def watch(
 def list_units(
     application: Annotated[
         str | None,
-        typer.Argument(metavar="APPLICATION", help="Of this one alone.", show_default=False),
+        typer.Argument(
+            metavar="APPLICATION", help="Of this one alone; otherwise of all.", show_default=False
+        ),
     ] = None,
     state: StateOption = DEFAULT_STATE,
     as_json: JsonOption = False,
@@ -121,38 +123,27 @@ def list_units(
 
 @unit.command("trace")
 def trace(
-    application: Annotated[
-        str | None, typer.Argument(metavar="APPLICATION", help=APPLICATION, show_default=False)
-    ] = None,
-    name: Annotated[str | None, typer.Argument(metavar="UNIT", help=UNIT, show_default=False)] = None,
-    pair: Annotated[
-        str | None,
-        typer.Option(help="The way back: the states that a pair (a--b/17), link (a--b) or swap went into."),
-    ] = None,
+    *,
+    application: ApplicationArgument,
+    name: UnitArgument,
     state: StateOption = DEFAULT_STATE,
     as_json: JsonOption = False,
 ) -> None:
     """What the states of a unit were made from: links, pairs, swaps, purifications, fusions, addresses.
 
-    With --pair the other way: from a pair to the units that it went into, at all applications or at one.
+    The way back, from a pair to the units that it went into: multiplane pair trace.
 
     Examples:
 
         multiplane unit trace alice 3fa9c2
 
-        multiplane unit trace --pair a--b/17
+        multiplane unit trace alice 3fa9c2 --json
     """
     ready = listening(state)
-    if pair is not None:
-        names = sorted(ready.saes) if application is None else [find_application(ready, application)]
-        _print_way_back(ready, names, pair, as_json=as_json)
-        return
-    if application is None or name is None:
-        raise Refused("input.unit", "unit trace: expected APPLICATION and UNIT, or --pair NAME")
-    who, text = find_application(ready, application), name
+    who = find_application(ready, application)
 
     async def fetch() -> UnitTrace:
-        async with speaking_as(ready, who, text) as (client, digest):
+        async with speaking_as(ready, who, name) as (client, digest):
             return await client.trace(digest)
 
     found = asyncio.run(fetch())
@@ -162,18 +153,42 @@ def trace(
         typer.echo("\n".join(unit_view.trace_lines(found)))
 
 
-def _print_way_back(ready: Ready, names: Sequence[str], pair: str, *, as_json: bool) -> None:
+@pair.command("trace")
+def pair_trace(
+    name: Annotated[
+        str, typer.Argument(metavar="PAIR", help="A pair (a--b/17), all of a link (a--b), or a swap.")
+    ],
+    application: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="APPLICATION", help="Units of this one alone; otherwise of all.", show_default=False
+        ),
+    ] = None,
+    state: StateOption = DEFAULT_STATE,
+    as_json: JsonOption = False,
+) -> None:
+    """The live units that a pair went into: the way back of multiplane unit trace.
+
+    Examples:
+
+        multiplane pair trace a--b/17
+
+        multiplane pair trace a--b alice
+    """
+    ready = listening(state)
+    names = sorted(ready.saes) if application is None else [find_application(ready, application)]
+
     async def traces(client: UnitClient) -> list[UnitTrace]:
         return [await client.trace(one.unit) for one in await client.units()]
 
     asked = asyncio.run(everywhere(ready, names, traces))
-    hits = unit_view.backward([(name, trace) for name, traces in asked for trace in traces], pair)
+    hits = unit_view.backward([(who, one) for who, found in asked for one in found], name)
     if as_json:
         print_json(hits)
     elif hits:
         typer.echo("\n".join(unit_view.backward_lines(hits)))
     else:
-        raise Refused("unit.no_pair", f"pair {pair[:80]!r}: went into no state of a live unit")
+        raise Refused("unit.no_pair", f"pair {name[:80]!r}: went into no state of a live unit")
 
 
 # --- using ------------------------------------------------------------------------------------------------

@@ -171,6 +171,7 @@ class FabricAgent:
             link = AgentLink(order.link, order.peer_site, pool)
             self._links[order.link] = self._peers[order.peer_site] = link
         async with link.lock:
+            known = link.attached
             if link.order is not None and link.order.path != order.path:
                 self._drop_channel(link, "path replaced")
             link.order = order
@@ -180,7 +181,8 @@ class FabricAgent:
                 link.order = None
                 raise
         self._reach(link)
-        self._reporting.report(link)
+        if known:  # else it was told when it was attached
+            self._reporting.report(link)
         self._reporting.beat_soon()
 
     async def _run_device(self, link: AgentLink) -> None:

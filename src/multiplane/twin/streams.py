@@ -28,13 +28,12 @@ class Stream:
     Raises: ValueError on a seed of another size.
     """
 
-    __slots__ = ("_ahead", "_ahead_from", "_key")
+    __slots__ = ("_ahead", "_ahead_from", "_element", "_epoch", "_seed")
 
     def __init__(self, seed: bytes, element: str, epoch: int) -> None:
         if len(seed) != SEED_BYTE:
             raise ValueError(f"seed: expected {SEED_BYTE} bytes, got {len(seed)}")
-        person = epoch.to_bytes(16, "big")
-        self._key = blake2b(element.encode(), key=seed, person=person, digest_size=32).digest()
+        self._seed, self._element, self._epoch = seed, element, epoch
         self._ahead = b""
         self._ahead_from = 0
 
@@ -62,6 +61,8 @@ class Stream:
             head = self._drawn(offset_byte, left_byte)
             return head + self._drawn(offset_byte + left_byte, size_byte - left_byte)
         cell, skip_byte = divmod(within_byte, _CELL_BYTE)
+        person = self._epoch.to_bytes(16, "big")
+        key = blake2b(self._element.encode(), key=self._seed, person=person, digest_size=32).digest()
         nonce = cell.to_bytes(4, "little") + segment.to_bytes(12, "little")
-        context = Cipher(ChaCha20(self._key, nonce), mode=None).encryptor()
+        context = Cipher(ChaCha20(key, nonce), mode=None).encryptor()
         return context.update(bytes(skip_byte + size_byte))[skip_byte:]

@@ -15,27 +15,20 @@ ANSWER_S = 5.0
 class OpenLoop:
     """Offers requests of one application at `rate_per_s` over as many connections as it takes.
 
-    With `chance` at random times, else at equal ones.
-
+    `chance`: draws random times; None = they are equal, the first is the beginning.
     `refused_s`: of the first request that was answered 503 after one had been granted, the seconds from the
     beginning to when it was due.
     """
 
     def __init__(
-        self,
-        network: Network,
-        sae: str,
-        peer: str,
-        rate_per_s: float = 100.0,
-        *,
-        number: int = 1,
-        chance: random.Random | None = None,
+        self, network: Network, sae: str, peer: str, rate_per_s: float = 100.0, *, number: int = 1
     ) -> None:
         self._url = network.url(network.saes[sae].kme)
         self._context = network.context(sae)
         self._target = f"/api/v1/keys/{peer}/enc_keys?number={number}"
         self._begun_s = 0.0
-        self._rate_per_s, self._chance = rate_per_s, chance
+        self._rate_per_s = rate_per_s
+        self.chance: random.Random | None = None
         self._free: list[Connection] = []
         self.counts: Counter[str] = Counter()
         self.took_s: list[float] = []
@@ -44,13 +37,16 @@ class OpenLoop:
     async def offer(self, for_s: float) -> None:
         """Offer for a while; every request begins when it is due and counts from then."""
         loop, asked = asyncio.get_running_loop(), []
-        begun_s = self._begun_s = due_s = loop.time()
+        begun_s = self._begun_s = loop.time()
+        due_s = begun_s if self.chance is None else begun_s + self._gap_s()
         while due_s < begun_s + for_s:
             await asyncio.sleep(max(0.0, due_s - loop.time()))
             asked.append(asyncio.create_task(self._ask(due_s)))
-            chance = self._chance
-            due_s += 1.0 / self._rate_per_s if chance is None else chance.expovariate(self._rate_per_s)
+            due_s += self._gap_s()
         await asyncio.gather(*asked)
+
+    def _gap_s(self) -> float:
+        return 1.0 / self._rate_per_s if self.chance is None else self.chance.expovariate(self._rate_per_s)
 
     async def _ask(self, due_s: float) -> None:
         loop = asyncio.get_running_loop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 
 import pytest
@@ -34,3 +35,18 @@ def test_an_unknown_policy_is_named(multiplane: Run) -> None:
     bad = multiplane("up", "pair", "--late", "ignore")
     assert bad.exit_code == 2
     assert "warn, dilate or fail" in bad.stderr
+
+
+@pytest.mark.usefixtures("running")
+def test_fork_tells_mean_and_spread_of_its_copies(multiplane: Run) -> None:
+    words = ("twin", "fork", "--demand", "a--b=2e4", "--without-link", "a--b", "--poisson", "--for", "5s")
+    told = json.loads(multiplane(*words, "--copies", "2", "--json").stdout)
+    (pair,) = told["pairs"]
+    assert told["copies"] == pair["dry_copies"] == 2
+    assert 0.0 < pair["dry_sd_s"] < 2.0 * pair["dry_after_s"] < 2.0 * told["looked_s"]
+    table = multiplane(*words, "--copies", "2").stdout
+    shown = f"{pair['dry_after_s']:.1f} ± {pair['dry_sd_s']:.1f} s"
+    assert re.search(rf"^a -> b .* {re.escape(shown)}  ", table, re.MULTILINE)
+    refused = multiplane(*words, "--copies", "0")
+    assert refused.exit_code == 2
+    assert "--copies" in refused.stderr

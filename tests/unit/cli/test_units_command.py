@@ -176,7 +176,7 @@ def test_keys_are_printed_only_where_asked_for(door: MemoryUnits, multiplane: Ru
 
 def test_the_way_back_goes_from_a_pair_to_its_states(door: MemoryUnits, multiplane: Run) -> None:
     unit = asked(multiplane, "request", "alice", "bob", "--size", "2", "--wait")["answer"]["unit"]
-    found = asked(multiplane, "trace", "--pair", "left--right/1")
+    found = json.loads(multiplane("pair", "trace", "left--right/1", "--json").stdout)
     assert found == [
         {
             "unit": unit,
@@ -186,8 +186,10 @@ def test_the_way_back_goes_from_a_pair_to_its_states(door: MemoryUnits, multipla
             "applications": ["alice", "bob"],
         }
     ]
-    assert len(asked(multiplane, "trace", "--pair", "left--right")) == 2
-    nothing = multiplane("unit", "trace", "--pair", "a--b/1")
+    one = multiplane("pair", "trace", "left--right", "alice", "--json").stdout
+    assert [hit["applications"] for hit in json.loads(one)] == [["alice"], ["alice"]]
+    assert unit[:8] in multiplane("pair", "trace", "left--right").stdout
+    nothing = multiplane("pair", "trace", "a--b/1")
     assert (nothing.exit_code, "went into no state of a live unit" in nothing.output) == (1, True)
     assert multiplane("unit", "trace", "alice").exit_code == 2
 

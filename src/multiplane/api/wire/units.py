@@ -38,6 +38,7 @@ class WirePart(Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     size_bit: Whole = 0
     edges: Annotated[tuple[tuple[Whole, Whole], ...], Meta(max_length=MOST_EDGES)] = ()
     options: Annotated[tuple[tuple[Word, Name], ...], Meta(max_length=MOST_OPTIONS)] = ()
+    max_logical_error_rate: Real = 0.0
 
 
 class WireWish(Wish, frozen=True, kw_only=True, forbid_unknown_fields=True):

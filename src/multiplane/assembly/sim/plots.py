@@ -33,7 +33,7 @@ def draw(results: Results, seeds: Sequence[Arrays]) -> list[str]:
         ("stocks.png", "Stock between key managers", "kbit", 1e3, _stocks),
         ("pairs.png", "Pairs heard by both ends since the last look", "1/s", 1.0, _pair_rates),
         ("fidelities.png", "Fidelity of pairs, as measured until then", "1", 1.0, _pair_fidelities),
-        ("waits.png", "Wait for a pair, since the last look", "s", 1.0, _pair_waits),
+        ("waits.png", "Wait for a pair, since the last look", "ms", 1e-3, _pair_waits),
         ("refusals.png", "Requests refused since the last look", "requests", 1.0, _refusals),
     )
     drawn = []
@@ -126,9 +126,10 @@ def _draw(title: str, unit: str, time_s: Matrix, lines: dict[str, Matrix]) -> by
     others = len(lines) - len(named)
     axes.set_title(title + (f" ({others} more in grey)" if others else ""))
     axes.set_xlabel(f"simulated time [{unit_name}]")
-    axes.set_ylabel(f"[{unit}]")
     axes.set_xlim(0.0, float(at[-1]))
-    axes.set_ylim(bottom=0.0)
+    if unit != "1":  # pure numbers are shares near 1: what they differ by is to be seen
+        axes.set_ylabel(f"[{unit}]")
+        axes.set_ylim(bottom=0.0)
     axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize="small")
     buffer = io.BytesIO()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final
 
 import msgspec
 
-from multiplane.api.fabric_units import UnitOrder
+from multiplane.api.fabric_units import Attainable, UnitOrder
+from multiplane.fabric.control.encoding import with_encoding
+from multiplane.fabric.control.generations import Purified
 from multiplane.fabric.control.links_now import LinksNow
 from multiplane.fabric.control.planning import FOREVER_NS, Plan, Unattainable, instead, planned
 from multiplane.fabric.control.policies import Policies
-from multiplane.fabric.control.searching import Draft, draft
+from multiplane.fabric.control.searching import Draft, drafting
 from multiplane.fabric.control.views import PairView
 from multiplane.fabric.control.windows import Line, needs
 from multiplane.fabric.planes import Circuit
@@ -34,14 +37,28 @@ class Drafts:
 
     def draft(self, order: UnitOrder, view: PairView) -> Draft:
         """The best way in a view. Deadlines and names of orders do not change it."""
+        for found in self.drafting(order, view):
+            if found is not None:
+                return found
+        raise AssertionError("a search ends with a draft")
+
+    def drafting(self, order: UnitOrder, view: PairView) -> Iterator[Draft | None]:
+        """The same in steps, None after each but the last. The view must stay as it is."""
         wish = msgspec.structs.replace(order, order_id="", deadline_ns=0), view.revision
         known = self._known.pop(wish, None)
-        if known is None or not known.holds(view):
-            known = draft(order, view, self._policies)
+        if known is not None and known.holds(view):
+            self._keep(wish, known)
+            yield known
+            return
+        for found in drafting(order, view, self._policies):
+            if found is not None:
+                self._keep(wish, found)
+            yield found
+
+    def _keep(self, wish: tuple[UnitOrder, int], known: Draft) -> None:
         self._known[wish] = known
         if len(self._known) > KEPT_DRAFTS:
             self._known.popitem(last=False)
-        return known
 
 
 class Choosing:
@@ -63,9 +80,26 @@ class Choosing:
         """With all memories free. Args: now_ns: by which deadlines are judged, 0 = not at all."""
         return self._plan(order, self._links.whole, now_ns)
 
+    def encoded(self, found: Attainable, order: UnitOrder, plan: Plan) -> Attainable:
+        """An answer with what the configured generation of repeaters would reach on the way of a plan."""
+        generation = self._policies.generation
+        if generation is None or isinstance(generation, Purified):
+            return found  # bare pairs, of which the answer speaks already
+        return with_encoding(found, order, plan.job.circuits, self._links.whole.links, generation)
+
     def now(self, order: UnitOrder, now_ns: int = 0) -> Plan | Unattainable:
         """With what is free."""
         return self._plan(order, self._links.now, now_ns)
+
+    def steps(self, order: UnitOrder) -> Iterator[None]:
+        """Search step by step, so that others may work meanwhile: `now` and `ideal` need not any more."""
+        with suppress(Faulty):  # it is told by `now`
+            for view in (self._links.now, self._links.whole):
+                still = msgspec.structs.replace(view, links=dict(view.links))
+                for found in self._drafts.drafting(order, still):
+                    if found is not None and found.good_for(order):
+                        return
+                    yield
 
     def around(self, order: UnitOrder, avoid: set[str]) -> Plan | Unattainable:
         """With what is free, not over the links to avoid if there is a choice. Work that has begun goes on

@@ -87,7 +87,7 @@ def planned(
 ) -> Plan | Unattainable:
     """The plan for an order by a draft that holds. Raises: Faulty(`plugin.failed`)."""
     best = known.woven
-    if best is None or known.floor_fidelity < order.min_fidelity:
+    if best is None or not known.good_for(order):
         return _why_not(known, order)
     left_share = 1.0 - order.sacrifice_share if order.rate_per_s else 1.0
     found = Plan(

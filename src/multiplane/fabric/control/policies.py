@@ -13,6 +13,7 @@ from multiplane.api.policy import (
     PairNetwork,
     Promise,
     PurificationPolicy,
+    RepeaterGeneration,
     RouteAsk,
     RoutingPolicy,
     SchedulingPolicy,
@@ -20,6 +21,7 @@ from multiplane.api.policy import (
 )
 from multiplane.fabric.control.anchors import Anchors
 from multiplane.fabric.control.chains import nested_levels
+from multiplane.fabric.control.generations import Encoded, OneWay, Purified
 from multiplane.fabric.control.shaping import EACH_LINK, MOST_ROUNDS
 from multiplane.fabric.control.views import PairView
 from multiplane.fabric.control.ways import Ground, hops_cost, seconds_cost
@@ -197,8 +199,9 @@ BUILT_IN: Final[Mapping[str, Named]] = {
     "purification": {"on-demand": OnDemand, "none": NoPurification, "every-link": EveryLink},
     "swapping": {"soon-or-nested": SoonOrNested, "soon": Soon, "nested": Nested, "sequential": Sequential},
     "admission": {"open": Open, "headroom": Headroom},
+    "generation": {one.name: one for one in (Purified, Encoded, OneWay)},
 }
-"""The first of each kind is the default."""
+"""The first of each kind is the default; of generations none, which is that of the first."""
 
 
 class Policies:
@@ -212,12 +215,14 @@ class Policies:
         purification: PurificationPolicy | None = None,
         swapping: SwappingPolicy | None = None,
         admission: AdmissionPolicy | None = None,
+        generation: RepeaterGeneration | None = None,
     ) -> None:
         self.routing = routing or FidelityAware()
         self.scheduling = scheduling or HalfFree()
         self.purification = purification or OnDemand()
         self.swapping = swapping or SoonOrNested()
         self.admission = admission or Open()
+        self.generation = generation
         self._grounds: dict[int, Ground] = {}
 
     def ground(self, view: PairView) -> Ground:

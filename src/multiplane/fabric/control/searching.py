@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import islice, pairwise, product
 from typing import Final, NamedTuple
@@ -18,7 +18,7 @@ from multiplane.fabric.control.hops import rested
 from multiplane.fabric.control.layouts import Layout, layouts
 from multiplane.fabric.control.policies import Policies
 from multiplane.fabric.control.segments import latest_s
-from multiplane.fabric.control.shaping import PATIENCE, Shaped, bound_fidelity, bound_per_s, shaped
+from multiplane.fabric.control.shaping import PATIENCE, Shaped, bound_fidelity, bound_per_s, most_pair, shaped
 from multiplane.fabric.control.soonest import Soonest
 from multiplane.fabric.control.views import PairView
 from multiplane.fabric.control.ways import seconds_cost
@@ -63,6 +63,10 @@ class Draft(NamedTuple):
     full: bool
     looked: dict[str, int]
 
+    def good_for(self, order: UnitOrder) -> bool:
+        """Whether there is a way above the floor."""
+        return self.woven is not None and self.floor_fidelity >= order.min_fidelity
+
     def holds(self, view: PairView) -> bool:
         """Whether a search would come to the same again: what it takes is free, nothing else is more free."""
         taken = {hop.link for one in self.woven.chains for hop in one.hops} if self.woven else self.looked
@@ -77,15 +81,22 @@ def draft(order: UnitOrder, view: PairView, policies: Policies) -> Draft:
 
     Raises: Faulty(`plugin.failed`): a policy of one's own; ValueError as `planning.plan`.
     """
+    return next(found for found in drafting(order, view, policies) if found is not None)
+
+
+def drafting(order: UnitOrder, view: PairView, policies: Policies) -> Iterator[Draft | None]:
+    """The same in steps, None after each but the last. The view must stay as it is."""
     first = search = Search(order, view, policies)
-    woven, floor_fidelity = search.best(), order.min_fidelity
+    yield from search.steps()
+    woven, floor_fidelity = search.best, order.min_fidelity
     if woven is not None and order.rate_per_s:
         woven = _thrifty(woven, order, view, policies)
     if woven is None and first.reached:
         floor_fidelity = first.best_fidelity * (1.0 - _SLACK)
         search = Search(msgspec.structs.replace(order, min_fidelity=floor_fidelity), view, policies)
-        woven = search.best()
-    return Draft(
+        yield from search.steps()
+        woven = search.best
+    yield Draft(
         floor_fidelity=floor_fidelity,
         woven=woven,
         best_fidelity=first.best_fidelity,
@@ -101,7 +112,10 @@ def _thrifty(woven: Woven, order: UnitOrder, view: PairView, policies: Policies)
     wanted_per_s = SPARE * order.rate_per_s / (1.0 - order.sacrifice_share)
     most = 1
     while most < max(max(one.shape.windows) for one in woven.chains):
-        found = Search(order, view, policies, most_memories=most).best()
+        search = Search(order, view, policies, most_memories=most)
+        for _ in search.steps():
+            pass
+        found = search.best
         if found is not None and found.rate_per_s >= wanted_per_s:
             return found
         most *= 2
@@ -120,25 +134,26 @@ class Search:
         self.best_fidelity = 0.0
         self.reached = self.full = False
         self.looked: dict[str, int] = {}
-        self._best: Woven | None = None
+        self.best: Woven | None = None
+        self._tops: dict[tuple[tuple[str, str], int], Correlations] = {}
         self._soonest: dict[int, Soonest] = {}
         if self.ground.small and len(order.sites) > 2:
             self._soonest = {
                 among: Soonest(self.ground, partial(self._window, among=among)) for among in (1, 2)
             }
 
-    def best(self) -> Woven | None:
-        """The way of the best rate above the floor, if there is one; of equal ones the first."""
+    def steps(self) -> Iterator[None]:
+        """Look at one layout after another: `best` is the first of the best rate above the floor then."""
         at = -1
         for soonest_s, place, layout in self._promising():
-            if self._best is not None and self._best.rate_per_s * soonest_s > 1.0:
+            if self.best is not None and self.best.rate_per_s * soonest_s > 1.0:
                 break
             woven = self.weave(layout)
             if woven is not None and (
-                self._best is None or (woven.rate_per_s, -place) > (self._best.rate_per_s, -at)
+                self.best is None or (woven.rate_per_s, -place) > (self.best.rate_per_s, -at)
             ):
-                self._best, at = woven, place
-        return self._best
+                self.best, at = woven, place
+            yield
 
     def _promising(self) -> list[tuple[float, int, Layout]]:
         """Layouts, those first that could be whole soonest."""
@@ -199,9 +214,14 @@ class Search:
     def _chains(self, layout: Layout, floor_fidelity: float) -> tuple[Shaped, ...] | None:
         """Chains at this floor; where one can only promise less, at floors that make up for it together."""
         floors = [floor_fidelity] * len(layout.ends)
+        known, _ = _leg_floor(layout.kind, len(layout.ends), self.best_fidelity)
+        found, _ = self._at(layout, floors, [known] * len(floors))
+        if len(found) == len(floors):
+            return found
+        useless = self._useless(layout)
         short: dict[int, Correlations] = {}
-        for _ in floors:
-            found, promise = self._at(layout, floors)
+        for _ in floors if useless else ():
+            found, promise = self._at(layout, floors, useless)
             if len(found) == len(floors):
                 return found
             if promise <= 0.0 or len(found) in short:
@@ -211,20 +231,47 @@ class Search:
             floors = [bell.fidelity(short[at]) if at in short else rest for at in range(len(floors))]
         return None
 
-    def _at(self, layout: Layout, floors: Sequence[float]) -> tuple[tuple[Shaped, ...], float]:
-        """The best chains of the first legs, each at its floor; the first one without can promise so much."""
+    def _useless(self, layout: Layout) -> list[float]:
+        """Fidelities of each leg that are too low beside the best of the others; empty if none is enough."""
+        tops = [self._top(ends, layout.among) for ends in layout.ends]
+        if layout.fidelity(tops) < self.order.min_fidelity:
+            return []
+        found = []
+        for at in range(len(tops)):
+            others = {leg: top for leg, top in enumerate(tops) if leg != at}
+            found.append(_level(layout, others, self.order.min_fidelity) - 2.0**-_HALVINGS)
+        return found
+
+    def _top(self, ends: tuple[str, str], among: int) -> Correlations:
+        """No chain between two sites makes pairs with more of <XX>, <YY> or <ZZ>."""
+        found = self._tops.get((ends, among))
+        if found is None:
+            found = Correlations(0.0, 0.0, 0.0)
+            ask = RouteAsk(*ends, self._free, frozenset(self.order.avoid))
+            hold_s = self.order.hold_ns / NS_PER_S
+            for hops in map(self.ground.path, self._routes(ask)):
+                windows = tuple(self._window(hop.seen, among) for hop in hops)
+                plain = Shape((0,) * len(hops), windows, PATIENCE, (), wanted=self.order.size)
+                found = Correlations(*map(max, found, most_pair(course(hops, hold_s), plain)))
+            self._tops[ends, among] = found
+        return found
+
+    def _at(
+        self, layout: Layout, floors: Sequence[float], useless: Sequence[float]
+    ) -> tuple[tuple[Shaped, ...], float]:
+        """The best chains of the first legs, each at its floor; the first one without can promise so much.
+
+        Args: useless: promises of each leg below its floor are looked for only above this one.
+        """
         taken: Counter[str] = Counter()
         found: tuple[Shaped, ...] = ()
-        known, _ = _leg_floor(layout.kind, len(layout.ends), self.best_fidelity)
-        for ends, floor_fidelity in zip(layout.ends, floors, strict=True):
-            best, fidelity = self._chain(ends, layout.among, taken, floor_fidelity, known)
+        for ends, floor_fidelity, known_fidelity in zip(layout.ends, floors, useless, strict=True):
+            best, fidelity = self._chain(ends, layout.among, taken, floor_fidelity, known_fidelity)
             if best is None:
                 if fidelity > 0.0:
                     worst = layout.fidelity([werner(fidelity)] * len(layout.ends))
                     self.best_fidelity = max(self.best_fidelity, worst)
                 return found, fidelity
-            if self._best and self._best.rate_per_s * self._soonest_s(layout, (*found, best)) > 1.0:
-                return found, 0.0
             found = (*found, best)
             taken.update(_windows(best))
         return found, 0.0
@@ -282,7 +329,7 @@ class Search:
 
         best: Shaped | None = None
         best_fidelity, tried = 0.0, False
-        least_per_s = self._best.rate_per_s if self._best else 0.0
+        least_per_s = self.best.rate_per_s if self.best else 0.0
         ask = RouteAsk(*ends, free, frozenset(self.order.avoid))
         for hops in map(self.ground.path, self._routes(ask)):
             path = tuple(hop.seen for hop in hops)
@@ -294,7 +341,7 @@ class Search:
                 continue
             way = course(hops, self.order.hold_ns / NS_PER_S)
             plain = Shape((0,) * len(path), windows, PATIENCE, (), wanted=self.order.size)
-            most_fidelity = bound_fidelity(way, plain)
+            most_fidelity = bound_fidelity(way, plain) if floor_fidelity > 0.0 else 1.0
             if most_fidelity < floor_fidelity and most_fidelity <= max(known_fidelity, best_fidelity):
                 continue
             for levels in self.policies.swapping.levels(path):

@@ -10,6 +10,8 @@ from typing import Final, NamedTuple
 from multiplane.fabric.control.chains import Chain, Course, Shape, chain, least, purest
 from multiplane.fabric.control.hops import Hop
 from multiplane.fabric.control.segments import Span, mean_latest
+from multiplane.physics import bell
+from multiplane.physics.bell import Correlations
 
 PATIENCE: Final = 5.0
 """No cut-off is longer than so many mean times of the slowest link: it would cost fidelity for no rate."""
@@ -51,8 +53,13 @@ def bound_per_s(hops: Sequence[Hop], windows: Sequence[float]) -> float:
 
 def bound_fidelity(way: Course, plain: Shape) -> float:
     """No shape with the windows of this one, which purifies nothing, promises more."""
+    return bell.fidelity(most_pair(way, plain))
+
+
+def most_pair(way: Course, plain: Shape) -> Correlations:
+    """The same of <XX>, <YY> and <ZZ>."""
     shortest_s, _ = _cutoffs_s(way.hops, plain, _slowest_s(way.hops, plain))
-    return purest(way, [window - 1 for window in plain.windows]).fidelity(shortest_s)
+    return purest(way, [window - 1 for window in plain.windows]).pair_at(shortest_s)
 
 
 def shaped(way: Course, shapes: Iterable[Shape], floor_fidelity: float) -> Sought:

@@ -103,13 +103,15 @@ class EntanglementController:
         self._post.check(caller)
         now_ns = self._timeline.now_ns()
         check(order, self._sight.sites, now_ns)
+        for _ in self._choosing.steps(order):
+            await asyncio.sleep(0)
         found = self._choosing.now(order, now_ns)
         if isinstance(found, Unattainable):
             whole = self._choosing.ideal(order, now_ns)
             if not isinstance(whole, Unattainable):
                 return attainable(whole, "fabric.no_memory", "all memories on the way are reserved")
-            found = whole
-        return attainable(found)
+            return attainable(whole)
+        return self._choosing.encoded(attainable(found), order, found)
 
     async def place(self, caller: Caller, order: UnitOrder) -> Qui:
         """See `api.fabric_units.FabricUnits`. An order that has to wait for memories is `preparing`.

@@ -38,8 +38,6 @@ from multiplane.physics.purification import bbpssw, dejmps
 SILENT_MEANS: Final = 30
 """A link that makes nothing for so many mean times has failed: it happens by chance once in 10^13 times."""
 REMEMBERED: Final = 256
-DELIVERED_CUTOFFS: Final = 3
-"""Ends give up what waits for longer than twice all cut-offs of a circuit; the third is for messages."""
 RETRY_NS: Final = 200 * NS_PER_MS
 """After devices have refused, they are asked again."""
 
@@ -96,7 +94,7 @@ class LinkWish:
         self._gone: dict[int, None] = {}
         self._made = 0
         self._enough = enough
-        self._good: dict[int, int] = {}
+        self._good: dict[int, None] = {}
         self._settled = 0
         self._pace: Pace | None = None
         self._failed = self._watching = self._far_full = self._waking = False
@@ -316,7 +314,7 @@ class LinkWish:
 
     def _came_good(self, number: int) -> None:
         """A pair that counts, until something breaks it; of endless ones the old count for good."""
-        self._good[number] = self.desk.now_ns
+        self._good[number] = None
         if not self._enough and len(self._good) > REMEMBERED:
             del self._good[next(iter(self._good))]
             self._settled += 1
@@ -376,17 +374,10 @@ class LinkWish:
         return half
 
     def replace(self, number: int) -> None:
-        """A pair came to nothing: another may be made in its place; at a rate not if it was delivered."""
-        made_ns = self._good.get(number)
-        if made_ns is None or (self.circuit.rate_per_s and self._was_delivered(made_ns)):
-            return
-        del self._good[number]
-        self._fill()
-
-    def _was_delivered(self, made_ns: int) -> bool:
-        """Whether a pair of that time waits nowhere in the circuit any more."""
-        cutoffs_ns = self.circuit.cutoff_ns
-        return min(cutoffs_ns) > 0 and self.desk.now_ns - made_ns > DELIVERED_CUTOFFS * sum(cutoffs_ns)
+        """A pair came to nothing: another may be made in its place."""
+        if number in self._good:
+            del self._good[number]
+            self._fill()
 
     def _tell(self, message: PairMessage) -> None:
         self.desk.put(Tell(self.peer, message))
@@ -439,7 +430,7 @@ class LinkWish:
         return pair
 
     def pure(self, half: Half) -> None:
-        if self._rounds and self.leads:
+        if self._rounds and self.leads and self.circuit.rate_per_s:
             self._came_good(half.number)
         self._events.ready(half)
 

@@ -172,7 +172,7 @@ class Relay:
         port = self._ports[peer]
         due_ns = now_ns + min(parcel.lifetime_ns, LIFETIME_LIMIT_NS)
         item = Waiting(parcel, self._table.version, HOP_LIMIT, due_ns)
-        sent = None if port.waiting else self._seal(port, item, now_ns)
+        sent = None if port.waiting is not None else self._seal(port, item, now_ns)
         if sent is None and not (port.open and self._wait(port, item)):
             reason = "key is short" if port.open else "its relay channel is not open"
             raise Busy(
@@ -201,7 +201,7 @@ class Relay:
                 break
             port.early.pop(0)
             actions += done
-        while port.waiting and (item := port.waiting.first()) is not None:
+        while port.waiting is not None and (item := port.waiting.first()) is not None:
             late = item.due_ns <= now_ns
             sent = None if late else self._seal(port, item, now_ns)
             if sent is None and not late:
@@ -318,7 +318,7 @@ class Relay:
         if port is None or item.hops_left <= 0:
             origin.counters["dropped_hops" if item.hops_left <= 0 else "dropped_route"] += 1
             return []
-        sent = None if port.waiting else self._seal(port, item, now_ns)
+        sent = None if port.waiting is not None else self._seal(port, item, now_ns)
         if sent is not None:
             port.counters["forwarded"] += 1
             return [sent]

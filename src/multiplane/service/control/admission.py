@@ -103,6 +103,9 @@ def _check_part(rules: UnitRules, kinds: Kinds, part: Part, sites: Sequence[str]
         raise Refused("unit.size", f"size: expected 1 to {rules.max_size}, got {part.size}")
     if not 0.0 <= part.min_fidelity <= 1.0:
         raise Refused("unit.fidelity", f"min_fidelity: expected 0 to 1, got {part.min_fidelity:g}")
+    if not 0.0 <= part.max_logical_error_rate < 1.0:
+        got = f"{part.max_logical_error_rate:g}"
+        raise Refused("unit.fidelity", f"max_logical_error_rate: expected 0 to less than 1, got {got}")
     names = [name for name, _ in part.options]
     strange = sorted(set(names) - kind.options)
     if strange or len(set(names)) != len(names):
@@ -223,6 +226,7 @@ def order_of(rules: UnitRules, kinds: Kinds, what: UnitOpening, order_id: str) -
         measure=made.measure,
         via=what.via,
         avoid=what.avoid,
+        max_logical_error_rate=what.wish.max_logical_error_rate,
     )
 
 
@@ -285,7 +289,15 @@ def judge(case: UnitCase, found: Sequence[Found], delays_ns: Sequence[int], kept
     lacks = [
         gap
         for one, part in zip(found, case.parts, strict=True)
-        for gap in gaps(one.quality, Qos(fidelity=part.min_fidelity, rate_per_s=0.0, valid_s=0.0))
+        for gap in gaps(
+            one.quality,
+            Qos(
+                fidelity=part.min_fidelity,
+                rate_per_s=0.0,
+                valid_s=0.0,
+                logical_error_rate=part.max_logical_error_rate,
+            ),
+        )
     ]
     wanted = Qos(
         fidelity=0.0, rate_per_s=case.rate_per_s, valid_s=case.valid_s if kept and case.fixed else 0.0
@@ -323,7 +335,13 @@ def _offer(case: UnitCase, whole: Qos, kept: bool) -> Offer:
 def less(case: UnitCase, offer: Offer) -> UnitCase:
     """The case that asks for what was offered instead."""
     parts = tuple(
-        msgspec.structs.replace(part, min_fidelity=min(part.min_fidelity, offer.fidelity))
+        msgspec.structs.replace(
+            part,
+            min_fidelity=min(part.min_fidelity, offer.fidelity),
+            max_logical_error_rate=max(part.max_logical_error_rate, offer.logical_error_rate)
+            if part.max_logical_error_rate and offer.encoding
+            else 0.0,
+        )
         for part in case.parts
     )
     return msgspec.structs.replace(

@@ -120,9 +120,14 @@ def gaps(offer: Qos, wish: Qos, *, within_s: float = math.inf) -> list[Gap]:
     if offer.rate_per_s < wish.rate_per_s:
         reason = f"rate_per_s: expected at most {offer.rate_per_s:.6g}, got {wish.rate_per_s:g}"
         found.append(Gap("unit.rate", reason))
-    if offer.logical_error_rate > wish.logical_error_rate > 0:
-        got = f"{wish.logical_error_rate:g}, expected {offer.logical_error_rate:g} or more"
-        found.append(Gap("unit.fidelity", f"logical_error_rate: got {got}"))
+    if wish.logical_error_rate > 0 and (
+        not offer.encoding or offer.logical_error_rate > wish.logical_error_rate
+    ):
+        best = (
+            f"{offer.logical_error_rate:.3g} or more" if offer.encoding else "0: repeaters here do not encode"
+        )
+        reason = f"max_logical_error_rate: expected {best}, got {wish.logical_error_rate:g}"
+        found.append(Gap("unit.fidelity", reason))
     if offer.expected_s > within_s:
         reason = f"the first state is expected after {offer.expected_s:.6g} s, wanted within {within_s:.6g} s"
         found.append(Gap("unit.valid", reason))

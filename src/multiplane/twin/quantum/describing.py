@@ -38,6 +38,7 @@ def sheet(link: Link) -> LinkSheet:
         keep_double=(_keep_double(kinds[0]), _keep_double(kinds[1])),
         flip_probability=(kinds[0].flip_probability, kinds[1].flip_probability),
         operation_ns=(kinds[0].operation_ps // 1000, kinds[1].operation_ps // 1000),
+        photon_probability=link.photon_probability,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-PLANNING: Final = ("routing", "scheduling", "purification", "swapping", "admission")
+PLANNING: Final = ("routing", "scheduling", "purification", "swapping", "admission", "generation")
 STATE_MODELS: Final = ("pairs", "dense")
 LINK_TYPES: Final = ("fixed", "single-click", "double-click", "source-between")
 Numbers = tuple[tuple[str, float], ...]
