@@ -36,6 +36,8 @@ from multiplane.physics.bell import Correlations, werner
 
 _HALVINGS: Final = 12
 _SLACK: Final = 1e-3
+_STEPS: Final = 8
+"""Each twice as far down as the last: of many parties only a bound is known of what can be had."""
 _ROUTES_VIA: Final = 4
 SPARE: Final = 1.25
 """Links that shall make states at a rate can make so much more: chance has its ups and downs."""
@@ -103,19 +105,23 @@ def drafting(order: UnitOrder, view: PairView, policies: Policies) -> Iterator[D
     woven, floor_fidelity = search.best, order.min_fidelity
     if woven is not None and order.rate_per_s:
         woven = _thrifty(woven, order, view, policies)
-    if woven is None and first.reached:
-        floor_fidelity = first.best_fidelity * (1.0 - _SLACK)
+    looked, best_fidelity = first.looked, first.best_fidelity
+    for step in range(_STEPS) if woven is None and first.reached else ():
+        floor_fidelity = best_fidelity * (1.0 - _SLACK * 2.0**step)
         search = Search(msgspec.structs.replace(order, min_fidelity=floor_fidelity), view, policies)
         yield from search.steps()
-        woven = search.best
+        woven, looked = search.best, looked | search.looked
+        if woven is not None:
+            break
+        best_fidelity = min(floor_fidelity, search.best_fidelity)
     yield Draft(
         floor_fidelity=floor_fidelity,
         woven=woven,
-        best_fidelity=first.best_fidelity,
+        best_fidelity=best_fidelity,
         lifetime_s=_lifetime_s(woven, floor_fidelity) if woven else 0.0,
         reached=first.reached,
         full=first.full,
-        looked=first.looked | search.looked,
+        looked=looked,
     )
 
 
