@@ -104,7 +104,8 @@ async def live(
     }
     shown = "\n".join(f"{pair}: {loop.shown()}" for pair, loop in loops.items())
     kept_up = all(
-        loop.p_ms(0.5) * rate <= PROMPT_MS and loop.p_ms(0.99) <= KEPT_UP_MS for loop in loops.values()
+        loop.p_ms(0.5) * rate <= PROMPT_MS and (loop.p_ms(0.99) - WAITING_MS) * rate <= LATE_MS
+        for loop in loops.values()
     )
     return Lived(moment_of(begin), dry_s, kept_up, shown)
 
