@@ -92,18 +92,18 @@ class Service:
             self._agents.append(agent)
             self._units[site] = strict(Units, agent)
 
-    async def ask_all(self, wanted: Iterable[tuple[str, ...]], round_: str, floor_fidelity: float) -> None:
+    async def ask_all(self, wanted: Iterable[tuple[str, ...]], round_: str, valid_s: float) -> None:
         """A unit for each tuple of sites, all at once; returns when every wish was accepted."""
         answers = await asyncio.gather(
-            *(self._ask(sites, f"{round_}-{number}", floor_fidelity) for number, sites in enumerate(wanted))
+            *(self._ask(sites, f"{round_}-{number}", valid_s) for number, sites in enumerate(wanted))
         )
         assert set(answers) == {"accepted"}, answers
 
-    async def _ask(self, sites: tuple[str, ...], request: str, floor_fidelity: float) -> str:
+    async def _ask(self, sites: tuple[str, ...], request: str, valid_s: float) -> str:
         asker, *others = sites
         kind = "bell" if len(sites) == 2 else "ghz"
-        part = Part(kind=kind, min_fidelity=floor_fidelity)
-        wish = Wish(request=request, parties=tuple(f"{site}-1" for site in others), parts=(part,))
+        parties = tuple(f"{site}-1" for site in others)
+        wish = Wish(request=request, parties=parties, parts=(Part(kind=kind),), valid_s=valid_s)
         caller = Caller(principal=element_urn(DOMAIN, asker, f"{asker}-1"), domain=DOMAIN)
         return (await self._units[asker].request(caller, wish)).verdict
 

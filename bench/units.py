@@ -101,7 +101,7 @@ async def ask_all(net: Net, service: Service, wanted: list[tuple[str, ...]], num
     """CPU seconds of units; they expire after, and are forgotten."""
     gc.collect()
     began_s = time.process_time()
-    await service.ask_all(wanted, f"r{number}", 1e-6 * number)
+    await service.ask_all(wanted, f"r{number}", 0.1 + 1e-6 * number)
     spent_s = await _settled(net, began_s)
     await net.wait(FORGOTTEN_S)
     assert net.idle()

@@ -25,7 +25,7 @@ from multiplane.sdk.wishes import bell
 pytestmark = [pytest.mark.scene, pytest.mark.timeout(180)]
 
 RATE = 2
-FLOWING = 60
+PATIENCE_S = 40.0
 VALID_S = 12.0
 
 
@@ -39,9 +39,9 @@ def control_pid(network: Network) -> int:
 class Placing:
     """Wishes for one pair, one after the other, until told to stop; each is answered or turned down."""
 
-    def __init__(self, client: UnitClient, *peers: str) -> None:
-        self._client, self._peers = client, peers
-        self.accepted: list[tuple[Answer, str]] = []
+    def __init__(self, client: UnitClient, peers: dict[str, UnitClient]) -> None:
+        self._client, self._peers = client, list(peers.items())
+        self.accepted: list[tuple[Answer, UnitClient, UnitClient]] = []
         self.ends: Counter[str] = Counter()
         self.under_way = False
         self.over = asyncio.Event()
@@ -49,7 +49,7 @@ class Placing:
     async def run(self) -> None:
         number = 0
         while not self.over.is_set():
-            peer = self._peers[number % len(self._peers)]
+            peer, far = self._peers[number % len(self._peers)]
             number += 1
             self.under_way = True
             try:
@@ -59,18 +59,17 @@ class Placing:
             else:
                 self.ends[f"{answer.verdict} {answer.code}".rstrip()] += 1
                 if answer.verdict == "accepted":
-                    self.accepted.append((answer, peer))
+                    self.accepted.append((answer, self._client, far))
             self.under_way = False
             await asyncio.sleep(0.2)
 
 
-async def agree(network: Network, near: UnitClient, placing: Placing) -> Counter[str]:
+async def agree(accepted: list[tuple[Answer, UnitClient, UnitClient]]) -> Counter[str]:
     """Both ends of each unit hold the same verdicts under the same names once it is over."""
     counts: Counter[str] = Counter()
-    for answer, peer in placing.accepted:
-        async with speaking_as(network, peer) as far:
-            views = [await end.unit(answer.unit) for end in (near, far)]
-            traces = [await end.trace(answer.unit) for end in (near, far)]
+    for answer, *ends in accepted:
+        views = [await end.unit(answer.unit) for end in ends]
+        traces = [await end.trace(answer.unit) for end in ends]
         names = [[(row.part, row.index, row.name) for row in trace.states] for trace in traces]
         assert names[0] == names[1], answer.unit
         assert views[0].urns == views[1].urns == answer.urns
@@ -82,45 +81,45 @@ async def agree(network: Network, near: UnitClient, placing: Placing) -> Counter
 
 
 async def strike(network: Network) -> str:
-    async with speaking_as(network, "a-1") as a, speaking_as(network, "b-1") as b:
-        async with speaking_as(network, "c-1") as c:
-            flowing = await a.request(bell("c-1", size=FLOWING, valid_s=100.0))
-            assert flowing.verdict == "accepted", flowing
-            ends = [Follower(client, flowing.unit) for client in (a, c)]
-            following = [asyncio.create_task(end.follow(FLOWING)) for end in ends]
-            placing = Placing(b, "a-1", "c-1")
-            asking = asyncio.create_task(placing.run())
-            await auntil(
-                "states flow while orders are placed",
-                lambda: len(ends[1].bits) >= 5 and len(placing.accepted) >= 3 and placing.under_way,
-                40.0,
-                network.tail,
-            )
-            killed = control_pid(network)
-            os.kill(killed, signal.SIGKILL)
-            had, asked = len(ends[1].bits), len(placing.accepted)
-            await auntil(
-                "another control of units takes orders",
-                lambda: control_pid(network) not in (0, killed) and len(placing.accepted) >= asked + 3,
-                40.0,
-                network.tail,
-            )
-            placing.over.set()
-            async with asyncio.timeout(60):
-                await asyncio.gather(asking, *following)
-            assert had < FLOWING, "it was killed too late to show anything"
-            assert ends[0].bits.keys() == ends[1].bits.keys() == set(range(FLOWING))
-            same = sum(ends[0].bits[index] == ends[1].bits[index] for index in range(FLOWING))
-            assert same > 0.8 * FLOWING
-            assert {(await end.unit(flowing.unit)).urns for end in (a, c)} == {flowing.urns}
+    a, b, c = [speaking_as(network, alias) for alias in ("a-1", "b-1", "c-1")]
+    async with a, b, c:
+        flowing = await a.request(bell("c-1", rate_per_s=3.0, valid_s=600.0))
+        assert flowing.verdict == "accepted", flowing
+        here, there = [Follower(client, flowing.unit) for client in (a, c)]
+        following = [asyncio.create_task(end.follow()) for end in (here, there)]
+        placing = Placing(b, {"a-1": a, "c-1": c})
+        asking = asyncio.create_task(placing.run())
+        await auntil(
+            "states flow while orders are placed",
+            lambda: len(there.bits) >= 5 and len(placing.accepted) >= 3 and placing.under_way,
+            PATIENCE_S,
+            network.tail,
+        )
+        killed = control_pid(network)
+        os.kill(killed, signal.SIGKILL)
+        before, asked = len(there.bits), len(placing.accepted)
+        await auntil(
+            "another control of units takes orders",
+            lambda: control_pid(network) not in (0, killed) and len(placing.accepted) >= asked + 3,
+            PATIENCE_S,
+            network.tail,
+        )
+        placing.over.set()
+        after = len(there.bits)
+        await auntil("states still flow", lambda: len(there.bits) >= after + 10, PATIENCE_S, network.tail)
+        await a.release(flowing.unit)
+        async with asyncio.timeout(PATIENCE_S):
+            await asyncio.gather(asking, *following)
+        both = here.bits.keys() & there.bits.keys()
+        assert len(both) >= 0.8 * len(there.bits)
+        assert sum(here.bits[index] == there.bits[index] for index in both) > 0.8 * len(both)
         await asyncio.sleep(VALID_S / RATE + 1.0)  # valid-until, and a lease
-        counts = await agree(network, b, placing)
+        counts = await agree([*placing.accepted, (flowing, a, c)])
         assert counts["delivered"] >= 3
     await all_is_free(network)
     assert alive(control_pid(network))
-    return (
-        f"{had} of {FLOWING} states before the kill; wishes beside it: {dict(placing.ends)}, {dict(counts)}"
-    )
+    flow = f"{before} states before the kill, {after} when another one took orders, {len(there.bits)} in all"
+    return f"{flow}; wishes beside it: {dict(placing.ends)}, {dict(counts)}"
 
 
 async def all_is_free(network: Network) -> None:

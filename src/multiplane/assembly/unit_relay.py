@@ -108,6 +108,7 @@ class UnitRelay:
             await seat.begin(self._caller, tuple(sorted(self._here)))
         except MultiplaneError:
             session.close("the control of units did not begin")
+        if self._session is not session:
             return
         self._brokers = {site: remote(UnitBroker, session, f"broker.{site}") for site in self._sites}
         for site in self._listeners:

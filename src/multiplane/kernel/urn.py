@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from multiplane.kernel.names import NID
@@ -116,8 +117,9 @@ def parse(text: str) -> Urn:
     return Urn(nid, nss, r, q, f)
 
 
+@lru_cache(maxsize=1024)
 def profile(text: str, nid: str = NID) -> Name:
-    """Read a URN of our profile and bring it into canonical form.
+    """Read a URN of our profile and bring it into canonical form. A name under agreement is read often: kept.
 
     The profile: namespace `nid`; 1-16 labels of 1-63 lower-case ASCII letters, digits, `-`, `.`; no r and
     no f; `key=value` parameters without duplicates, at most one of `nonce` and `nid`; 1,024 characters.

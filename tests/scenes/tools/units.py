@@ -8,6 +8,7 @@ from typing import Any
 from tests.scenes.tools.network import Network
 
 from multiplane.api.states import Step
+from multiplane.kernel.errors import Refused
 from multiplane.sdk.units import UnitClient
 
 
@@ -25,7 +26,7 @@ async def quis(network: Network) -> dict[str, Any]:
 
 
 class Follower:
-    """One end of a unit: measures each state as it comes, so that its memory is free."""
+    """One end of a unit: measures each state as it comes, so that its memory is free, until the unit ends."""
 
     def __init__(self, client: UnitClient, unit: str) -> None:
         self._client, self._unit = client, unit
@@ -33,15 +34,18 @@ class Follower:
         """Outcomes by index of the state."""
         self.ended = ""
 
-    async def follow(self, count: int) -> None:
-        """Until there are so many, or the unit ends."""
+    async def follow(self) -> None:
+        """Up to its end; what was not measured by then is gone."""
         async with aclosing(self._client.events(self._unit)) as events:
             async for event in events:
                 if event.what == "delivered":
                     assert event.index not in self.bits, "delivered twice"
-                    done = await self._client.operate(self._unit, Step(do="measure", on=event.addresses))
+                    try:
+                        done = await self._client.operate(self._unit, Step(do="measure", on=event.addresses))
+                    except Refused as error:
+                        if error.code != "unit.expired":
+                            raise
+                        continue
                     (self.bits[event.index],) = done.bits
                 elif event.index < 0:
                     self.ended = event.what
-                if len(self.bits) == count:
-                    return

@@ -115,12 +115,11 @@ class Asking:
         Faulty(`unit.name`).
         """
         proposed_ns = self._core.now_ns
-        proposal = self._proposal(case, found, stock=stock)
+        proposal, mine = self._proposal(case, found, stock=stock)
         reach_ns = dict(zip(case.sites, found.delays_ns, strict=True))
         peers = await _all(
             self._ports.links.reach(site, reach_ns[site]) for site in remote_sites(proposal, self._ports.site)
         )
-        mine = (proposal.endpoint, *self._core.endpoints(proposal)[1:])
         answers = await _all(
             peer.propose(self._ports.caller, msgspec.structs.replace(proposal, delay_ns=reach_ns[site]))
             for peer, site in zip(peers, remote_sites(proposal, self._ports.site), strict=True)
@@ -166,7 +165,10 @@ class Asking:
         self._ending.settled(live, given, Verdicts(unit=row.digest, boot=self._ports.boot))
         return live
 
-    def _proposal(self, case: UnitCase, found: Admission, *, stock: bool) -> UnitProposal:
+    def _proposal(
+        self, case: UnitCase, found: Admission, *, stock: bool
+    ) -> tuple[UnitProposal, tuple[str, ...]]:
+        """What is proposed to the others, and the endpoints of the parties here."""
         now_ns, ports = self._core.now_ns, self._ports
         valid_until_ns = now_ns + round(found.offer.valid_s * NS_PER_S)
         key_bit = max((part.size_bit for part in case.parts), default=0)
@@ -186,7 +188,8 @@ class Asking:
             fidelity=found.offer.fidelity,
             stock=stock,
         )
-        return msgspec.structs.replace(proposal, endpoint=self._core.endpoints(proposal)[0])
+        mine = self._core.endpoints(proposal)
+        return msgspec.structs.replace(proposal, endpoint=mine[0]), mine
 
     # --- the states ----------------------------------------------------------------------------------------
 
