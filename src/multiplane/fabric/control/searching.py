@@ -238,7 +238,7 @@ class Search:
         found, _ = self._at(layout, floors, [known] * len(floors))
         if len(found) == len(floors):
             return found
-        useless = self._useless(layout)
+        useless = self._useless(layout, len(found))
         short: dict[int, Correlations] = {}
         for _ in floors if useless else ():
             found, promise = self._at(layout, floors, useless)
@@ -251,11 +251,16 @@ class Search:
             floors = [bell.fidelity(short[at]) if at in short else rest for at in range(len(floors))]
         return None
 
-    def _useless(self, layout: Layout) -> list[float]:
-        """Fidelities of each leg that are too low beside the best of the others; empty if none is enough."""
-        tops = [self._top(ends, layout.among) for ends in layout.ends]
-        if layout.fidelity(tops) < self.order.min_fidelity:
-            return []
+    def _useless(self, layout: Layout, missing: int) -> list[float]:
+        """Fidelities of each leg that are too low beside the best of the others; empty if none is enough.
+
+        Args: missing: the leg that was not found, most likely why.
+        """
+        tops = [werner(1.0)] * len(layout.ends)
+        for leg in (missing, *(leg for leg in range(len(tops)) if leg != missing)):
+            tops[leg] = self._top(layout.ends[leg], layout.among)
+            if layout.fidelity(tops) < self.order.min_fidelity:
+                return []
         found = []
         for at in range(len(tops)):
             others = {leg: top for leg, top in enumerate(tops) if leg != at}
