@@ -175,9 +175,8 @@ def test_what_the_network_cannot_is_answered_with_what_it_can() -> None:
         assert taken.offer.fidelity == pytest.approx(0.95)
         net.fabric.rate_per_s = 0.0
         never = await ask(net, wish("bob-1", min_fidelity=0.99, request="never"))
-        assert (never.verdict, never.offer.fidelity) == ("refused", pytest.approx(0.95)), (
-            "the best attainable"
-        )
+        assert never.verdict == "refused"
+        assert never.offer.fidelity == pytest.approx(0.95), "the best attainable"
         net.fabric.fidelity = 0.0
         none = await ask(net, wish("bob-1", request="r4"))
         assert (none.verdict, none.offer.fidelity) == ("refused", 0.0)
