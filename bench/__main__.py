@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import chains, early, keys014, many_kmes, scale, twin, twin_hour, units
+from bench import chains, early, keys014, many_kmes, quality, scale, twin, twin_hour, units
 from bench.processes import PINNED
 from bench.report import Row
 
 TWIN_S = 60.0
-NAMES = ("keys", "many", "scale", "chains", "twin", "hour", "growth", "early", "units")
+NAMES = ("keys", "many", "scale", "chains", "twin", "hour", "growth", "early", "units", "quality")
 
 
 def main() -> int:
@@ -22,7 +22,7 @@ def main() -> int:
         "names",
         nargs="*",
         metavar="NAME",
-        help="keys, many (both by default), scale, chains, twin, hour, growth, early, units",
+        help="keys, many (both by default), scale, chains, twin, hour, growth, early, units, quality",
     )
     parser.add_argument("--rounds", type=int, default=keys014.ROUNDS, help="interleaved rounds, 5 or more")
     parser.add_argument("--seconds", type=float, default=keys014.RUN_S, help="length of one window of load")
@@ -30,6 +30,9 @@ def main() -> int:
     parser.add_argument(
         "--hour", type=int, action="append", default=[], help="chains: one simulated hour of so many chains"
     )
+    parser.add_argument("--deliveries", type=int, default=100_000, help="quality: states to judge")
+    parser.add_argument("--jobs", type=int, default=1, help="quality: processes")
+    parser.add_argument("--fresh", action="store_true", help="quality: forget runs that were done before")
     chosen = parser.parse_args()
     names = chosen.names or ["keys", "many"]
     if unknown := set(names) - set(NAMES):
@@ -49,6 +52,7 @@ def main() -> int:
         "growth": twin.growth,
         "early": early.bench,
         "units": units.bench,
+        "quality": lambda: quality.bench(chosen.deliveries, chosen.jobs, fresh=chosen.fresh),
     }
     rows = [row for name, bench in benches.items() if name in names for row in bench()]
     return int(any(row.verdict == "MISSED" for row in rows))

@@ -40,6 +40,8 @@ VIOLATIONS = [
     ("the twin rolls dice", "twin/planted.py", "import random", PORTS),
     ("the twin waits by itself", "twin/planted.py", "import asyncio", WAIT),
     ("a wiring looks into true states", "assembly/planted.py", "import multiplane.twin.oracle", ORACLE),
+    ("the fabric looks into true states", "fabric/planted.py", "import multiplane.twin.oracle", ORACLE),
+    ("the service looks into true states", "service/planted.py", "import multiplane.twin.oracle", ORACLE),
     ("the engine leads to the oracle", "twin/engine.py", "import multiplane.twin.oracle", ORACLE),
     ("a plane awaits", "fabric/telemetry/planted.py", "import asyncio", WAIT),
     ("an undeclared plane", "service/planted.py", "ROOM = 1", "Service: planes"),

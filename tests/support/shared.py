@@ -143,6 +143,13 @@ class Quis:
             self._news.clear()
             await self._news.wait()
 
+    async def second_phase(self, order_id: str) -> tuple[str, int]:
+        """What an order came to after what was told of it first."""
+        while len(self.phases(order_id)) < 2:
+            self._news.clear()
+            await self._news.wait()
+        return self.phases(order_id)[1]
+
     def phases(self, order_id: str) -> list[tuple[str, int]]:
         return [(qui.phase.value, qui.binding) for qui in self.told if qui.order_id == order_id]
 
@@ -192,3 +199,9 @@ def leaks(study: Study) -> list[str]:
             ]
     held = Oracle(study.centre.twin.quantum).held()
     return [*found, f"{held} qubits held"] if held else found
+
+
+def checked(study: Study, order_id: str = "o") -> int:
+    """States of an order that were sacrificed so far."""
+    carried = study.centre.edc._orders[order_id]
+    return sum(count for state in carried.states.values() for count, _ in state.errors)

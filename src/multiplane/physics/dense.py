@@ -7,6 +7,7 @@ probabilities) go along with them. Qubit 0 is the most significant bit. Nothing 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -145,9 +146,9 @@ def pauli_channel(state: Matrix, probabilities: ArrayLike, *qubits: int) -> Matr
             f"probabilities: {odds.shape[-1]}, expected {4 ** len(qubits)} for {len(qubits)} qubits"
         )
     _check(state, qubits)
-    terms = np.stack([_both_sides(_pauli(place, len(qubits))) for place in range(odds.shape[-1])])
     columns = [count(state) + qubit for qubit in qubits]
-    return _act(state, np.asarray(np.tensordot(odds, terms, axes=1)), [*qubits, *columns])
+    operator = np.einsum("...k,kij->...ij", odds, _pauli_terms(len(qubits)))
+    return _act(state, operator, [*qubits, *columns])
 
 
 def depolarise(state: Matrix, keep_probability: ArrayLike, *qubits: int) -> Matrix:
@@ -327,6 +328,12 @@ def _pauli(place: int, qubits: int) -> Matrix:
     for digit in range(1, qubits):
         operator = np.asarray(np.kron(PAULIS[place >> 2 * digit & 3], operator), dtype=np.complex128)
     return operator
+
+
+@cache
+def _pauli_terms(qubits: int) -> Matrix:
+    """What each product of Pauli operators does to both sides of a state."""
+    return np.stack([_both_sides(_pauli(place, qubits)) for place in range(4**qubits)])
 
 
 def _others(state: Matrix, *qubits: int) -> list[int]:

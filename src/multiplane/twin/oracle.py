@@ -14,7 +14,8 @@ from multiplane.twin.quantum.states import Pair, Qubit, Single
 class Oracle:
     """Looks at live states without touching them.
 
-    Args: quantum: the engine to look into.
+    Args: quantum: the engine to look into. `after_ns`, wherever it stands: as the state will be so much later
+        (>= 0) if nobody does anything to it.
     """
 
     def __init__(self, quantum: Quantum) -> None:
@@ -24,14 +25,14 @@ class Oracle:
         """A live qubit. Raises: as `Node.qubit`."""
         return self._quantum.nodes[node].qubit(handle)
 
-    def pair(self, node: str, handle: int) -> Correlations:
-        """The pair of which `handle` is a half, now. Raises: ValueError when it is no half of a pair."""
-        state = self.qubit(node, handle).state
+    def pair(self, node: str, handle: int, after_ns: int = 0) -> Correlations:
+        """The pair of which `handle` is a half. Raises: ValueError when it is no half of a pair."""
+        state, at_ps = self.qubit(node, handle).state, self._at_ps(after_ns)
         if isinstance(state, Pair):
-            return state.correlations(self._quantum.base_ps())
+            return state.correlations(at_ps)
         if len(qubits_of(state)) != 2:
             raise ValueError(f"handle: {handle} at {node} is no half of a pair")
-        return Correlations(*map(float, correlations(density(state, self._quantum.base_ps()))))
+        return Correlations(*map(float, correlations(density(state, at_ps))))
 
     def fidelity(self, node: str, handle: int) -> float:
         """Of the pair of which `handle` is a half, to the Bell state that all announced bits say it is."""
@@ -59,10 +60,13 @@ class Oracle:
         """Live qubits that their nodes know of."""
         return sum(len(node.qubits) for node in self._quantum.nodes.values())
 
-    def density(self, qubits: Sequence[tuple[str, int]]) -> Matrix:
+    def density(self, qubits: Sequence[tuple[str, int]], after_ns: int = 0) -> Matrix:
         """The density matrix of at most 8 qubits, each named by node and handle, in this order."""
         found = [self.qubit(*named) for named in qubits]
-        now_ps = self._quantum.base_ps()
+        at_ps = self._at_ps(after_ns)
         states = list({id(qubit.state): qubit.state for qubit in found}.values())
         order = [qubit for state in states for qubit in qubits_of(state)]
-        return keep_only(tensor(*(density(state, now_ps) for state in states)), *map(order.index, found))
+        return keep_only(tensor(*(density(state, at_ps) for state in states)), *map(order.index, found))
+
+    def _at_ps(self, after_ns: int) -> int:
+        return self._quantum.base_ps() + 1000 * after_ns

@@ -7,7 +7,7 @@ from collections import Counter
 
 import msgspec
 import pytest
-from tests.support.shared import Ear, Quis, another_control, in_study, leaks, order, world
+from tests.support.shared import Ear, Quis, another_control, checked, in_study, leaks, order, world
 
 from multiplane.assembly.study import EPOCH_NS, Study
 from multiplane.fabric.edc import LEASE_NS
@@ -18,12 +18,6 @@ from multiplane.twin.quantum.devices import Entanglement
 from multiplane.twin.scenario import load_shipped
 
 SQUARE = (("a", "b"), ("b", "d"), ("a", "c"), ("c", "d"))
-
-
-def checked(study: Study) -> int:
-    """States of the one order that were sacrificed so far."""
-    (carried,) = study.centre.edc._orders.values()
-    return sum(count for state in carried.states.values() for count, _ in state.errors)
 
 
 def test_a_chain_delivers_the_same_names_at_both_ends_and_can_say_what_went_into_each() -> None:
@@ -202,3 +196,17 @@ def test_three_ends_of_a_star_hold_the_same_states_and_measure_what_was_promised
         assert not leaks(study)
 
     in_study(world([("a", "b"), ("b", "c"), ("b", "d")], success_probability=0.02, t2_s=1.0), 4, workload)
+
+
+def test_an_order_without_end_keeps_nothing_of_the_pairs_that_came() -> None:
+    async def workload(study: Study, quis: Quis) -> None:
+        a = await Ear(study, "a").listen()
+        await study.centre.units.place(study.centre.caller, order("o", "a", "b", size=0, measure="z"))
+        await asyncio.sleep(1)
+        assert len(a.held) > 100
+        repeaters = [study.sites[site].repeater for site in "ab"]
+        parts = [part for each in repeaters if each is not None for part in each._parts.values()]
+        assert sum(part.desk.waiting for part in parts) < 20
+        assert quis.phases("o") == [("bound", 1)]
+
+    in_study(world([("a", "b")]), 7, workload)

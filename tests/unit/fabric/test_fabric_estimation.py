@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from itertools import product
 
@@ -139,3 +140,62 @@ def test_an_interval_never_leaves_what_a_fidelity_can_be() -> None:
         x, y, z = ((3, each) for each in wrong)
         for estimate in (estimation.bell((x, y, z)), estimation.ghz((x, y, z), 3)):
             assert 0.0 <= estimate.low <= estimate.fidelity <= estimate.high <= 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fidelity", [0.98, 0.9])
+def test_alarms_are_false_in_one_window_of_a_hundred_and_a_large_drift_is_hardly_missed(
+    fidelity: float,
+) -> None:
+    """Looked at after every state, the window full before."""
+    rng = random.Random(5)
+    weights = estimation.error_weights("bell", 2)
+
+    def alarms(now: float, windows: int) -> int:
+        found = 0
+        for _ in range(windows):
+            wrong = [
+                rng.random() < (1.0 - level) * 2.0 / 3.0 for level in (fidelity, now) for _ in range(300)
+            ]
+            inside = sum(wrong[:300])
+            heard = False
+            for new, old in zip(wrong[300:], wrong, strict=False):
+                inside += new - old
+                counts = ((100, inside), (100, 0), (100, 0))
+                heard = heard or estimation.surprise(counts, fidelity, weights) > estimation.ALARM
+            found += heard
+        return found
+
+    assert 1 <= alarms(fidelity, 600) <= 15
+    assert alarms(fidelity - 0.15, 200) >= 196
+
+
+@pytest.mark.parametrize(("kind", "parties"), [("bell", 2), ("ghz", 3), ("ghz", 5), ("graph", 4)])
+def test_surprise_is_never_more_than_chance_allows(kind: str, parties: int) -> None:
+    """At the floor, however errors are spread: the share of samples beyond each bound is below the bound."""
+    rng = random.Random(6)
+    weights = estimation.error_weights(kind, parties)
+    spread = [rng.random() for _ in weights]
+    scale = 0.08 / sum(weight * share for weight, share in zip(weights, spread, strict=True))
+    shares = [scale * share for share in spread]
+    seen = []
+    for _ in range(2000):
+        counts = [[0, 0], [0, 0], [0, 0]]
+        for _ in range(60):
+            basis = rng.randrange(3)
+            counts[basis][0] += 1
+            counts[basis][1] += rng.random() < shares[basis]
+        x, y, z = ((checked, wrong) for checked, wrong in counts)
+        seen.append(estimation.surprise((x, y, z), 1.0 - 0.08, weights))
+    for odds in (0.1, 0.01):
+        beyond = sum(one > -math.log(odds) for one in seen) / len(seen)
+        assert beyond <= odds + 3.0 * math.sqrt(odds / len(seen))
+    assert max(seen) > 1.0
+
+
+def test_surprise_at_the_edges() -> None:
+    weights = estimation.error_weights("bell", 2)
+    assert estimation.surprise(estimation.NONE, 0.9, weights) == 0.0
+    assert estimation.surprise(((5, 1), (5, 0), (5, 0)), 1.0, weights) == math.inf
+    assert estimation.surprise(((5, 5), (5, 5), (5, 5)), 0.9, weights) > 30.0
+    assert estimation.surprise(((5, 1), (5, 0), (5, 0)), 1.0, weights, (0.02, 0.02)) < 1.0

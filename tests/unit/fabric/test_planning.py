@@ -157,3 +157,20 @@ def test_a_rate_counts_what_is_left_of_sacrificed_states() -> None:
     assert (slow.code, slow.rate_per_s) == ("fabric.rate", 0.5 * best)
     less = msgspec.structs.replace(measured, rate_per_s=slow.rate_per_s)
     assert planned(plan(less, CHAIN)).job.circuits[0].rate_per_s == best
+
+
+def test_what_could_be_had_instead_can_be_had() -> None:
+    noisy = {"keep_double": (0.995, 0.995), "keep_single": (0.999, 0.999), "t2_s": (0.5, 0.1)}
+    good, bad = sheet("a", "b", fidelity=0.99, **noisy), sheet("b", "c", fidelity=0.93, **noisy)
+    domain = view(good, bad, sheet("b", "d", fidelity=0.97, **noisy))
+    line = order("a", "b", "c", "d", kind="graph", edges=((0, 1), (1, 2), (2, 3)))
+    for wanted in (
+        order("a", "c"),
+        order("a", "b", "c"),
+        order("a", "c", "d"),
+        order("a", "b", "c", "d"),
+        line,
+    ):
+        best = refused(plan(msgspec.structs.replace(wanted, min_fidelity=0.9999), domain))
+        assert 0.5 < best.fidelity < 0.99
+        planned(plan(msgspec.structs.replace(wanted, min_fidelity=best.fidelity), domain))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import random
+import string
 import uuid
 
 import pytest
@@ -77,6 +80,63 @@ def test_same_application_twice() -> None:
 def test_order_is_by_octets() -> None:
     urns = ["urn:qkd:a?=nonce=1", "urn:qkd:a-b?=nonce=1", "urn:qkd:a:b?=nonce=1"]
     assert unit_id([*urns, THREE]).endpoints == (urns[1], urns[2], urns[0])
+
+
+# N + 1 URNs of units of many kinds: (parties, size in the lifecycle), digests by `sha256sum`.
+LIFECYCLE = "urn:qkd:lifecycle?=size={}&valid-until=1767225610"
+MANY = [
+    pytest.param("ab", 256, "2284a43a9ba1990fe3960979146c79fc597e16a57952a91b1489bca9c283168a", id="key"),
+    pytest.param("ab", 5, "f0ccaca2a7d9c46e80b0afd632706196b9048d2c763dd38cd2a621a20adc35ca", id="pairs"),
+    pytest.param("abc", 10, "1d79c816b8d67b6ad4ad8bab5dc37f7c4fdd80f0054fc0fe45ff68fae30870a0", id="ghz"),
+    pytest.param("abcd", 1, "e3ab7ba4cdec835ffad7ed7122a8be86560c3565fde5fa5845ce877ace6e8609", id="graph"),
+    pytest.param("abcde", 7, "8b1ef1cb8b877532ac7890c9fbf8f6d7ab9f84c62a6db26e080285aedbf21c3b", id="pack"),
+]
+
+
+@pytest.mark.parametrize(("parties", "size", "digest"), MANY)
+def test_names_of_many_parties(parties: str, size: int, digest: str) -> None:
+    """All orders of URNs and parameters, and all spellings of scheme and namespace, are one name."""
+    ends = [f"urn:qkd:madqci:{party}?=nonce={place:024x}" for place, party in enumerate(parties)]
+    urns = [*ends, LIFECYCLE.format(size)]
+    for order in itertools.islice(itertools.permutations(urns), 0, None, 1 if len(parties) < 5 else 7):
+        assert unit_id(order).unit_digest == digest
+    swapped = f"urn:qkd:lifecycle?=valid-until=1767225610&size={size}"
+    assert unit_id([*(end.replace("urn:qkd", "URN:Qkd") for end in ends), swapped]).unit_digest == digest
+    legacy = [end.replace("nonce=", "nid=") for end in ends]
+    assert len({unit_id([*legacy[:n], *urns[n:]]).unit_digest for n in range(len(ends) + 1)}) == len(ends) + 1
+
+
+LABEL = st.text(string.ascii_lowercase + string.digits, min_size=1, max_size=3)
+NONCE = st.text(string.ascii_letters + string.digits + "-._~", min_size=1, max_size=6)
+
+
+@given(
+    st.lists(st.tuples(LABEL, st.sampled_from(["nonce", "nid"]), NONCE), min_size=2, max_size=8, unique=True),
+    st.randoms(use_true_random=False),
+)
+def test_a_name_is_its_set_of_urns(ends: list[tuple[str, str, str]], rng: random.Random) -> None:
+    """Whatever the parties: order does not count, every octet does, and no other spelling is let in."""
+    urns = [f"urn:qkd:app:{label}?={key}={nonce}" for label, key, nonce in ends]
+    shuffled = rng.sample([*urns, THREE], len(urns) + 1)
+    unit = unit_id(shuffled)
+    assert unit.urns == (*sorted(urns, key=str.encode), THREE)
+    lines = "".join(f"{urn}\n" for urn in ("qsu-v1", *unit.urns))
+    assert unit.unit_digest == hashlib.sha256(lines.encode()).hexdigest()
+    chosen = rng.choice(urns)
+    others = [urn for urn in [*urns, THREE] if urn != chosen]
+    at = rng.randrange(len("urn:qkd:"), len(chosen))
+    if chosen[at] not in ":?=":
+        encoded = f"{chosen[:at]}%{ord(chosen[at]):02X}{chosen[at + 1 :]}"
+        with pytest.raises(ValueError, match="expected"):
+            unit_id([*others, encoded])
+    with pytest.raises(ValueError, match="labels: expected"):
+        unit_id([*others, chosen.replace(":app:", ":App:")])
+    head, _, nonce = chosen.rpartition("=")
+    other_case = f"{head}={nonce.swapcase()}"
+    if other_case not in urns:
+        assert unit_id([*others, other_case]).pair_digest != unit.pair_digest
+    with pytest.raises(ValueError, match="one of 'nonce' and 'nid'"):
+        unit_id([*others, f"{chosen}&{'nid' if '?=nonce' in chosen else 'nonce'}=1"])
 
 
 @pytest.mark.parametrize(

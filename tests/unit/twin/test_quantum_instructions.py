@@ -21,7 +21,7 @@ from multiplane.kernel.nouns import Caller
 from multiplane.physics import dense
 from multiplane.physics.bell import Correlations, fidelity
 from multiplane.physics.purification import bbpssw, dejmps
-from multiplane.twin.quantum.devices import Entanglement, MemoryKind
+from multiplane.twin.quantum.devices import Entanglement, MemoryKind, NoiseKind
 from multiplane.twin.quantum.nodes import REMEMBERED
 
 
@@ -482,3 +482,19 @@ def test_each_type_of_link_makes_its_pairs_at_its_rate(type_: str, numbers: dict
     assert abs(3_000 - cycles * source.success_probability) < 4.0 * 3_000**0.5
     frames = {report.bits[-2:] for report in bench.heard["a"].reports}
     assert frames == ({(0, 0)} if type_ == "source-between" else {(0, 1), (1, 1)})
+
+
+def test_readouts_that_flip_leave_the_same_mixture_in_both_state_models() -> None:
+    noise = NoiseKind(name="n", model="depolarising", numbers=(("readout_flip_probability", 0.1),))
+    memory = MemoryKind(name="m", model="ideal", noise="n")
+    level = (4.0 * 0.9 - 1.0) / 3.0
+    for state_model in ("pairs", "dense"):
+        words = chain(
+            "abc", memory=memory, noises=(noise,), state_model=state_model, numbers={"fidelity": 0.9}
+        )
+        bench = Bench(words)
+        ((a, near),) = bench.pairs("a", "a--b")
+        ((far, _),) = bench.pairs("b", "b--c")
+        bench.do("b", core.Swap(request=bench.request(), left=near, right=far))
+        expected = (1.0 + level**2 * (0.8 + 0.8 + 0.8**2)) / 4.0
+        assert bench.oracle.fidelity("a", a) == pytest.approx(expected, abs=1e-12)

@@ -258,10 +258,8 @@ class Pairs(RuleBasedStateMachine):
             self.now_ps()
             asked = {"exchange": "e", "kept": kept.handle, "sacrificed": gone.handle}
             bits = self.do(site, Purify, **asked).bits
-            none = (1.0, 0.0, 0.0, 0.0)
-            noisy = self.single if self.state_model == "dense" else none
-            self.mirror.act(turn, noisy, kept)
-            self.mirror.act(turn, noisy, gone)
+            for half in (kept, gone):
+                self.mirror.act(turn, (1.0, 0.0, 0.0, 0.0), half)
             self.mirror.act(dense.CNOT, self.double, kept, gone)
             self.mirror.read(gone, "z", bits[0])
             self.wait(ms)

@@ -8,7 +8,7 @@ import msgspec
 
 from multiplane.api.instructions import LinkSheet
 from multiplane.fabric.control import estimation
-from multiplane.fabric.control.estimation import NONE, Counts, Estimate, Window
+from multiplane.fabric.control.estimation import ALARM, NONE, Counts, Estimate, Window
 from multiplane.physics.bell import Weights
 
 STEP: Final = 0.01
@@ -18,7 +18,7 @@ STEP: Final = 0.01
 class Drift:
     """Estimation windows of links, whoever counted.
 
-    A link is followed from when its upper bound falls below its sheet, until it measures as well again or has
+    A link is followed from when its sheet does not explain its errors, until it measures as well again or has
     another sheet: it was calibrated.
     """
 
@@ -46,8 +46,11 @@ class Drift:
             return True
         estimate = self.estimate(link)
         told = self._followed.get(link)
-        if estimate.high < sheet.weights[0] or told is not None:
-            weights = estimation.bell_weights(self._windows[link].counts, sheet.flip_probability)
+        window = self._windows[link].counts
+        halves = estimation.error_weights("bell", 2)
+        surprise = estimation.surprise(window, sheet.weights[0], halves, sheet.flip_probability)
+        if surprise > ALARM or told is not None:
+            weights = estimation.bell_weights(window, sheet.flip_probability)
             if told is None or max(abs(new - old) for new, old in zip(weights, told, strict=True)) > STEP:
                 self._followed[link] = weights
         if estimate.fidelity + estimate.error / 2.0 >= sheet.weights[0]:

@@ -19,6 +19,9 @@ Interval = tuple[float, float, float]
 NONE: Final[Counts] = ((0, 0), (0, 0), (0, 0))
 Z_99: Final = 2.5758293035489004
 """Deviations of a normal variable within which 99 % lie."""
+ALARM: Final = math.log(100.0)
+"""So surprised, at any of its states, is one window in a hundred of what is as good as it should be."""
+THIRDS: Final = (1 / 3, 1 / 3, 1 / 3)
 WINDOW: Final = 300
 """States in an estimation window, at most; so many tell 0.05 of fidelity from noise."""
 
@@ -77,7 +80,7 @@ def bell(counts: Counts, flips: Sequence[float] = ()) -> Estimate:
         high = min((1.0 - low for _, low, _ in shares), default=1.0)
         return Estimate(0.0, 0.0, _share(high), checked(counts) if shares else 0)
     x, y, z = shares
-    return _joined((x, y, z), (0.5, 0.5, 0.5), checked(counts))
+    return _joined((x, y, z), error_weights("bell", 2), checked(counts))
 
 
 def ghz(counts: Counts, parties: int, flips: Sequence[float] = ()) -> Estimate:
@@ -92,7 +95,6 @@ def ghz(counts: Counts, parties: int, flips: Sequence[float] = ()) -> Estimate:
     left = kept(flips)
     if not (checked_x and checked_y and checked_z) or left <= 0.0:
         return UNKNOWN
-    without_y = 0.5 ** (parties - 1)
     both_right = math.prod(1.0 - flip for flip in flips)
     both_right += math.prod(flips) if flips else 0.0
     low, high = wilson(wrong_z, checked_z)
@@ -100,7 +102,7 @@ def ghz(counts: Counts, parties: int, flips: Sequence[float] = ()) -> Estimate:
     unlike = [1.0 - min(1.0, (1.0 - share) / both_right) for share in shares]
     return _joined(
         (_stretched(*counts[0], left), _stretched(*counts[1], left), (unlike[0], unlike[1], unlike[2])),
-        (without_y, 1.0 - without_y, 0.5),
+        error_weights("ghz", parties),
         checked(counts),
     )
 
@@ -154,6 +156,45 @@ def bell_weights(counts: Counts, flips: Sequence[float] = ()) -> tuple[float, fl
     total = sum(max(0.0, weight) for weight in raw)
     phi, phi_minus, psi, psi_minus = (max(0.0, weight) / total for weight in raw)
     return phi, phi_minus, psi, psi_minus
+
+
+def error_weights(kind: str, parties: int) -> tuple[float, float, float]:
+    """What errors in x, y and z take of the fidelity of a state, at most in sum; `kind` as of an order.
+
+    Source: as of `bell` and `ghz`; of a graph state no stabiliser is wrong more often than the state is.
+    """
+    if kind == "bell":
+        return 0.5, 0.5, 0.5
+    if kind == "ghz":
+        without_y = 0.5 ** (parties - 1)
+        return without_y, 1.0 - without_y, 0.5
+    return THIRDS
+
+
+def surprise(
+    counts: Counts, fidelity: float, weights: tuple[float, float, float], flips: Sequence[float] = ()
+) -> float:
+    """How little states of this fidelity explain so many errors, as -ln of a bound of how likely that is.
+
+    0 if there are no more than expected. Args: weights: as of `error_weights`.
+    Source: the basis of each state is drawn, all three alike, so its weighted error is 1 - fidelity in three
+        in the mean, however its errors are spread; Hoeffding, J. Am. Stat. Assoc. 58, 13 (1963), theorem 1.
+    """
+    seen, left = checked(counts), kept(flips)
+    if not all(number for number, _ in counts):
+        weights = THIRDS  # no error of a pair has more than all that it lacks
+    most = max(weights)
+    share = (left * (1.0 - fidelity) + (1.0 - left) / 2.0 * sum(weights)) / (3.0 * most)
+    expected = min(share, 1.0) * seen
+    wrong = sum(weight * wrong for weight, (_, wrong) in zip(weights, counts, strict=True)) / most
+    if wrong <= expected:
+        return 0.0
+    if expected <= 0.0:
+        return math.inf
+    right = seen - wrong
+    return wrong * math.log(wrong / expected) + (
+        right * math.log(right / (seen - expected)) if right else 0.0
+    )
 
 
 class Window:

@@ -169,13 +169,16 @@ class Carried:
         return estimation.graph(self.window.counts, len(self.order.sites), self.flips)
 
     def _judge(self, estimate: Estimate) -> bool:
-        """Degraded when even the upper bound is below the floor; bound again when it is not any more.
+        """Degraded when states at the floor do not explain the errors; bound again when they do.
 
         News is that, and the estimate itself, once for each window of measured states.
         """
         if not estimate.checked or self.qui.phase not in (QuiPhase.BOUND, QuiPhase.DEGRADED):
             return False
-        degraded = estimate.high < self.order.min_fidelity
+        order = self.order
+        weights = estimation.error_weights(order.kind, len(order.sites))
+        surprise = estimation.surprise(self.window.counts, order.min_fidelity, weights, self.flips)
+        degraded = surprise > estimation.ALARM
         phase = QuiPhase.DEGRADED if degraded else QuiPhase.BOUND
         measured = estimation.checked(self._counted)
         news = phase is not self.qui.phase or measured - self._told >= estimation.WINDOW
@@ -185,7 +188,7 @@ class Carried:
             estimated_fidelity=estimate.fidelity,
             fidelity_error=estimate.error if estimate.fidelity else 0.0,
         )
-        reason = f"measured at most {estimate.high:.4f}, floor {self.order.min_fidelity:g}"
+        reason = f"measured {estimate.fidelity or estimate.high:.4f}, floor {order.min_fidelity:g}"
         if phase is not self.qui.phase:
             self._say(phase=phase, reason=reason if degraded else "")
         return news

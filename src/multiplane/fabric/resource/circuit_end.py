@@ -35,12 +35,12 @@ from multiplane.fabric.resource.parts import take_part
 from multiplane.fabric.resource.quality import (
     FOREVER_NS,
     Leg,
-    at,
     form_of,
+    gate_gain,
     leg_of,
     of_memory,
     rested,
-    turned,
+    turned_leg,
 )
 from multiplane.fabric.resource.sacrifice import Outcomes, Tally, differ, flips, sacrifice_of
 from multiplane.fabric.resource.tags import dated
@@ -192,6 +192,7 @@ class CircuitEnd:
             made_ns=min(track.made_ns, half.since_ns),
             rows=track.rows,
             elapsed_ps=track.elapsed_ps,
+            gate_gain=track.gate_gain,
         )
         self.circuit_site.settle(half)
         self.known[half.number] = known
@@ -205,11 +206,13 @@ class CircuitEnd:
     # what they are is known
 
     def _put_right(self, known: Confirmed, then: Callable[[Confirmed], None]) -> None:
-        """The end down the path takes the frame out."""
-        if self.head or not known.frame:
+        """The end down the path takes the frame out; its gate costs what both ends hold."""
+        if not known.frame:
             then(known)
-            return
-        self.gate(known, then)
+        elif self.head:
+            then(known._replace(leg=turned_leg(known.leg, known.gate_gain)))
+        else:
+            self.gate(known, then)
 
     def gate(self, known: Confirmed, then: Callable[[Confirmed], None]) -> None:
         """Take the frame out, unless the half is lost meanwhile."""
@@ -231,8 +234,7 @@ class CircuitEnd:
             parts=(known.rows[-1].name,),
             at_ns=report.due_ns,
         )
-        pair = turned(at(known.leg, report.due_ns), self.sheet, self.site)
-        leg = leg_of(pair, report.due_ns, *known.leg.resting)
+        leg = turned_leg(known.leg, gate_gain(self.sheet, self.site))
         known = known._replace(frame=0, leg=leg, rows=(*known.rows, row))
         self.known[half.number] = known
         then(known)

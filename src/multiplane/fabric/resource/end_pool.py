@@ -22,9 +22,10 @@ class Confirmed(NamedTuple):
     """A half of which this end knows what it is half of.
 
     Args:
-        frame: still to be taken out at the far end; leg: its quality; first: its number at the far end.
+        frame: still to be taken out, at the end down the path or, once it is joined, at the far end of it.
+        leg: its quality; first: its number at the far end.
         beyond: legs of the circuits that the far end has joined it to.
-        elapsed_ps: as of the other end's TRACK; None where no times are told.
+        elapsed_ps, gate_gain: as of the other end's TRACK; no `elapsed_ps` where no times are told.
     """
 
     half: Half
@@ -35,6 +36,7 @@ class Confirmed(NamedTuple):
     rows: tuple[TraceRow, ...]
     beyond: Mapping[str, Leg] = MappingProxyType({})
     elapsed_ps: int | None = None
+    gate_gain: float = 1.0
 
 
 class Weaver(Protocol):

@@ -141,6 +141,7 @@ class LinkWish:
 
     def _cancel(self) -> None:
         for request in self._asked:
+            self.desk.drop(request)
             self.desk.ask(Cancel(request=self.desk.request(), generate=request))
         self._asked.clear()
 
@@ -309,6 +310,7 @@ class LinkWish:
             self._asked[request] = left
         else:
             self._asked.pop(request, None)
+            self.desk.drop(request)
         if self._enough and len(self._good) >= self._enough:
             self._cancel()
 

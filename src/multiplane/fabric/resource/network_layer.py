@@ -32,7 +32,7 @@ from multiplane.fabric.resource.pair_words import (
     Track,
     Want,
 )
-from multiplane.fabric.resource.quality import of_memory, rested, swapped
+from multiplane.fabric.resource.quality import gate_gain, of_memory, rested, swapped
 from multiplane.fabric.resource.tags import onward
 from multiplane.physics.bell import Correlations
 
@@ -270,7 +270,9 @@ class CircuitSite:
             link = self._link(half.side)
             if report.code == "instruction.failed":
                 link.gone(half)
-            if half not in cut:
+            if half in cut:
+                link.replace(half.number)
+            else:
                 link.expire(half.number)
             link.release(half)
 
@@ -380,6 +382,7 @@ class CircuitSite:
             made_ns=half.since_ns,
             rows=(*half.rows, half.row),
             elapsed_ps=None if half.seen_ps is None else 0,
+            gate_gain=gate_gain(sheet, self.site),
         )
         self.desk.put(Tell(link.peer, message))
 

@@ -111,6 +111,7 @@ class Track(Message, frozen=True, kw_only=True):
         frame: of all so far; pair: its correlations without the rest of the origin's half, which is
             `resting` since `known_ns`; made_ns: of the oldest qubit; rows: what went into it.
         elapsed_ps: `tags.onward` of all inner sites so far; None: some device tells no times.
+        gate_gain: what a gate on the origin's half leaves of the correlations.
     """
 
     number: int
@@ -122,6 +123,7 @@ class Track(Message, frozen=True, kw_only=True):
     known_ns: int
     made_ns: int
     rows: tuple[TraceRow, ...]
+    gate_gain: Share
     elapsed_ps: int | None = None
 
 
@@ -351,6 +353,10 @@ class Desk:
             return False
         then(report)
         return True
+
+    def drop(self, request: str) -> None:
+        """All that was asked for is there, or it is not wanted any more: nothing is to be heard of it."""
+        self._then.pop(request, None)
 
     @property
     def waiting(self) -> int:

@@ -18,7 +18,7 @@ from multiplane.kernel.nouns import Noun
 from multiplane.kernel.quantity import NS_PER_S
 from multiplane.physics.bell import Correlations, fidelity, from_weights, swap
 from multiplane.physics.multipartite import ghz_from_tree, graph_state_floor
-from multiplane.physics.operations import depolarising3, depolarising16, pauli_factors, swap_factors
+from multiplane.physics.operations import depolarising16, swap_factors
 
 FOREVER_NS: Final = 10**18
 """No state is promised for longer than about 30 years."""
@@ -75,9 +75,19 @@ def swapped(one: Correlations, two: Correlations, sheet: LinkSheet, site: str) -
     return swap(swap(one, two), _swap_factors(sheet.keep_double[end], sheet.flip_probability[end]))
 
 
-def turned(pair: Correlations, sheet: LinkSheet, site: str) -> Correlations:
-    """The pair after a gate on one half."""
-    return swap(pair, pauli_factors(depolarising3(sheet.keep_single[sheet.sites.index(site)])))
+def gate_gain(sheet: LinkSheet, site: str) -> float:
+    """What a gate on a half in a memory of this link at this site leaves of the correlations of its pair."""
+    return sheet.keep_single[sheet.sites.index(site)]
+
+
+def turned(pair: Correlations, gain: float) -> Correlations:
+    """The pair after a gate on one half. Args: gain: as of `gate_gain`."""
+    return Correlations(pair.x * gain, pair.y * gain, pair.z * gain)
+
+
+def turned_leg(leg: Leg, gain: float) -> Leg:
+    """The same of a leg, whose halves go on to rest."""
+    return msgspec.structs.replace(leg, x=leg.x * gain, y=leg.y * gain, z=leg.z * gain)
 
 
 def _swap_factors(keep_probability: float, flip_probability: float) -> Correlations:

@@ -80,6 +80,7 @@ def measure(qubit: Qubit, basis: str, moment: Moment) -> int:
         bit = _measure_half(state, qubit, basis, moment)
     else:
         bit = state.measure(qubit, basis, moment.now_ps, chance)
+        flip_probability = 0.0  # it is a part of what the register is left with
     vacate(qubit)
     return bit ^ chance.chance(flip_probability) if flip_probability else bit
 

@@ -12,7 +12,7 @@ from multiplane.api.instructions import Purify
 from multiplane.kernel.errors import Refused
 from multiplane.physics.bell import Correlations, relabel
 from multiplane.physics.purification import dejmps
-from multiplane.twin.quantum.acts import Moment, gate, measure, vacate
+from multiplane.twin.quantum.acts import Moment, gate, measure, register, vacate
 from multiplane.twin.quantum.states import Pair, Qubit, Single
 
 _PSI_PLUS = 2
@@ -129,9 +129,15 @@ def apart(asked: Purify, here: Two, lower: bool, moment: Moment) -> int:
         if asked.protocol == "bbpssw":
             _twirl(qubit, moment)
         else:
-            gate("root-x" if lower else "root-x-dag", (qubit,), moment)
+            _turn(qubit, "root-x" if lower else "root-x-dag", moment)
     gate("cx", here, moment)
     return measure(here.sacrificed, "z", moment)
+
+
+def _turn(half: Qubit, gate_name: str, moment: Moment) -> None:
+    """Its noise is counted in that of the CNOT, as everywhere in Bell measurements and purification."""
+    half.state.touch(half, moment.now_ps)
+    register([half.state], moment).gate(gate_name, half.index)
 
 
 def _twirl(half: Qubit, moment: Moment) -> None:

@@ -65,9 +65,9 @@ class Register(ABC):
             qubit.touched_ps = now_ps
 
     def measure(self, qubit: Qubit, basis: str, now_ps: int, chance: Chance) -> int:
-        """Measure a qubit; the register goes on without it."""
+        """Measure a qubit, the bit as it is read; the register goes on without it."""
         self.touch(qubit, now_ps)
-        bit = self.outcome(qubit.index, basis, chance)
+        bit = self.outcome(qubit.index, basis, qubit.side.memory.flip_probability, chance)
         self._forget(qubit)
         return bit
 
@@ -94,8 +94,8 @@ class Register(ABC):
         """Pauli errors of one qubit (4 odds) or two (16)."""
 
     @abstractmethod
-    def outcome(self, index: int, basis: str, chance: Chance) -> int:
-        """Measure a qubit and take it out of the state."""
+    def outcome(self, index: int, basis: str, flip_probability: float, chance: Chance) -> int:
+        """Measure a qubit by a readout that flips the bit so often, and take it out of the state."""
 
     @abstractmethod
     def drop(self, qubit: Qubit) -> None:
@@ -129,10 +129,13 @@ class Dense(Register):
         if odds[0] < 1.0:
             self._matrix = dense.pauli_channel(self._matrix, odds, *indices)
 
-    def outcome(self, index: int, basis: str, chance: Chance) -> int:
-        zero = dense.outcome(self._matrix, index, 0, basis)
+    def outcome(self, index: int, basis: str, flip_probability: float, chance: Chance) -> int:
+        zero, one = (dense.outcome(self._matrix, index, bit, basis) for bit in (0, 1))
+        if flip_probability:  # nobody knows whether it did: what is left is a mixture, as everywhere else
+            keep = 1.0 - flip_probability
+            zero, one = keep * zero + flip_probability * one, keep * one + flip_probability * zero
         bit = 0 if chance.chance(float(dense.probability(zero))) else 1
-        left = dense.outcome(self._matrix, index, 1, basis) if bit else zero
+        left = one if bit else zero
         self._matrix = left / dense.probability(left)
         return bit
 
@@ -178,7 +181,7 @@ class Stabiliser(Register):
             if error := place >> shift & 3:
                 self.gate(_PAULI[error], index)
 
-    def outcome(self, index: int, basis: str, chance: Chance) -> int:
+    def outcome(self, index: int, basis: str, flip_probability: float, chance: Chance) -> int:
         simulator = self.simulator
         if basis == "x":
             simulator.h(index)
@@ -186,7 +189,7 @@ class Stabiliser(Register):
             simulator.h_yz(index)
         bit = self._read(index, chance)
         self._take_out(index)
-        return bit
+        return bit ^ chance.chance(flip_probability) if flip_probability else bit
 
     def drop(self, qubit: Qubit) -> None:
         # Measured and not told: the same for all the others.
