@@ -36,7 +36,7 @@ from multiplane.physics.bell import Correlations, werner
 
 _HALVINGS: Final = 12
 _SLACK: Final = 1e-3
-_STEPS: Final = 8
+_LOWERED: Final = 8
 """Each twice as far down as the last: of many parties only a bound is known of what can be had."""
 _ROUTES_VIA: Final = 4
 SPARE: Final = 1.25
@@ -106,7 +106,7 @@ def drafting(order: UnitOrder, view: PairView, policies: Policies) -> Iterator[D
     if woven is not None and order.rate_per_s:
         woven = _thrifty(woven, order, view, policies)
     looked, best_fidelity = first.looked, first.best_fidelity
-    for step in range(_STEPS) if woven is None and first.reached else ():
+    for step in range(_LOWERED) if woven is None and first.reached else ():
         floor_fidelity = best_fidelity * (1.0 - _SLACK * 2.0**step)
         search = Search(msgspec.structs.replace(order, min_fidelity=floor_fidelity), view, policies)
         yield from search.steps()
