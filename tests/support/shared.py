@@ -145,11 +145,11 @@ class Quis:
             await self._news.wait()
 
     async def second_phase(self, order_id: str) -> tuple[str, int]:
-        """What an order came to after what was told of it first."""
-        while len(self.phases(order_id)) < 2:
+        """What an order came to after what was told of it first, maybe again and again."""
+        while len(seen := tuple(dict.fromkeys(self.phases(order_id)))) < 2:
             self._news.clear()
             await self._news.wait()
-        return self.phases(order_id)[1]
+        return seen[1]
 
     def phases(self, order_id: str) -> list[tuple[str, int]]:
         """As they changed; estimates are told in between."""

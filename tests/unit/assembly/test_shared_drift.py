@@ -114,7 +114,7 @@ def test_whatever_drifts_it_is_told_of_within_one_window(what: str, seed: int) -
         floor = best.fidelity - 0.01
         await units.place(caller, order("o", "a", "b", size=0, min_fidelity=floor, sacrifice_share=0.8))
         await until_checked(study, 2 * WINDOW)
-        assert quis.phases("o") == [("bound", 1)], "an alarm before anything had changed"
+        assert set(quis.phases("o")) == {("bound", 1)}, "an alarm before anything had changed"
         before, calibrated = checked(study), sheet(link)
         DRIFTS[what](study)
         drop = calibrated.weights[0] - sheet(link).weights[0]
