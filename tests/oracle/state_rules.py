@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 import numpy as np
+from tests.oracle.party_rules import ghz_star, ghz_tree, ghz_with_centre, graph_state
 from tests.oracle.state_samples import (
     CHUNK,
     CORRECTIONS,
@@ -25,7 +26,7 @@ from tests.oracle.state_samples import (
     some_weights,
 )
 
-from multiplane.physics import attacks, bell, dense, memory, multipartite, operations, purification
+from multiplane.physics import attacks, bell, dense, memory, operations, purification
 
 Rule = Callable[[Random, int], float]
 
@@ -373,94 +374,6 @@ def best_chsh(random: Random, count: int) -> float:
     return max(above, float(np.max(np.abs(best - claimed))))
 
 
-def star(random: Random, count: int, leaves: int) -> float:
-    """GHZ state of the leaves after the centre measures in the GHZ basis, and the contrast of its fringe."""
-    worst = 0.0
-    for size in chunks(count, 4096 >> (2 * leaves)):
-        weights = [some_weights(random, size) for _ in range(leaves)]
-        state = dense.tensor(*(dense.bell_diagonal(one) for one in weights))
-        # Qubits: centre, leaf, centre, leaf, ... -> centre's first.
-        state = dense.permute(state, [*range(0, 2 * leaves, 2), *range(1, 2 * leaves, 2)])
-        for leaf in range(1, leaves):
-            state = dense.apply(state, dense.CNOT, 0, leaf)
-        state = dense.apply(state, dense.H, 0)
-        made = np.zeros((size, 1 << leaves, 1 << leaves), dtype=np.complex128)
-        for told in range(1 << leaves):
-            bits = [told >> place & 1 for place in range(leaves)]
-            left = state
-            for bit in bits:
-                left = dense.outcome(left, 0, bit)
-            for leaf in range(1, leaves):
-                left = dense.apply(left, dense.X, leaf) if bits[leaf] else left
-            made = made + (dense.apply(left, dense.Z, 0) if bits[0] else left)
-        rows = list(zip(*(pairs(one) for one in weights), strict=True))
-        found = [[multipartite.ghz_from_star(row), multipartite.star_visibility(row)] for row in rows]
-        contrast = 2.0 * made[:, 0, -1].real
-        expected = np.stack([dense.overlap(made, dense.ghz(leaves)), contrast], axis=-1)
-        worst = max(worst, apart(found, expected))
-    return worst
-
-
-def ghz_star(random: Random, count: int) -> float:
-    """Stars of two and three leaves, and a few of four."""
-    return max(star(random, count, 2), star(random, count // 2, 3), star(random, count // 500, 4))
-
-
-def ghz_with_centre(random: Random, count: int) -> float:
-    """A centre that is a party itself: its qubit is copied through each pair."""
-    worst = 0.0
-    for leaves in (1, 2, 3):
-        for size in chunks(count // leaves, 256):
-            weights = [some_weights(random, size) for _ in range(leaves)]
-            made = np.broadcast_to(dense.pure([1, 1]), (size, 2, 2))
-            for leaf in range(leaves):
-                made = dense.tensor(made, dense.bell_diagonal(weights[leaf]))
-                here, there = leaf + 1, leaf + 2
-                made = dense.apply(made, dense.CNOT, 0, here)
-                flipped = dense.apply(dense.outcome(made, here, 1), dense.X, there - 1)
-                made = dense.outcome(made, here, 0) + flipped
-            rows = zip(*(pairs(one) for one in weights), strict=True)
-            found = [[multipartite.ghz_with_centre(row)] for row in rows]
-            worst = max(worst, apart(found, dense.overlap(made, dense.ghz(leaves + 1))[:, None]))
-    return worst
-
-
-def graph_state(random: Random, count: int) -> float:
-    """Controlled-Z gates teleported through pairs, along a line, a triangle and a square."""
-    worst = 0.0
-    shapes = (3, [(0, 1), (1, 2)]), (3, [(0, 1), (2, 1), (0, 2)]), (4, [(0, 1), (1, 2), (2, 3), (3, 0)])
-    for nodes, edges in shapes:
-        perfect = dense.pure(np.ones(1 << nodes))
-        for edge in edges:
-            perfect = dense.apply(perfect, dense.CZ, *edge)
-        for size in chunks(-(-count // 3), 128):
-            weights = [some_weights(random, size) for _ in edges]
-            made = np.broadcast_to(dense.pure(np.ones(1 << nodes)), (size, 1 << nodes, 1 << nodes))
-            for (first, second), odds in zip(edges, weights, strict=True):
-                made = teleported_cz(made, first, second, dense.bell_diagonal(odds))
-            rows = list(zip(*(pairs(one) for one in weights), strict=True))
-            found = [[multipartite.graph_state(nodes, edges, row)] for row in rows]
-            expected = dense.overlap(made, perfect)
-            worst = max(worst, apart(found, expected[:, None]))
-            floors = np.array([multipartite.graph_state_floor(row) for row in rows])
-            worst = max(worst, float(np.max(floors - expected)))
-            direct = np.prod(np.stack([odds[:, 0] for odds in weights]), axis=0)
-            worst = max(worst, float(np.max(np.abs(floors - direct))))
-    return worst
-
-
-def teleported_cz(state: dense.Matrix, first: int, second: int, pair: dense.Matrix) -> dense.Matrix:
-    """CZ between two qubits through a pair: near half at the first one, far half at the second."""
-    near = dense.count(state)
-    state = dense.tensor(state, pair)
-    state = dense.apply(state, dense.CNOT, first, near)
-    state = dense.outcome(state, near, 0) + dense.apply(dense.outcome(state, near, 1), dense.X, near)
-    state = dense.apply(state, dense.CZ, near, second)
-    return np.asarray(
-        dense.outcome(state, near, 0, "x") + dense.apply(dense.outcome(state, near, 1, "x"), dense.Z, first)
-    )
-
-
 def intercepted(random: Random, count: int) -> float:
     """One half measured in X or Z at random and sent again, with some probability."""
     start, fraction = some_weights(random, count), random.uniform(0.0, 1.0, count)
@@ -493,6 +406,17 @@ RULES: Final[dict[str, Rule]] = {
     for rule in (
         *(weights, named_states, werner, swap, noisy_swap, pauli, gains, depolarising),
         *(rest, merged_rest, twirl, relabel),
-        *(dejmps, bbpssw, teleport, measured, ghz_star, ghz_with_centre, graph_state, intercepted, probed),
+        *(
+            dejmps,
+            bbpssw,
+            teleport,
+            measured,
+            ghz_star,
+            ghz_with_centre,
+            ghz_tree,
+            graph_state,
+            intercepted,
+            probed,
+        ),
     )
 }

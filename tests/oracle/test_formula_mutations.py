@@ -164,7 +164,7 @@ CHECKS: Final[dict[ModuleType, tuple[Check, ...]]] = {
         rules("dejmps", "bbpssw"),
         test_state_refusals.test_purification_that_cannot_succeed_says_so,
     ),
-    multipartite: (rules("ghz_star", "ghz_with_centre", "graph_state"),),
+    multipartite: (rules("ghz_star", "ghz_with_centre", "ghz_tree", "graph_state"),),
     heralding: (cases("pub-singleclick-", "pub-doubleclick-"), heralds),
     codes: (coded,),
     generations: (repeated,),

@@ -41,6 +41,8 @@ PAIR = bell.PHI_PLUS
         (purification.bbpssw, (PAIR, PAIR, (1.0,), 0.0), "double16"),
         (multipartite.ghz_from_star, ([PAIR],), "pairs: 1"),
         (multipartite.ghz_with_centre, ([],), "pairs: 0"),
+        (multipartite.ghz_from_tree, ([("a", "b"), ("c", "d")], "abcd", [PAIR, PAIR]), "expected a tree"),
+        (multipartite.ghz_from_tree, ([("a", "b")], "abc", [PAIR]), "expected a tree"),
         (multipartite.graph_state, (0, [], []), "nodes: 0"),
         (multipartite.graph_state, (2, [(0, 1)], []), "pairs: 0"),
         (multipartite.graph_state, (2, [(0, 2)], [PAIR]), "edges: (0, 2)"),

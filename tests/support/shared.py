@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from itertools import groupby
 
 from multiplane.api.fabric_units import HeldState, Qui, StateLost, UnitOrder
 from multiplane.assembly.study import Study, run_study
@@ -151,7 +152,9 @@ class Quis:
         return seen[1]
 
     def phases(self, order_id: str) -> list[tuple[str, int]]:
-        return [(qui.phase.value, qui.binding) for qui in self.told if qui.order_id == order_id]
+        """As they changed; estimates are told in between."""
+        told = ((qui.phase.value, qui.binding) for qui in self.told if qui.order_id == order_id)
+        return [change for change, _ in groupby(told)]
 
 
 def order(order_id: str, *sites: str, **fields: object) -> UnitOrder:

@@ -107,8 +107,14 @@ class Life:
         return self._mine(await self._storm.channels.open(caller, peer, service, delay_ns), service)
 
     def accept(self, local: str, service: str, handler: Callable[[Channel], None]) -> None:
+        def accepted(channel: Channel) -> None:
+            if self.over:
+                channel.close("nobody is there")
+            else:
+                handler(self._mine(channel, service))
+
         self._accepted.append((local, service))
-        self._storm.channels.accept(local, service, lambda channel: handler(self._mine(channel, service)))
+        self._storm.channels.accept(local, service, accepted)
 
     def _mine(self, channel: Channel, service: str) -> Channel:
         weather = self._storm.weather if service in STORMY else None

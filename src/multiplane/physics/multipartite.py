@@ -57,7 +57,8 @@ def ghz_from_tree(
     for (one, other), pair in zip(ends, pairs, strict=True):
         near[one].append((other, pair))
         near[other].append((one, pair))
-    reached = {ends[0][0]}
+    root = min(parties)
+    reached = {root}
     for _ in near:
         reached |= {site for at in reached for site, _ in near[at]}
     if reached != set(near) or len(near) != len(ends) + 1 or not near.keys() >= set(parties):
@@ -74,7 +75,6 @@ def ghz_from_tree(
                 turned *= same * there_turned + other * there
         return plain, turned
 
-    root = ends[0][0]
     return (sum(beyond(root, "", phases=False)) + sum(beyond(root, "", phases=True))) / 2.0
 
 

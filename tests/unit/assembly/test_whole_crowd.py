@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -169,9 +170,11 @@ class Crowd:
 
 
 def timers(study: Study) -> set[str]:
-    """Modules that wait for a time."""
+    """Modules that wait for a time; where one has another do it, that one."""
     later = [entry for span in study.timeline._later.values() for entry in span]
-    return {handler.__module__ for _, _, handler, _ in [*study.timeline._heap, *later]}
+    handlers = [handler for _, _, handler, _ in [*study.timeline._heap, *later]]
+    wrapped = [inspect.getclosurevars(one).nonlocals if inspect.isfunction(one) else {} for one in handlers]
+    return {each.get("do", one).__module__ for one, each in zip(handlers, wrapped, strict=True)}
 
 
 async def remains(crowd: Crowd) -> list[str]:

@@ -173,7 +173,11 @@ def test_what_the_network_cannot_is_answered_with_what_it_can() -> None:
         taken = await ask(net, wish("bob-1", min_fidelity=0.99, accept_offer=True, request="r3"))
         assert taken.verdict == "accepted"
         assert taken.offer.fidelity == pytest.approx(0.95)
-        net.fabric.fidelity = net.fabric.rate_per_s = 0.0
+        net.fabric.rate_per_s = 0.0
+        never = await ask(net, wish("bob-1", min_fidelity=0.99, request="never"))
+        assert never.verdict == "refused"
+        assert never.offer.fidelity == pytest.approx(0.95), "the best attainable"
+        net.fabric.fidelity = 0.0
         none = await ask(net, wish("bob-1", request="r4"))
         assert (none.verdict, none.offer.fidelity) == ("refused", 0.0)
         net.routes.cut.add("cy")

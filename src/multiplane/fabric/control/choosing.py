@@ -83,7 +83,7 @@ class Choosing:
     def encoded(self, found: Attainable, order: UnitOrder, plan: Plan) -> Attainable:
         """An answer with what the configured generation of repeaters would reach on the way of a plan."""
         generation = self._policies.generation
-        if generation is None or isinstance(generation, Purified):
+        if isinstance(generation, Purified):
             return found  # bare pairs, of which the answer speaks already
         return with_encoding(found, order, plan.job.circuits, self._links.whole.links, generation)
 

@@ -201,7 +201,7 @@ BUILT_IN: Final[Mapping[str, Named]] = {
     "admission": {"open": Open, "headroom": Headroom},
     "generation": {one.name: one for one in (Purified, Encoded, OneWay)},
 }
-"""The first of each kind is the default; of generations none, which is that of the first."""
+"""The first of each kind is the default."""
 
 
 class Policies:
@@ -222,7 +222,7 @@ class Policies:
         self.purification = purification or OnDemand()
         self.swapping = swapping or SoonOrNested()
         self.admission = admission or Open()
-        self.generation = generation
+        self.generation = generation or Purified()
         self._grounds: dict[int, Ground] = {}
 
     def ground(self, view: PairView) -> Ground:

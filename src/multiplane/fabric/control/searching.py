@@ -18,7 +18,15 @@ from multiplane.fabric.control.hops import rested
 from multiplane.fabric.control.layouts import Layout, layouts
 from multiplane.fabric.control.policies import Policies
 from multiplane.fabric.control.segments import latest_s
-from multiplane.fabric.control.shaping import PATIENCE, Shaped, bound_fidelity, bound_per_s, most_pair, shaped
+from multiplane.fabric.control.shaping import (
+    GOOD_RATIO,
+    PATIENCE,
+    Shaped,
+    bound_fidelity,
+    bound_per_s,
+    most_pair,
+    shaped,
+)
 from multiplane.fabric.control.soonest import Soonest
 from multiplane.fabric.control.views import PairView
 from multiplane.fabric.control.ways import seconds_cost
@@ -28,13 +36,17 @@ from multiplane.physics.bell import Correlations, werner
 
 _HALVINGS: Final = 12
 _SLACK: Final = 1e-3
-_STEPS: Final = 8
+_LOWERED: Final = 8
 """Each twice as far down as the last: of many parties only a bound is known of what can be had."""
 _ROUTES_VIA: Final = 4
 SPARE: Final = 1.25
 """Links that shall make states at a rate can make so much more: chance has its ups and downs."""
 UNBOUNDED: Final = 2**31
-_EVENED: Final = 3
+_EXACT: Final = 1e-9
+_SLOW: Final = 0.3
+"""Legs that take this share of the time of the slowest are slow."""
+_RAISED: Final = (0.0, 0.9)
+_STEPS: Final = (0.0, 0.5, 0.8)
 
 
 class Woven(NamedTuple):
@@ -94,7 +106,7 @@ def drafting(order: UnitOrder, view: PairView, policies: Policies) -> Iterator[D
     if woven is not None and order.rate_per_s:
         woven = _thrifty(woven, order, view, policies)
     looked, best_fidelity = first.looked, first.best_fidelity
-    for step in range(_STEPS) if woven is None and first.reached else ():
+    for step in range(_LOWERED) if woven is None and first.reached else ():
         floor_fidelity = best_fidelity * (1.0 - _SLACK * 2.0**step)
         search = Search(msgspec.structs.replace(order, min_fidelity=floor_fidelity), view, policies)
         yield from search.steps()
@@ -199,18 +211,20 @@ class Search:
         if len(layout.ends) == 1 and not layout.joints:
             chains = self._chains(layout, floor)
             return self._woven(layout, chains) if chains else None
+        woven: Woven | None = None
         for each in _floors(layout.kind, len(layout.ends), floor):
             chains = self._chains(layout, each)
-            if chains is None:
+            if chains is None or (woven is not None and chains == woven.chains):
                 break
             woven = self._woven(layout, chains)
             if not self._passes(chains):
                 self.reached = False
-                break
+                return None
             self.best_fidelity = max(self.best_fidelity, woven.fidelity)
             if woven.fidelity >= floor:
-                return self._evened(woven)
-        return None
+                break
+        woven = self._evened(woven) if woven else None
+        return woven if woven and woven.fidelity >= floor else None
 
     def _passes(self, chains: Iterable[Shaped]) -> bool:
         """Whether they go over the sites that the order must pass."""
@@ -224,7 +238,7 @@ class Search:
         found, _ = self._at(layout, floors, [known] * len(floors))
         if len(found) == len(floors):
             return found
-        useless = self._useless(layout)
+        useless = self._useless(layout, len(found))
         short: dict[int, Correlations] = {}
         for _ in floors if useless else ():
             found, promise = self._at(layout, floors, useless)
@@ -232,16 +246,21 @@ class Search:
                 return found
             if promise <= 0.0 or len(found) in short:
                 return None
-            short[len(found)] = werner(promise * (1.0 - _SLACK))
+            short[len(found)] = werner(promise * (1.0 - _EXACT))
             rest = _level(layout, short, self.order.min_fidelity)
             floors = [bell.fidelity(short[at]) if at in short else rest for at in range(len(floors))]
         return None
 
-    def _useless(self, layout: Layout) -> list[float]:
-        """Fidelities of each leg that are too low beside the best of the others; empty if none is enough."""
-        tops = [self._top(ends, layout.among) for ends in layout.ends]
-        if layout.fidelity(tops) < self.order.min_fidelity:
-            return []
+    def _useless(self, layout: Layout, missing: int) -> list[float]:
+        """Fidelities of each leg that are too low beside the best of the others; empty if none is enough.
+
+        Args: missing: the leg that was not found, most likely why.
+        """
+        tops = [werner(1.0)] * len(layout.ends)
+        for leg in (missing, *(leg for leg in range(len(tops)) if leg != missing)):
+            tops[leg] = self._top(layout.ends[leg], layout.among)
+            if layout.fidelity(tops) < self.order.min_fidelity:
+                return []
         found = []
         for at in range(len(tops)):
             others = {leg: top for leg, top in enumerate(tops) if leg != at}
@@ -283,35 +302,54 @@ class Search:
         return found, 0.0
 
     def _evened(self, woven: Woven) -> Woven:
-        """The slowest leg again at a lower floor, as far as others are better than they have to be."""
-        layout, floor = woven.layout, self.order.min_fidelity
-        for _ in layout.ends if floor > 0.0 else ():
-            chains = woven.chains
-            slowest = max(range(len(chains)), key=lambda at: chains[at].gives.first_s)
-            pairs = {at: self._worst(one) for at, one in enumerate(chains)}
-            high = bell.fidelity(pairs.pop(slowest))
-            low = _level(layout, pairs, floor)
-            taken = Counter[str]()
-            for at in pairs:
-                taken.update(_windows(chains[at]))
-            tries = (low + (high - low) * step / _EVENED for step in range(_EVENED))
-            better = (self._other(woven, slowest, taken, level) for level in tries)
-            quicker = next((one for one in better if one is not None), None)
-            if quicker is None:
+        """A slow leg at a lower floor, as far as the others are better than they must be, or may be."""
+        floor, soonest_s = self.order.min_fidelity, self._soonest_s(woven.layout) or math.inf
+        while floor > 0.0 and (woven.fidelity < floor or woven.rate_per_s * soonest_s < GOOD_RATIO):
+            slow_s = _SLOW * max(one.gives.first_s for one in woven.chains)
+            slow = [at for at, one in enumerate(woven.chains) if one.gives.first_s >= slow_s]
+            tries = [self._traded(woven, at, share) for at in slow for share in _RAISED]
+            quickest = max((one for one in tries if one), key=lambda one: one.rate_per_s, default=None)
+            enough_per_s = woven.rate_per_s * (1.0 + _SLACK) if woven.fidelity >= floor else 0.0
+            if quickest is None or quickest.rate_per_s <= enough_per_s:
                 break
-            woven = quicker
+            woven = quickest
         return woven
 
-    def _other(self, woven: Woven, leg: int, taken: Counter[str], floor_fidelity: float) -> Woven | None:
-        """The same with another chain for a leg at this floor, if all is well and quicker."""
-        ends, among = woven.layout.ends[leg], woven.layout.among
-        best, _ = self._chain(ends, among, taken, floor_fidelity, 1.0)
-        if best is None:
-            return None
-        chains = (*woven.chains[:leg], best, *woven.chains[leg + 1 :])
-        other = self._woven(woven.layout, chains)
-        good = other.fidelity >= self.order.min_fidelity and self._passes(chains)
-        return other if good and other.rate_per_s > woven.rate_per_s * (1.0 + _SLACK) else None
+    def _traded(self, woven: Woven, slow: int, share: float) -> Woven | None:
+        """All legs but one nearer to their mean by this share, that one as bad as it may be then."""
+        layout, floor = woven.layout, self.order.min_fidelity
+        least_per_s = woven.rate_per_s if woven.fidelity >= floor else 0.0
+        chains = list(woven.chains)
+        for at in range(len(chains)) if share else ():
+            if at != slow:
+                worst, mean = bell.fidelity(self._worst(chains[at])), chains[at].gives.fidelity
+                raised = self._again(layout, chains, at, worst + (mean - worst) * share, least_per_s)
+                if raised is None:
+                    return None
+                chains[at] = raised
+        known = {at: self._worst(one) for at, one in enumerate(chains) if at != slow}
+        low, high = _level(layout, known, floor), bell.fidelity(self._worst(chains[slow]))
+        for step in _STEPS:
+            lowered = self._again(layout, chains, slow, low + (high - low) * step, least_per_s)
+            if lowered is None:
+                return None
+            chains[slow] = lowered
+            other = self._woven(layout, tuple(chains))
+            if other.fidelity >= floor and self._passes(chains):
+                return other
+        return None
+
+    def _again(
+        self, layout: Layout, chains: Sequence[Shaped], leg: int, floor_fidelity: float, least_per_s: float
+    ) -> Shaped | None:
+        """The best chain for a leg beside the others, if it may give more than that."""
+        taken = Counter[str]()
+        for one in (*chains[:leg], *chains[leg + 1 :]):
+            taken.update(_windows(one))
+        best, _ = self._chain(
+            layout.ends[leg], layout.among, taken, floor_fidelity, 1.0, least_per_s=least_per_s
+        )
+        return best
 
     def _worst(self, one: Shaped) -> Correlations:
         """No pair of a chain is worse."""
@@ -324,10 +362,12 @@ class Search:
         taken: Counter[str],
         floor_fidelity: float,
         known_fidelity: float,
+        *,
+        least_per_s: float = 0.0,
     ) -> tuple[Shaped | None, float]:
         """The best chain between two sites, and the best promise of any where it is above the known one.
 
-        Args: among: so many chains share windows; taken: of which the earlier ones took these.
+        Args: among: so many chains share windows; taken: of which the others took these.
         """
 
         def free(link: PairLink) -> int:
@@ -335,7 +375,7 @@ class Search:
 
         best: Shaped | None = None
         best_fidelity, tried = 0.0, False
-        least_per_s = self.best.rate_per_s if self.best else 0.0
+        least_per_s = max(least_per_s, self.best.rate_per_s if self.best else 0.0)
         ask = RouteAsk(*ends, free, frozenset(self.order.avoid))
         for hops in map(self.ground.path, self._routes(ask)):
             path = tuple(hop.seen for hop in hops)

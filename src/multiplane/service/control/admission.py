@@ -277,7 +277,7 @@ def judge(case: UnitCase, found: Sequence[Found], delays_ns: Sequence[int], kept
         if part.none:
             return Admission(
                 answer=Admitted.NO,
-                offer=Offer(),
+                offer=Offer(fidelity=part.quality.fidelity if part.domains else 0.0),
                 delays_ns=tuple(delays_ns),
                 code=unit_code(part.code),
                 reason=part.reason or "no way between the parties",
