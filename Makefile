@@ -40,7 +40,7 @@ install: .venv/.run
 run: .venv/.run
 	@exec $(BIN)/multiplane up $(ARGS)
 
-# Files of tests side by side; scenes one after the other, since they measure.
+# Files of tests side by side; scenes that measure one after the other.
 SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test: .venv/.dev
@@ -55,8 +55,11 @@ lint: .venv/.dev
 check: lint
 	$(BIN)/pytest -q $(SIDE_BY_SIDE) -m "not slow and not scene" $(ARGS)
 
+# What ARGS choose may all be of one sort: then there is nothing to run of the other.
+NONE_CHOSEN = { [ $$? = 5 ] && $(if $(ARGS),true,false); }
 scenes: .venv/.dev
-	$(BIN)/pytest -q -m scene $(ARGS)
+	$(BIN)/pytest -q --numprocesses 2 --dist loadfile -m "scene and not alone" $(ARGS) || $(NONE_CHOSEN)
+	$(BIN)/pytest -q -m "scene and alone" $(ARGS) || $(NONE_CHOSEN)
 
 soak: .venv/.dev
 	$(BIN)/python -m tests.scenes.tools.soak $(ARGS)

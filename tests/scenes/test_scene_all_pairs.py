@@ -15,7 +15,7 @@ from tests.scenes.tools.ledgers import ledgers_close, pools
 from tests.scenes.tools.network import FULL, Network, installed, running
 from tests.scenes.tools.traffic import Traffic, replay, settle
 
-pytestmark = [pytest.mark.scene, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.scene, pytest.mark.alone, pytest.mark.timeout(300)]
 
 TTL_S = 6.0
 EXPIRY_LAG_S = 5.0

@@ -16,7 +16,7 @@ from tests.scenes.tools.network import FULL, Network, installed, running
 from tests.scenes.tools.openloop import OpenLoop
 from tests.scenes.tools.traffic import Traffic
 
-pytestmark = [pytest.mark.scene, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.scene, pytest.mark.alone, pytest.mark.timeout(240)]
 
 PHASE_S = 30.0 if FULL else 6.0
 CALLERS = '\nsaes = ["good", "greedy", "crowd", "guess"]\n'

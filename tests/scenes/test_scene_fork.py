@@ -20,7 +20,7 @@ from tests.scenes.tools.network import FULL, Network, running
 from multiplane.assembly.fork import PairForecast, WhatIf, fork
 from multiplane.assembly.sim.summary import student_quantile
 
-pytestmark = [pytest.mark.scene, pytest.mark.timeout(1800 if FULL else 300)]
+pytestmark = [pytest.mark.scene, pytest.mark.alone, pytest.mark.timeout(1800 if FULL else 300)]
 
 Saw = Callable[[str, object], None]
 RATE = 3.0

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.scenes.tools.network import Network, running
 
-pytestmark = [pytest.mark.scene, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.scene, pytest.mark.alone, pytest.mark.timeout(150)]
 
 RATE = 2.0
 DEMAND_BIT_PER_S = 8.0e5

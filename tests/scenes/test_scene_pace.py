@@ -10,7 +10,7 @@ from tests.scenes.tools.network import Network, run_cli, running
 
 from multiplane.assembly.control import LOCAL_OPERATOR, control
 
-pytestmark = [pytest.mark.scene, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.scene, pytest.mark.alone, pytest.mark.timeout(60)]
 
 NS_PER_S = 10**9
 

@@ -10,7 +10,7 @@ import pytest
 from tests.scenes.tools.network import FULL
 from tests.scenes.tools.soak import RESTARTS, STEADY, soak
 
-pytestmark = [pytest.mark.scene, pytest.mark.timeout(900 if FULL else 300)]
+pytestmark = [pytest.mark.scene, pytest.mark.alone, pytest.mark.timeout(900 if FULL else 300)]
 
 MINUTES = 5.0 if FULL else 1.0
 
