@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from hashlib import blake2b
 from typing import Final
+from zlib import crc32
 
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
@@ -51,7 +52,10 @@ class Stream:
             return self._drawn(offset_byte, size_byte)
         begin = offset_byte - self._ahead_from
         if not 0 <= begin <= len(self._ahead) - size_byte:
-            self._ahead, self._ahead_from, begin = self._drawn(offset_byte, AHEAD_BYTE), offset_byte, 0
+            # Up to a place of the stream's own: those that are read in step are not all drawn at once.
+            ahead_byte = AHEAD_BYTE - (offset_byte + crc32(self._element.encode())) % AHEAD_BYTE
+            ahead_byte += AHEAD_BYTE if ahead_byte < size_byte else 0
+            self._ahead, self._ahead_from, begin = self._drawn(offset_byte, ahead_byte), offset_byte, 0
         return self._ahead[begin : begin + size_byte]
 
     def _drawn(self, offset_byte: int, size_byte: int) -> bytes:
