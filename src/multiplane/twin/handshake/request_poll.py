@@ -188,7 +188,9 @@ class RequestPollJump:
         idle_ps = bond.begun_ps + self._far_ps
         trial = max(0, (due_ps - idle_ps - self._idle_ps) // cycle_ps + 1)
         # A request at the very instant of the failure has left earlier and is too early.
-        after_ps = (due_ps - idle_ps - trial * cycle_ps - 1) % poll_ps + 1
+        after_ps = due_ps - idle_ps - trial * cycle_ps
+        if after_ps <= 0:
+            after_ps = (after_ps - 1) % poll_ps + 1
         if after_ps >= self._idle_ps:
             # From trial to trial it comes earlier by `slip_ps`, or later where that is negative.
             slip_ps = cycle_ps % poll_ps
