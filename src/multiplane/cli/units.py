@@ -39,6 +39,12 @@ pair = typer.Typer(no_args_is_help=True, help="Pairs of links, and what became o
 unit_request.add_to(unit)
 
 ApplicationArgument = Annotated[str, typer.Argument(metavar="APPLICATION", help=APPLICATION)]
+OneApplicationArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="APPLICATION", help="Units of this one alone; otherwise of all.", show_default=False
+    ),
+]
 UnitArgument = Annotated[str, typer.Argument(metavar="UNIT", help=UNIT)]
 
 
@@ -92,12 +98,7 @@ def watch(
 
 @unit.command("list")
 def list_units(
-    application: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="APPLICATION", help="Of this one alone; otherwise of all.", show_default=False
-        ),
-    ] = None,
+    application: OneApplicationArgument = None,
     state: StateOption = DEFAULT_STATE,
     as_json: JsonOption = False,
 ) -> None:
@@ -158,12 +159,7 @@ def pair_trace(
     name: Annotated[
         str, typer.Argument(metavar="PAIR", help="A pair (a--b/17), all of a link (a--b), or a swap.")
     ],
-    application: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="APPLICATION", help="Units of this one alone; otherwise of all.", show_default=False
-        ),
-    ] = None,
+    application: OneApplicationArgument = None,
     state: StateOption = DEFAULT_STATE,
     as_json: JsonOption = False,
 ) -> None:
