@@ -298,7 +298,7 @@ class Search:
                     self.best_fidelity = max(self.best_fidelity, worst)
                 return found, fidelity
             found = (*found, best)
-            taken.update(_windows(best))
+            taken.update(windows_of(best))
         return found, 0.0
 
     def _evened(self, woven: Woven) -> Woven:
@@ -345,7 +345,7 @@ class Search:
         """The best chain for a leg beside the others, if it may give more than that."""
         taken = Counter[str]()
         for one in (*chains[:leg], *chains[leg + 1 :]):
-            taken.update(_windows(one))
+            taken.update(windows_of(one))
         best, _ = self._chain(
             layout.ends[leg], layout.among, taken, floor_fidelity, 1.0, least_per_s=least_per_s
         )
@@ -436,7 +436,7 @@ class Search:
         return Woven(layout, chains, tuple(pairs), fidelity, rate_per_s, first_s)
 
 
-def _windows(one: Shaped) -> dict[str, int]:
+def windows_of(one: Shaped) -> dict[str, int]:
     """Memories that a chain takes of its links."""
     return {hop.link: window for hop, window in zip(one.hops, one.shape.windows, strict=True)}
 
