@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
@@ -12,10 +13,8 @@ from multiplane.fabric.planes import Circuit, Job
 from multiplane.fabric.resource.distilling import Distiller
 from multiplane.fabric.resource.network_layer import CircuitSite
 from multiplane.fabric.resource.pair_words import Desk, Distil, Distilled, Grown, Half, Joined, Outcome
-from multiplane.fabric.resource.quality import Leg, at, leg_of
+from multiplane.fabric.resource.quality import Gates, Leg, at, gates_of, leg_of, purified
 from multiplane.physics.bell import Correlations
-from multiplane.physics.operations import depolarising16
-from multiplane.physics.purification import bbpssw, dejmps
 
 
 class Confirmed(NamedTuple):
@@ -25,7 +24,7 @@ class Confirmed(NamedTuple):
         frame: still to be taken out, at the end down the path or, once it is joined, at the far end of it.
         leg: its quality; first: its number at the far end.
         beyond: legs of the circuits that the far end has joined it to.
-        elapsed_ps, gate_gain: as of the other end's TRACK; no `elapsed_ps` where no times are told.
+        elapsed_ps, gates: as of the other end's TRACK; no `elapsed_ps` where no times are told.
     """
 
     half: Half
@@ -36,7 +35,7 @@ class Confirmed(NamedTuple):
     rows: tuple[TraceRow, ...]
     beyond: Mapping[str, Leg] = MappingProxyType({})
     elapsed_ps: int | None = None
-    gate_gain: float = 1.0
+    gates: Gates = Gates()
 
 
 class Weaver(Protocol):
@@ -95,11 +94,10 @@ class EndPool:
         self._desk, self._site, self._circuit = desk, circuit_site, circuit
         self._pure, self._broken = pure, broken
         self._known: dict[int, Confirmed] = {}
-        end = sheet.sites.index(circuit_site.site)
-        self._noise = depolarising16(sheet.keep_double[end]), sheet.flip_probability[end]
+        self._gates = gates_of(sheet, circuit_site.site)
         name = f"{desk.order_id}/{desk.binding}/{circuit.circuit}"
-        leads = circuit_site.place == 0
-        self.distiller = Distiller(desk, self, name, circuit.end_rounds, circuit.protocol, leads=leads)
+        self._leads = circuit_site.place == 0
+        self.distiller = Distiller(desk, self, name, circuit.end_rounds, circuit.protocol, leads=self._leads)
 
     def add(self, known: Confirmed) -> None:
         """It counts as a pair of the quality that it has now."""
@@ -107,6 +105,19 @@ class EndPool:
         self._known[half.shared] = known
         half.pair, half.known_ns = Correlations(known.leg.x, known.leg.y, known.leg.z), known.leg.at_ns
         self.distiller.add(half)
+        if self._leads and not half.busy and half.shared in self._known:
+            self._wait(half, half.level)
+
+    def _wait(self, half: Half, level: int) -> None:
+        """For the pair that it is purified with, but not for ever; nor is a word that is late waited for."""
+        if self._circuit.end_cutoff_ns:
+            patience_ns = self._circuit.end_cutoff_ns + self._desk.slack_ns()
+            self._desk.wake(patience_ns, partial(self._cut_off, half, level))
+
+    def _cut_off(self, half: Half, level: int, now_ns: int) -> None:  # noqa: ARG002
+        if half.shared in self._known and not half.busy and half.level == level:
+            self.distiller.drop(half)
+            self.broken(half)
 
     def drop(self, number: int) -> None:
         """The half with this number, of the link here, is lost."""
@@ -147,8 +158,8 @@ class EndPool:
 
     def improved(self, kept: Half, sacrificed: Half, at_ns: int) -> Correlations:
         mine, other = self._known[kept.shared], self._known.pop(sacrificed.shared)
-        rule = dejmps if self._circuit.protocol == "dejmps" else bbpssw
-        better = rule(at(mine.leg, at_ns), at(other.leg, at_ns), *self._noise)[0]
+        pairs = at(mine.leg, at_ns), at(other.leg, at_ns)
+        better = purified(pairs, self._circuit.protocol, (self._gates, mine.gates))
         row = TraceRow(
             what="purify",
             name=f"{self._circuit.circuit}/{kept.shared}+{sacrificed.shared}",

@@ -17,7 +17,7 @@ import msgspec
 from multiplane.api.fabric_units import HeldState, StateLost
 from multiplane.api.instructions import CoreInstruction, Report
 from multiplane.api.states import TraceRow
-from multiplane.fabric.resource.quality import Leg, Resting, Share
+from multiplane.fabric.resource.quality import Gates, Leg, Resting, Share
 from multiplane.kernel.nouns import Noun
 from multiplane.physics.bell import Correlations
 
@@ -111,7 +111,7 @@ class Track(Message, frozen=True, kw_only=True):
         frame: of all so far; pair: its correlations without the rest of the origin's half, which is
             `resting` since `known_ns`; made_ns: of the oldest qubit; rows: what went into it.
         elapsed_ps: `tags.onward` of all inner sites so far; None: some device tells no times.
-        gate_gain: what a gate on the origin's half leaves of the correlations.
+        gates: of the origin.
     """
 
     number: int
@@ -123,7 +123,7 @@ class Track(Message, frozen=True, kw_only=True):
     known_ns: int
     made_ns: int
     rows: tuple[TraceRow, ...]
-    gate_gain: Share
+    gates: Gates
     elapsed_ps: int | None = None
 
 
