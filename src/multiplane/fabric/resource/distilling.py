@@ -30,8 +30,8 @@ class Pool(Protocol):
         """All rounds are behind it."""
         ...
 
-    def used(self, half: Half) -> None:
-        """A sacrificed half: its memory is free."""
+    def used(self, kept: Half, sacrificed: Half) -> None:
+        """The memory of the sacrificed half is free."""
         ...
 
     def broken(self, half: Half) -> None:
@@ -98,8 +98,18 @@ class Distiller:
         if mine[0] is not None and mine[1] is not None:
             if not mine[0].busy and not mine[1].busy:
                 self._purify(mine[0], mine[1], bit, at_ns)
-        elif len(self._early) < 2 * len(self._halves) + 2:
+        else:
             self._early[kept, sacrificed] = bit, at_ns
+            if len(self._early) > 2 * len(self._halves) + 2:
+                del self._early[next(iter(self._early))]
+
+    def lost(self, half: Half) -> None:
+        """It is gone, whatever the other end says of it."""
+        self.drop(half)
+        self._early = {both: word for both, word in self._early.items() if half.shared not in both}
+        for both, running in list(self._running.items()):
+            if running.kept is half and running.mine >= 0:
+                del self._running[both]
 
     def missing(self, number: int) -> None:
         """A pair will not come: neither will the purification with it."""
@@ -136,7 +146,7 @@ class Distiller:
         running.mine = report.bits[0]
         self.drop(sacrificed)
         sacrificed.gone = True
-        self._pool.used(sacrificed)
+        self._pool.used(kept, sacrificed)
         if self._leads:
             running.at_ns = report.due_ns
             self._pool.tell_begun(kept, sacrificed, running.mine, report.due_ns)

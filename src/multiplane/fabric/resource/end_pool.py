@@ -94,6 +94,7 @@ class EndPool:
         self._desk, self._site, self._circuit = desk, circuit_site, circuit
         self._pure, self._broken = pure, broken
         self._known: dict[int, Confirmed] = {}
+        self._spent: dict[int, Confirmed] = {}  # sacrificed for the pair of this number
         self._gates = gates_of(sheet, circuit_site.site)
         name = f"{desk.order_id}/{desk.binding}/{circuit.circuit}"
         self._leads = circuit_site.place == 0
@@ -116,15 +117,25 @@ class EndPool:
 
     def _cut_off(self, half: Half, level: int, now_ns: int) -> None:  # noqa: ARG002
         if half.shared in self._known and not half.busy and half.level == level:
-            self.distiller.drop(half)
-            self.broken(half)
+            self._give_up(half)
+
+    def _give_up(self, half: Half) -> None:
+        self._lose(half)
+        self._broken(half)
+
+    def _lose(self, half: Half) -> None:
+        del self._known[half.shared]
+        self._spent.pop(half.shared, None)
+        self.distiller.lost(half)
 
     def drop(self, number: int) -> None:
         """The half with this number, of the link here, is lost."""
         for known in list(self._known.values()):
             if known.half.number == number:
-                del self._known[known.half.shared]
-                self.distiller.drop(known.half)
+                self._lose(known.half)
+        for shared, spent in list(self._spent.items()):
+            if spent.half.number == number:
+                self._give_up(self._known[shared].half)
 
     def clear(self) -> None:
         """Let go of all that waits."""
@@ -157,7 +168,7 @@ class EndPool:
         self._site.send(message)
 
     def improved(self, kept: Half, sacrificed: Half, at_ns: int) -> Correlations:
-        mine, other = self._known[kept.shared], self._known.pop(sacrificed.shared)
+        mine, other = self._known[kept.shared], self._spent.pop(kept.shared)
         pairs = at(mine.leg, at_ns), at(other.leg, at_ns)
         better = purified(pairs, self._circuit.protocol, (self._gates, mine.gates))
         row = TraceRow(
@@ -177,9 +188,11 @@ class EndPool:
     def pure(self, half: Half) -> None:
         self._pure(half, self._known.pop(half.shared))
 
-    def used(self, half: Half) -> None:
-        self._site.freed(half.handle)
+    def used(self, kept: Half, sacrificed: Half) -> None:
+        self._spent[kept.shared] = self._known.pop(sacrificed.shared)
+        self._site.freed(sacrificed.handle)
 
     def broken(self, half: Half) -> None:
         self._known.pop(half.shared, None)
+        self._spent.pop(half.shared, None)
         self._broken(half)

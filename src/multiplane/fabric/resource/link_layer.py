@@ -433,8 +433,8 @@ class LinkWish:
             self._came_good(half.number)
         self._events.ready(half)
 
-    def used(self, half: Half) -> None:
-        self.gone(half)
+    def used(self, kept: Half, sacrificed: Half) -> None:  # noqa: ARG002
+        self.gone(sacrificed)
 
     def broken(self, half: Half) -> None:
         self.expire(half.number)
