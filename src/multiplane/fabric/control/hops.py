@@ -137,7 +137,7 @@ def purest_of(hop: Hop, rounds: int) -> tuple[Correlations, ...]:
 def whole(hops: Sequence[Hop]) -> Hop:
     """A chain as if it were one link, as far as purification between its ends knows.
 
-    It begins when the first end knows of both pairs; the last word comes back to there.
+    It begins when the end that leads knows of both pairs; the last word comes back to there.
     """
     first, last = hops[0].near, hops[-1].far
     return hops[0]._replace(

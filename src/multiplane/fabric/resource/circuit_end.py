@@ -453,9 +453,9 @@ class CircuitEnd:
                 self._weaver.told(message)
             case Joined() if self.given:
                 self._joined(message)
-            case Distil() if not self.head:
+            case Distil() if self.head:
                 self._pool.distiller.begun(message.kept, message.sacrificed, message.bit, message.at_ns)
-            case Distilled() if self.head:
+            case Distilled() if not self.head:
                 self._pool.distiller.done(message.kept, message.sacrificed, message.bit)
             case _:
                 pass

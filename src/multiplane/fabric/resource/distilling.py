@@ -1,7 +1,7 @@
 """Purification of a pool of pairs between two ends: nested rounds, each of two pairs of the same round.
 
-The upper end leads: it does its part and tells its bit; the lower one does its own and answers. One message
-each way, and both know.
+One end leads: it does its part and tells its bit; the other one does its own and answers. One message each
+way, and both know.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class _Round:
 class Distiller:
     """One end's part.
 
-    Args: rounds: each pair goes through; leads: the upper end.
+    Args: rounds: each pair goes through; leads: whether it is the one that begins.
     """
 
     def __init__(self, desk: Desk, pool: Pool, name: str, rounds: int, protocol: str, *, leads: bool) -> None:
@@ -155,7 +155,7 @@ class Distiller:
             self._compare(running)
 
     def done(self, kept: int, sacrificed: int, bit: int) -> None:
-        """The lower end's word."""
+        """The other end's word."""
         running = self._running.get((kept, sacrificed))
         if running is not None and running.mine >= 0:
             running.theirs = bit

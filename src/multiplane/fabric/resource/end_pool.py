@@ -1,4 +1,7 @@
-"""Purification between the two ends of a circuit: pairs that are known and put right, two by two."""
+"""Purification between the two ends of a circuit: pairs that are known and put right, two by two.
+
+The end down the path leads: it is the one that puts pairs right.
+"""
 
 from __future__ import annotations
 
@@ -97,8 +100,9 @@ class EndPool:
         self._spent: dict[int, Confirmed] = {}  # sacrificed for the pair of this number
         self._gates = gates_of(sheet, circuit_site.site)
         name = f"{desk.order_id}/{desk.binding}/{circuit.circuit}"
-        self._leads = circuit_site.place == 0
-        self.distiller = Distiller(desk, self, name, circuit.end_rounds, circuit.protocol, leads=self._leads)
+        self._leads = circuit_site.place > 0
+        rounds = circuit.rounds[-1 if self._leads else 0] + circuit.end_rounds
+        self.distiller = Distiller(desk, self, name, rounds, circuit.protocol, leads=self._leads)
 
     def add(self, known: Confirmed) -> None:
         """It counts as a pair of the quality that it has now."""

@@ -128,7 +128,7 @@ class Track(Message, frozen=True, kw_only=True):
 
 
 class Distil(Message, frozen=True, kw_only=True):
-    """The upper end has done its part of a purification with these pairs and read `bit`.
+    """The end that leads has done its part of a purification with these pairs and read `bit`.
 
     Args: far: between the ends of the circuit, not of one link; kept, sacrificed: numbers on that link,
         or on the first link of the path.
@@ -142,7 +142,7 @@ class Distil(Message, frozen=True, kw_only=True):
 
 
 class Distilled(Message, frozen=True, kw_only=True):
-    """The lower end's bit; -1: it had lost one of the two."""
+    """The other end's bit; -1: it had lost one of the two."""
 
     kept: int
     sacrificed: int
