@@ -24,6 +24,7 @@ from multiplane.fabric.control.shaping import (
     Shaped,
     bound_fidelity,
     bound_per_s,
+    most_ends,
     most_pair,
     scheduled,
     shaped,
@@ -275,10 +276,17 @@ class Search:
             found = Correlations(0.0, 0.0, 0.0)
             ask = RouteAsk(*ends, self._free, frozenset(self.order.avoid))
             hold_s = self.order.hold_ns / NS_PER_S
+            least_per_s = self.best.rate_per_s if self.best else 0.0
             for hops in map(self.ground.path, self._routes(ask)):
                 windows = tuple(self._window(hop.seen, among) for hop in hops)
                 plain = Shape((0,) * len(hops), windows, PATIENCE, (), wanted=self.order.size)
-                found = Correlations(*map(max, found, most_pair(course(hops, hold_s), plain)))
+                found = Correlations(
+                    *map(
+                        max,
+                        found,
+                        most_pair(course(hops, hold_s), plain, most_ends(hops, windows, least_per_s)),
+                    )
+                )
             self._tops[ends, among] = found
         return found
 
@@ -384,17 +392,20 @@ class Search:
             if not path or min(windows) < 1:
                 continue
             tried = True
-            if bound_per_s(hops, windows) <= max(least_per_s, best.gives.rate_per_s if best else 0.0):
+            enough_per_s = max(least_per_s, best.gives.rate_per_s if best else 0.0)
+            if bound_per_s(hops, windows) <= enough_per_s:
                 continue
             way = course(hops, self.order.hold_ns / NS_PER_S)
             plain = Shape((0,) * len(path), windows, PATIENCE, (), wanted=self.order.size)
-            most_fidelity = bound_fidelity(way, plain) if floor_fidelity > 0.0 else 1.0
+            ends = most_ends(hops, windows, enough_per_s)
+            most_fidelity = bound_fidelity(way, plain, ends) if floor_fidelity > 0.0 else 1.0
             if most_fidelity < floor_fidelity and most_fidelity <= max(known_fidelity, best_fidelity):
                 continue
             for levels in self.policies.swapping.levels(path):
                 swapping = plain._replace(levels=levels)
                 rounds = self.policies.purification.rounds(path, windows)
-                sought = shaped(way, (scheduled(swapping, each) for each in rounds), floor_fidelity)
+                shapes = (scheduled(swapping, each) for each in rounds)
+                sought = shaped(way, shapes, floor_fidelity, least_per_s=enough_per_s)
                 best_fidelity = max(best_fidelity, sought.best_fidelity)
                 found = sought.found
                 if found is not None and (best is None or found.gives.rate_per_s > best.gives.rate_per_s):
