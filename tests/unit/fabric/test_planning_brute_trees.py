@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from itertools import combinations, permutations, product
+from itertools import combinations, product
 
 import pytest
 
@@ -33,7 +33,7 @@ def trees(parties: tuple[str, ...], others: tuple[str, ...]) -> Iterator[list[tu
 
 
 def decoded(sites: tuple[str, ...], code: tuple[str, ...]) -> list[tuple[str, str]]:
-    """The edges of the tree with this Pruefer code: each tree has one, a site is in it once less than it has edges."""
+    """The edges of the tree with this Pruefer code: a site is in it once less than it has edges."""
     left, edges = list(sites), []
     for place, joined in enumerate(code):
         leaf = min(site for site in left if site not in code[place:])

@@ -15,7 +15,7 @@ from multiplane.api.fabric_units import UnitOrder
 from multiplane.api.policy import PairLink, RouteAsk
 from multiplane.fabric.control.chains import QUEUE_EXPONENT, Shape, course, least
 from multiplane.fabric.control.hops import rested
-from multiplane.fabric.control.layouts import Layout, layouts
+from multiplane.fabric.control.layouts import Layout, layouts, other_trees
 from multiplane.fabric.control.policies import Policies
 from multiplane.fabric.control.segments import latest_s
 from multiplane.fabric.control.shaping import (
@@ -110,7 +110,8 @@ def drafting(order: UnitOrder, view: PairView, policies: Policies) -> Iterator[D
     looked, best_fidelity = first.looked, first.best_fidelity
     for step in range(_LOWERED) if woven is None and first.reached else ():
         floor_fidelity = best_fidelity * (1.0 - _SLACK * 2.0**step)
-        search = Search(msgspec.structs.replace(order, min_fidelity=floor_fidelity), view, policies)
+        lower = msgspec.structs.replace(order, min_fidelity=floor_fidelity)
+        search = Search(lower, view, policies, thorough=False)
         yield from search.steps()
         woven, looked = search.best, looked | search.looked
         if woven is not None:
@@ -143,11 +144,21 @@ def _thrifty(woven: Woven, order: UnitOrder, view: PairView, policies: Policies)
 
 
 class Search:
-    """Looks for the best way to carry one order. Args: most_memories: of a link, for each chain."""
+    """Looks for the best way to carry one order.
+
+    Args: most_memories: of a link, for each chain; thorough: whether at trees off the quickest ways, too.
+    """
 
     def __init__(
-        self, order: UnitOrder, view: PairView, policies: Policies, *, most_memories: int = UNBOUNDED
+        self,
+        order: UnitOrder,
+        view: PairView,
+        policies: Policies,
+        *,
+        most_memories: int = UNBOUNDED,
+        thorough: bool = True,
     ) -> None:
+        self.thorough = thorough
         self.order, self.view, self.policies = order, view, policies
         self._most_memories = most_memories
         self.ground = policies.ground(view)
@@ -164,8 +175,19 @@ class Search:
 
     def steps(self) -> Iterator[None]:
         """Look at one layout after another: `best` is the first of the best rate above the floor then."""
+        yield from self._looked_at(layouts(self.order, self.ground))
+        if self.thorough:
+            yield from self._looked_at(filter(self._may_do, other_trees(self.order, self.ground)))
+
+    def _may_do(self, layout: Layout) -> bool:
+        """Whether its legs could be pure enough."""
+        tops = [self._top(ends, layout.among) for ends in layout.ends]
+        return layout.fidelity(tops) >= self.order.min_fidelity
+
+    def _looked_at(self, found: Iterable[Layout]) -> Iterator[None]:
+        """Look at one after the other."""
         at = -1
-        for soonest_s, place, layout in self._promising():
+        for soonest_s, place, layout in self._promising(found):
             if self.best is not None and self.best.rate_per_s * soonest_s > 1.0:
                 break
             woven = self.weave(layout)
@@ -175,10 +197,9 @@ class Search:
                 self.best, at = woven, place
             yield
 
-    def _promising(self) -> list[tuple[float, int, Layout]]:
+    def _promising(self, found: Iterable[Layout]) -> list[tuple[float, int, Layout]]:
         """Layouts, those first that could be whole soonest."""
-        found = enumerate(layouts(self.order, self.ground))
-        return sorted((self._soonest_s(layout), place, layout) for place, layout in found)
+        return sorted((self._soonest_s(layout), place, layout) for place, layout in enumerate(found))
 
     def _soonest_s(self, layout: Layout, found: Sequence[Shaped] = ()) -> float:
         """No chains of a layout are all there sooner, where these of its first legs are found.
@@ -397,8 +418,8 @@ class Search:
                 continue
             way = course(hops, self.order.hold_ns / NS_PER_S)
             plain = Shape((0,) * len(path), windows, PATIENCE, (), wanted=self.order.size)
-            ends = most_ends(hops, windows, enough_per_s)
-            most_fidelity = bound_fidelity(way, plain, ends) if floor_fidelity > 0.0 else 1.0
+            end_rounds = most_ends(hops, windows, enough_per_s)
+            most_fidelity = bound_fidelity(way, plain, end_rounds) if floor_fidelity > 0.0 else 1.0
             if most_fidelity < floor_fidelity and most_fidelity <= max(known_fidelity, best_fidelity):
                 continue
             for levels in self.policies.swapping.levels(path):
