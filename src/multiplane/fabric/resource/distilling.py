@@ -12,7 +12,7 @@ from typing import Protocol
 
 from multiplane.api.instructions import Purify, Report
 from multiplane.fabric.resource.pair_words import Desk, Half
-from multiplane.physics.bell import Correlations
+from multiplane.fabric.resource.quality import Pair
 
 
 class Pool(Protocol):
@@ -22,7 +22,7 @@ class Pool(Protocol):
 
     def tell_done(self, kept: int, sacrificed: int, bit: int) -> None: ...
 
-    def improved(self, kept: Half, sacrificed: Half, at_ns: int) -> Correlations:
+    def improved(self, kept: Half, sacrificed: Half, at_ns: int) -> Pair:
         """The kept pair after a round that worked."""
         ...
 
