@@ -16,6 +16,10 @@ def test_each_further_half_that_shifts_counts_by_its_level() -> None:
         assert memory.least_fidelity(mean_fidelity, relax_level) == pytest.approx(least, rel=1e-12)
 
 
+def test_long_rest_leaves_nothing_that_is_sure() -> None:
+    assert memory.least_fidelity(1.0, 1.9) == memory.least_fidelity(1.0, 1e9) == 0.0
+
+
 def test_what_helps_phi_harms_psi() -> None:
     half = memory.decay(0.1, 1.0, 1.5)
     mean = bell.fidelity(bell.swap(bell.PHI_PLUS, bell.Correlations(*(factor**2 for factor in half[:3]))))

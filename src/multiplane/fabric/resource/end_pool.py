@@ -106,15 +106,17 @@ class EndPool:
 
     def drop(self, number: int) -> None:
         """The half with this number, of the link here, is lost."""
-        for known in list(self._known.values()):
-            if known.half.number == number:
-                del self._known[known.half.shared]
-                self.distiller.drop(known.half)
+        known = next((known for known in self._known.values() if known.half.number == number), None)
+        if known is not None:
+            del self._known[known.half.shared]
+            self.distiller.drop(known.half)
+            self.distiller.missing(known.half.shared)
 
     def clear(self) -> None:
         """Let go of all that waits."""
-        for known in list(self._known.values()):
-            self.drop(known.half.number)
+        for known in self._known.values():
+            self.distiller.drop(known.half)
+        self._known.clear()
 
     def tell_begun(self, kept: Half, sacrificed: Half, bit: int, at_ns: int) -> None:
         message = Distil(
