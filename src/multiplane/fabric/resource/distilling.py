@@ -12,7 +12,7 @@ from typing import Protocol
 
 from multiplane.api.instructions import Purify, Report
 from multiplane.fabric.resource.pair_words import Desk, Half
-from multiplane.physics.bell import Correlations
+from multiplane.fabric.resource.quality import Pair
 
 
 class Pool(Protocol):
@@ -22,7 +22,7 @@ class Pool(Protocol):
 
     def tell_done(self, kept: int, sacrificed: int, bit: int) -> None: ...
 
-    def improved(self, kept: Half, sacrificed: Half, at_ns: int) -> Correlations:
+    def improved(self, kept: Half, sacrificed: Half, at_ns: int) -> Pair:
         """The kept pair after a round that worked."""
         ...
 
@@ -102,7 +102,7 @@ class Distiller:
             self._early[kept, sacrificed] = bit, at_ns
 
     def missing(self, number: int) -> None:
-        """A pair will not come: neither will the purification with it."""
+        """A pair will not come, or is broken: neither will the purification with it."""
         for kept, sacrificed in [both for both in self._early if number in both]:
             del self._early[kept, sacrificed]
             self._pool.tell_done(kept, sacrificed, -1)
@@ -110,6 +110,10 @@ class Distiller:
             if other is not None:
                 self.drop(other)
                 self._pool.broken(other)
+        for running in list(self._running.values()):
+            if running.sacrificed.shared == number and running.mine >= 0:
+                del self._running[running.kept.shared, number]
+                self._break(running.kept)
 
     def _purify(self, kept: Half, sacrificed: Half, theirs: int, at_ns: int) -> None:
         kept.busy = sacrificed.busy = True

@@ -12,10 +12,7 @@ from multiplane.fabric.planes import Circuit, Job
 from multiplane.fabric.resource.distilling import Distiller
 from multiplane.fabric.resource.network_layer import CircuitSite
 from multiplane.fabric.resource.pair_words import Desk, Distil, Distilled, Grown, Half, Joined, Outcome
-from multiplane.fabric.resource.quality import Leg, at, leg_of
-from multiplane.physics.bell import Correlations
-from multiplane.physics.operations import depolarising16
-from multiplane.physics.purification import bbpssw, dejmps
+from multiplane.fabric.resource.quality import Leg, Pair, at, leg_of, purified
 
 
 class Confirmed(NamedTuple):
@@ -95,8 +92,7 @@ class EndPool:
         self._desk, self._site, self._circuit = desk, circuit_site, circuit
         self._pure, self._broken = pure, broken
         self._known: dict[int, Confirmed] = {}
-        end = sheet.sites.index(circuit_site.site)
-        self._noise = depolarising16(sheet.keep_double[end]), sheet.flip_probability[end]
+        self._sheet = sheet
         name = f"{desk.order_id}/{desk.binding}/{circuit.circuit}"
         leads = circuit_site.place == 0
         self.distiller = Distiller(desk, self, name, circuit.end_rounds, circuit.protocol, leads=leads)
@@ -105,20 +101,22 @@ class EndPool:
         """It counts as a pair of the quality that it has now."""
         half = known.half
         self._known[half.shared] = known
-        half.pair, half.known_ns = Correlations(known.leg.x, known.leg.y, known.leg.z), known.leg.at_ns
+        half.pair, half.known_ns = Pair(*known.leg.pair), known.leg.at_ns
         self.distiller.add(half)
 
     def drop(self, number: int) -> None:
         """The half with this number, of the link here, is lost."""
-        for known in list(self._known.values()):
-            if known.half.number == number:
-                del self._known[known.half.shared]
-                self.distiller.drop(known.half)
+        known = next((known for known in self._known.values() if known.half.number == number), None)
+        if known is not None:
+            del self._known[known.half.shared]
+            self.distiller.drop(known.half)
+            self.distiller.missing(known.half.shared)
 
     def clear(self) -> None:
         """Let go of all that waits."""
-        for known in list(self._known.values()):
-            self.drop(known.half.number)
+        for known in self._known.values():
+            self.distiller.drop(known.half)
+        self._known.clear()
 
     def tell_begun(self, kept: Half, sacrificed: Half, bit: int, at_ns: int) -> None:
         message = Distil(
@@ -145,10 +143,10 @@ class EndPool:
         )
         self._site.send(message)
 
-    def improved(self, kept: Half, sacrificed: Half, at_ns: int) -> Correlations:
+    def improved(self, kept: Half, sacrificed: Half, at_ns: int) -> Pair:
         mine, other = self._known[kept.shared], self._known.pop(sacrificed.shared)
-        rule = dejmps if self._circuit.protocol == "dejmps" else bbpssw
-        better = rule(at(mine.leg, at_ns), at(other.leg, at_ns), *self._noise)[0]
+        both = at(mine.leg, at_ns), at(other.leg, at_ns)
+        better = purified(*both, self._circuit.protocol, self._sheet, self._site.site)
         row = TraceRow(
             what="purify",
             name=f"{self._circuit.circuit}/{kept.shared}+{sacrificed.shared}",

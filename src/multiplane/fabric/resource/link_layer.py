@@ -29,11 +29,8 @@ from multiplane.fabric.resource.pair_words import (
     PairMessage,
     Tell,
 )
-from multiplane.fabric.resource.quality import fresh, of_memory, rested
+from multiplane.fabric.resource.quality import Pair, fresh, of_memory, purified, rested
 from multiplane.kernel.quantity import NS_PER_MS, NS_PER_S
-from multiplane.physics.bell import Correlations
-from multiplane.physics.operations import depolarising16
-from multiplane.physics.purification import bbpssw, dejmps
 
 SILENT_MEANS: Final = 30
 """A link that makes nothing for so many mean times has failed: it happens by chance once in 10^13 times."""
@@ -98,8 +95,6 @@ class LinkWish:
         self._settled = 0
         self._pace: Pace | None = None
         self._failed = self._watching = self._far_full = self._waking = False
-        end = sheet.sites.index(self.site)
-        self._noise = depolarising16(sheet.keep_double[end]), sheet.flip_probability[end]
         mean_ns = sheet.attempt_ns / sheet.success_probability
         self._patience_ns = round(SILENT_MEANS * mean_ns) + 10 * sheet.delay_ns + NS_PER_MS
 
@@ -411,9 +406,8 @@ class LinkWish:
             )
         )
 
-    def improved(self, kept: Half, sacrificed: Half, at_ns: int) -> Correlations:
-        pairs = [self._aged(half, at_ns) for half in (kept, sacrificed)]
-        rule = dejmps if self.circuit.protocol == "dejmps" else bbpssw
+    def improved(self, kept: Half, sacrificed: Half, at_ns: int) -> Pair:
+        both = self._aged(kept, at_ns), self._aged(sacrificed, at_ns)
         row = TraceRow(
             what="purify",
             name=f"{kept.row.name}+{sacrificed.number}",
@@ -423,9 +417,9 @@ class LinkWish:
         )
         kept.rows += [kept.row, *sacrificed.rows, sacrificed.row]
         kept.row = row
-        return rule(pairs[0], pairs[1], *self._noise)[0]
+        return purified(*both, self.circuit.protocol, self.sheet, self.site)
 
-    def _aged(self, half: Half, at_ns: int) -> Correlations:
+    def _aged(self, half: Half, at_ns: int) -> Pair:
         pair = half.pair
         for site in self.sheet.sites:
             pair = rested(pair, of_memory(self.sheet, site), at_ns - half.known_ns)
