@@ -17,7 +17,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Final, NamedTuple
 
 import msgspec
-from tests.support.judged import judge
 from tests.support.judged_worlds import CASES
 
 from bench.report import RESULTS, Row, save, show
@@ -68,7 +67,7 @@ def do(run: Run) -> Found:
     """Carry a run out."""
     case = next(case for case in CASES if case.name == run.case)
     begun_s = time.process_time()
-    judged = judge(*case.drawn(run.seed), run.seed, run.size)
+    judged = case.judge(run.seed, run.size)
     return Found(
         run=run,
         deliveries=len(judged),

@@ -17,6 +17,7 @@ from tests.oracle import (
     test_entanglement_cases,
     test_generations,
     test_heralding,
+    test_relaxation,
     test_state_refusals,
 )
 from tests.oracle import test_waiting as waits
@@ -158,7 +159,10 @@ def repeated() -> None:
 
 CHECKS: Final[dict[ModuleType, tuple[Check, ...]]] = {
     bell: (rules("weights", "named_states", "werner", "swap", "twirl", "relabel"),),
-    memory: (rules("rest", "merged_rest"),),
+    memory: (
+        rules("rest", "merged_rest"),
+        test_relaxation.test_each_further_half_that_shifts_counts_by_its_level,
+    ),
     operations: (rules("gains", "noisy_swap", "pauli", "depolarising", "teleport", "measured"),),
     purification: (
         rules("dejmps", "bbpssw"),

@@ -22,13 +22,15 @@ pytestmark = [pytest.mark.scene, pytest.mark.timeout(200)]
 # States and ends of each, so that paths differ.
 ASKED = {
     "chsh": (120, ("a1-1", "a3-1")),
-    "e91": (200, ("a3-1", "a5-1")),
+    "e91": (1200, ("a3-1", "a5-1")),
     "cnot": (30, ("a1-1", "b2-1")),
     "blind": (30, ("a5-1", "b4-1")),
-    "conference": (120, ("a1-1", "a3-1", "b2-1")),
+    "conference": (600, ("a1-1", "a3-1", "b2-1")),
     "sensing": (24, ("a3-1", "b2-1", "b4-1")),
     "clock": (60, ("a1-1", "a3-1")),
 }
+NOT_WHITE = 0.02
+"""Error rates differ by so much along the axes."""
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,9 @@ def test_applications_measure_what_theory_predicts(grid: Network, record_propert
         # What is not used within its life is lost, on a busy machine the more the longer it goes on.
         assert findings.states >= 0.5 * ASKED[name][0], findings
         for figure in findings.figures:
-            assert figure.deviation_ratio < 5.0, (name, figure)
+            # Theory knows white noise; here bits are flipped less often along z than along x.
+            off = abs(figure.value - figure.theory_value) - NOT_WHITE
+            assert off < 5.0 * figure.error, (name, figure)
     clock = found["clock"].figures[0]
     # Two links of two devices each, of 50 ps, as the scenario says by default.
     assert clock.error == pytest.approx(50.0 * (4 / found["clock"].states) ** 0.5, rel=0.6)
@@ -52,7 +56,12 @@ def test_applications_measure_what_theory_predicts(grid: Network, record_propert
     assert chsh.value > 2.0
     for name in ("e91", "conference"):
         told = "\n".join(found[name].remarks)
-        assert re.search(r"a key of \d+ bits .* at all [23] ends", told), told
+        key = re.search(
+            r"a key of (\d+) bits from \d+ sifted ones, in theory (\d+); .* at all [23] ends", told
+        )
+        assert key, told
+        assert int(key[1]) >= 50, told
+        record_property("saw", f"{name}: a key of {key[1]} bits, in theory {key[2]}")
     record_property("saw", f"CHSH {chsh.value:.2f} ± {chsh.error:.2f} of {found['chsh'].states} pairs")
 
 

@@ -81,6 +81,8 @@ class DenseNetwork:
     def request(self, wish: Wish) -> Answer:
         self.wishes.append(wish)
         self.size = wish.parts[0].size
+        self._held.clear()
+        self._prepared.clear()
         verdict = Verdict.REFUSED if self._refusal else Verdict.ACCEPTED
         return Answer(
             request=wish.request,

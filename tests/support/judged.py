@@ -114,21 +114,14 @@ class Court:
     def _judge(self, order: UnitOrder, last: HeldState, parts: Sequence[HeldState]) -> None:
         now_ns = self._study.timeline.now_ns()
         lasts_ns = max(order.hold_ns, *(part.expires_ns - now_ns for part in parts))
-        places = [_place(part) for part in parts]
-        now, then = (self._fidelity(order, places, after_ns) for after_ns in (0, lasts_ns))
+        places = [place_of(part.address) for part in parts]
+        now, then = (true_fidelity(self._oracle, order, places, after_ns) for after_ns in (0, lasts_ns))
         floor = order.min_fidelity
         self._judged.append(Judged(now - floor, then - floor, last.fidelity - now))
         for site, part in zip(order.sites, parts, strict=True):
             task = asyncio.ensure_future(self._let_go(site, part.address))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-
-    def _fidelity(self, order: UnitOrder, places: Sequence[tuple[str, int]], after_ns: int) -> float:
-        if order.kind == "bell":
-            assert self._oracle.partner(*places[0]) == places[1], "ends hold halves of different pairs"
-            return fidelity(self._oracle.pair(*places[0], after_ns))
-        state = self._oracle.density(places, after_ns)
-        return float(dense.overlap(state, _reference(len(places), order.edges)))
 
     async def _let_go(self, name: str, address: str) -> None:
         site = self._study.sites[name]
@@ -149,9 +142,21 @@ class _Ear(NamedTuple):
         self.court.lost(lost, self.site)
 
 
-def _place(part: HeldState) -> tuple[str, int]:
-    site, handle = part.address.split("/")
+def place_of(address: str) -> tuple[str, int]:
+    """Node and handle of a qubit."""
+    site, handle = address.split("/")
     return site, int(handle)
+
+
+def true_fidelity(
+    oracle: Oracle, order: UnitOrder, places: Sequence[tuple[str, int]], after_ns: int
+) -> float:
+    """Of a state of an order whose qubits lie there, so much later."""
+    if order.kind == "bell":
+        assert oracle.partner(*places[0]) == places[1], "ends hold halves of different pairs"
+        return fidelity(oracle.pair(*places[0], after_ns))
+    state = oracle.density(places, after_ns)
+    return float(dense.overlap(state, _reference(len(places), order.edges)))
 
 
 def _reference(qubits: int, edges: Sequence[tuple[int, int]]) -> dense.Matrix:

@@ -9,7 +9,8 @@ from itertools import pairwise
 from random import Random
 from typing import Final
 
-from tests.support.judged import Ask
+from tests.support.judged import Ask, Judged, judge
+from tests.support.judged_units import judge_units
 
 from multiplane.twin.scenario import World, parse
 
@@ -32,6 +33,7 @@ class Case:
         links, memories: of devices; links, and sites, take them in turns. noise: of all memories.
         asks: in a random graph only the number of parties counts, they are drawn for each seed.
         share: of the deliveries of a campaign, against that of others.
+        door: applications ask for units at the service door, not its controller for states of the fabric.
     """
 
     name: str
@@ -43,6 +45,11 @@ class Case:
     noise: Numbers = field(default_factory=dict)
     model: str = "pairs"
     share: float = 1.0
+    door: bool = False
+
+    def judge(self, seed: int, size: int) -> list[Judged]:
+        """All wishes of a seed, so many states each."""
+        return (judge_units if self.door else judge)(*self.drawn(seed), seed, size)
 
     def drawn(self, seed: int) -> tuple[World, tuple[Ask, ...]]:
         """The world and the wishes of a seed."""
@@ -63,7 +70,9 @@ class Case:
         for place, memory in enumerate(self.memories):
             text += _table("[memory]", {"name": f"kind{place}", "noise": "gates", **memory})
         for site in sites:
-            text += _table("[site]", {"name": site}) + "saes = []\n"
+            text += _table("[site]", {"name": site}) + (
+                f'saes = ["{site}-1"]\n' if self.door else "saes = []\n"
+            )
         for place, (a, b) in enumerate(edges):
             near, far = sorted((a, b))
             text += _table("[link]", {"a": a, "b": b, "length_km": 5.0 + 3.0 * (place % 4), "loss_db": 2.0})
@@ -262,6 +271,16 @@ CASES: Final = (
         (("a", "b"), ("a", "c"), ("a", "d")),
         noise=NOISY,
         model="dense",
+    ),
+    Case(
+        "asked at the service door",
+        (Ask("ac", 0.02), Ask("bd", 0.03), Ask("abd", 0.03)),
+        _fixed(0.985, 0.99, memories=8),
+        _t1_t2((100.0, 5.0), (50.0, 10.0)),
+        (("a", "b"), ("b", "c"), ("a", "d")),
+        noise=NOISY,
+        model="dense",
+        door=True,
     ),
 )
 

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from itertools import groupby
 
+from tests.support.handlers import none_fails
+
 from multiplane.api.fabric_units import HeldState, Qui, StateLost, UnitOrder
 from multiplane.assembly.study import Study, run_study
 from multiplane.assembly.unit_control import Beside, UnitControl
@@ -169,7 +171,8 @@ def in_study(place: World, seed: int, workload: Callable[[Study, Quis], Awaitabl
     async def run(study: Study) -> None:
         quis = Quis()
         await study.centre.units.subscribe(study.centre.caller, quis)
-        await workload(study, quis)
+        with none_fails():
+            await workload(study, quis)
 
     run_study(place, seed, run)
 

@@ -213,15 +213,13 @@ def agree(
 def figure_of(agreed: Agreed, theory_error_rate: float) -> Figure:
     """Secret bits in a sifted bit, beside 1 - h(Q) - f h(Q) less what comparing costs, Q the error rate."""
     size_bit = max(agreed.sifted.size_bit, 1)
-    entropy = binary_entropy(theory_error_rate)
-    theory = 1.0 - entropy - CORRECTION_RATIO * entropy - MARK_BIT / size_bit
     slopes = [_slope(agreed.sifted.phase_error_rate, agreed.sifted.checked)]
     slopes.append(CORRECTION_RATIO * _slope(max(agreed.errors) / size_bit, size_bit))
     return Figure(
         name="secret bits in a sifted bit",
         value=agreed.length_bit / size_bit,
         error=together(slopes),
-        theory_value=max(theory, 0.0),
+        theory_value=_theory_bit(size_bit, theory_error_rate) / size_bit,
     )
 
 
@@ -233,11 +231,17 @@ def remarks_on(agreed: Agreed, theory_error_rate: float) -> tuple[str, ...]:
     first_bit = _first_certified_bit(bits, theory_error_rate)
     first = f"from {first_bit:,} sifted bits on" if first_bit else "at no size"
     return (
-        f"a key of {agreed.length_bit} bits from {bits.size_bit} sifted ones; hash {agreed.marks[0]} at all "
+        f"a key of {agreed.length_bit} bits from {bits.size_bit} sifted ones, in theory "
+        f"{_theory_bit(bits.size_bit, theory_error_rate):.0f}; hash {agreed.marks[0]} at all "
         f"{len(agreed.marks)} ends",
         f"{bits.told_bit} bits were told to correct and compare; tags spent {8 * SHARED_BYTE} on each line",
         f"certified at this size, to {SECRECY:g}: {agreed.certified_bit} bits; in theory some {first}",
     )
+
+
+def _theory_bit(size_bit: int, error_rate: float) -> float:
+    entropy = binary_entropy(error_rate)
+    return max(0.0, size_bit * (1.0 - entropy - CORRECTION_RATIO * entropy) - MARK_BIT)
 
 
 def _first_certified_bit(bits: key_length.Sifted, error_rate: float) -> int:

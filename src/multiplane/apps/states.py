@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
@@ -15,6 +16,8 @@ from multiplane.kernel.errors import Busy, Faulty, MultiplaneError, Refused
 from multiplane.kernel.quantity import NS_PER_S
 
 T = TypeVar("T")
+MOST_OF_A_UNIT: Final = 500
+"""States: a memory keeps them for seconds, and a unit lives no longer."""
 _GONE: Final = ("lost", "expired")
 _AT_ONCE: Final = 8
 _PATIENCE_S: Final = 5.0
@@ -103,25 +106,45 @@ class Used(NamedTuple, Generic[T]):
 
 
 async def use(parties: Sequence[Party], wish: Wish, act: Callable[[Shared], Awaitable[T]]) -> Used[T]:
-    """Ask for a unit as the first party, act on each of its states as soon as all hold it, release it.
+    """Ask for states as the first party, act on each as soon as all hold it, and let go of what is left.
+
+    Many states are asked for in several units, one after the other, until one gives none.
 
     Args: wish: of one part; `parties` in it are overwritten; act: on a state, on several side by side.
-    Raises: Refused with the code of the answer when it is not accepted; Faulty(`app.no_states`) when no state
-        came at all; what `act` raises.
+    Raises: Refused with the code of the answer when it is not accepted; Faulty(`app.no_states`) when no
+        state came at all; what `act` raises.
     """
-    wish = replace(wish, parties=tuple(party.name for party in parties[1:]))
+    (part,) = wish.parts
+    units = math.ceil(part.size / MOST_OF_A_UNIT)
+    used = Used[T]([], [], 0)
+    for unit in range(units):
+        size = part.size * (unit + 1) // units - part.size * unit // units
+        one = replace(
+            wish,
+            request=f"{wish.request}-{unit}",
+            parties=tuple(party.name for party in parties[1:]),
+            parts=(replace(part, size=size),),
+        )
+        found = await _use_unit(parties, one, act)
+        if not found.results:
+            break
+        used.results.extend(found.results)
+        used.fidelities.extend(found.fidelities)
+    if not used.results:
+        raise Faulty("app.no_states", f"request {wish.request}: none of {part.size} states came")
+    return used._replace(lost=part.size - len(used.results))
+
+
+async def _use_unit(parties: Sequence[Party], wish: Wish, act: Callable[[Shared], Awaitable[T]]) -> Used[T]:
     answer = await parties[0].client.request(wish)
     if answer.verdict != Verdict.ACCEPTED.value:
         raise _refused(answer)
     try:
-        used = await _all_states(parties, answer.unit, wish.parts[0].size, act)
+        return await _all_states(parties, answer.unit, wish.parts[0].size, act)
     finally:
         await asyncio.gather(
             *(party.client.release(answer.unit) for party in parties), return_exceptions=True
         )
-    if not used.results:
-        raise Faulty("app.no_states", f"unit {answer.unit[:16]}: none of {wish.parts[0].size} states came")
-    return used
 
 
 class _Gathering:

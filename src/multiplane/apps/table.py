@@ -39,11 +39,11 @@ class Application(NamedTuple):
 
 APPLICATIONS: Final[Mapping[str, Application]] = {
     "chsh": Application(chsh, "bell", (2, 2), 400, "violation of a Bell inequality"),
-    "e91": Application(e91, "bell", (2, 2), 600, "key whose secrecy shows in a Bell inequality"),
+    "e91": Application(e91, "bell", (2, 2), 6000, "key whose secrecy shows in a Bell inequality"),
     "teleport": Application(teleport, "bell", (2, 2), 200, "six states sent over pairs"),
     "cnot": Application(remote_cnot, "bell", (2, 2), 200, "a CNOT between qubits of two nodes"),
     "blind": Application(blind_gate, "bell", (2, 2), 300, "a gate computed by who must not know it"),
-    "conference": Application(conference_key, "ghz", (3, MOST_PARTIES), 200, "one key for all parties"),
+    "conference": Application(conference_key, "ghz", (3, MOST_PARTIES), 2000, "one key for all parties"),
     "sensing": Application(sensing, "sensing", (2, MOST_PARTIES), 200, "the sum of phases at several places"),
     "clock": Application(clock_offset, "timeline", (2, 2), 200, "offset of two clocks", Consumption.TOLERANT),
 }

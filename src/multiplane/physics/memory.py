@@ -8,10 +8,12 @@ before; so keep the time since then, or merge with `then`, instead of applying `
 from __future__ import annotations
 
 import math
+from typing import Final
 
 from multiplane.physics import ranges
 from multiplane.physics.bell import Correlations
 
+_NOTHING_SURE: Final = 2.0
 Decay = tuple[float, float, float, float]
 """Factors of X, Y, Z of one half and what is added to its Z."""
 
@@ -84,3 +86,18 @@ def rest(pair: Correlations, near: Decay, far: Decay) -> Correlations:
     x1, y1, z1, shift1 = near
     x2, y2, z2, shift2 = far
     return Correlations(pair.x * x1 * x2, pair.y * y1 * y2, pair.z * z1 * z2 + shift1 * shift2)
+
+
+def least_fidelity(mean_fidelity: float, relax_level: float) -> float:
+    """What a state is at least worth after relaxation in many halves, whatever the outcomes were; in [0, 1].
+
+    Args: mean_fidelity in [0, 1], of pairs of which each rest multiplied the correlations and nothing more;
+        relax_level >= 0: the sum of t / T1 of the rests of all halves that are in the state.
+    Holds for: Bell-diagonal pairs in any frame; Pauli noise, swaps, fusions, purification, readouts. With
+        s = e^relax_level - 1 - relax_level < 1 it is below the truth by at most 3 s / (1 - s^2).
+    Source: `docs/physics/entanglement.md`, many halves that rest.
+    """
+    if relax_level >= _NOTHING_SURE:
+        return 0.0
+    shifted = math.expm1(relax_level) - relax_level
+    return max(0.0, (mean_fidelity - shifted / 2.0) / (1.0 + shifted))

@@ -48,7 +48,9 @@ def test_pairs_purified_between_ends_are_as_good_and_as_many_as_planned(
         first, last = sites[0], sites[-1]
         wanted = order("o", first, last, size=count, min_fidelity=floor)
         planned = await units.attainable(caller, wanted)
-        near, far = await Judge(study, first).listen(), await Judge(study, last).listen()
+        near, far = Judge(study, first), Judge(study, last)
+        for end in (near, far):
+            await end.listen()
         began_ns = study.timeline.now_ns()
         await units.place(caller, wanted)
         await quis.until("o", "released")

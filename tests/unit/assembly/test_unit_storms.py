@@ -28,7 +28,14 @@ SEEDS = 2_000 if FULL else 200
 EDGES = [("a", "b"), ("b", "c"), ("b", "d")]
 WORLD = parse(
     shared.scenario(
-        EDGES, memories=8, success_probability=0.02, t1_s=1_000.0, t2_s=100.0, cutoff_s=20.0, saes=True
+        EDGES,
+        memories=8,
+        fidelity=0.9,
+        success_probability=0.02,
+        t1_s=1_000.0,
+        t2_s=100.0,
+        cutoff_s=20.0,
+        saes=True,
     ),
     "storm.toml",
 )
@@ -43,7 +50,9 @@ def wishes(draw: random.Random) -> list[tuple[str, Wish]]:
     found = []
     for number in range(draw.randint(2, 4)):
         asker, *others = draw.sample("abcd", draw.choice((2, 2, 3)))
-        parts = [Part(kind="ghz" if len(others) > 1 else "bell", size=draw.randint(1, 6))]
+        kind, purified = ("ghz", 0.8) if len(others) > 1 else ("bell", 0.9)
+        floor = draw.choice((0.0, purified))
+        parts = [Part(kind=kind, size=draw.randint(1, 6), min_fidelity=floor)]
         if len(others) == 1 and draw.random() < 0.2:
             parts = [Part(kind="bell", size=2), Part(kind="bell", size=1)]
         parties = tuple(f"{name}-1" for name in others)

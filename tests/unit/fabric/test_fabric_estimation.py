@@ -11,8 +11,10 @@ import pytest
 from tests.unit.fabric.edc_kit import sheet
 
 from multiplane.fabric.control import estimation
+from multiplane.fabric.control.checks import Checks
 from multiplane.fabric.control.drift import Drift
 from multiplane.fabric.control.estimation import Counts, Window
+from multiplane.fabric.resource.sacrifice import sacrifice_of
 from multiplane.physics.bell import from_weights
 from multiplane.physics.operations import qber
 
@@ -199,3 +201,8 @@ def test_surprise_at_the_edges() -> None:
     assert estimation.surprise(((5, 1), (5, 0), (5, 0)), 1.0, weights) == math.inf
     assert estimation.surprise(((5, 5), (5, 5), (5, 5)), 0.9, weights) > 30.0
     assert estimation.surprise(((5, 1), (5, 0), (5, 0)), 1.0, weights, (0.02, 0.02)) < 1.0
+
+
+def test_all_that_a_check_makes_is_measured() -> None:
+    (check,) = Checks().due(["a--b"], 1)
+    assert all(sacrifice_of(f"c.1/{number}", check.sacrifice_share) for number in range(20_000))

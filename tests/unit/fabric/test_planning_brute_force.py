@@ -122,7 +122,8 @@ def check(seed: int) -> float | None:
 
 def ratio(shown: PairView, wanted: UnitOrder) -> float | None:
     """The same of a wish for pairs."""
-    best_per_s = best_rate_per_s(shown, *wanted.sites, wanted.min_fidelity)
+    a, b = wanted.sites
+    best_per_s = best_rate_per_s(shown, a, b, wanted.min_fidelity)
     found = plan(wanted, shown)
     if not best_per_s:
         assert not isinstance(found, Plan), wanted

@@ -7,7 +7,9 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
+from tests.support.quantum import chain
 from tests.support.repeaters import CONTROLLER, EPOCH_NS, Lab, circuit, job, run_lab
 
 from multiplane.api.fabric_units import HeldState
@@ -15,6 +17,7 @@ from multiplane.fabric.planes import Circuit, Job, Junction
 from multiplane.kernel.errors import Busy, MultiplaneError
 from multiplane.kernel.names import link_id
 from multiplane.twin.quantum.devices import Entangled, Entanglement, MemoryKind
+from multiplane.twin.quantum.links import lose
 
 UNTIL_NS = EPOCH_NS + 60_000_000
 PATHS = ("abcd", "ab", "abc")
@@ -236,3 +239,34 @@ def test_nothing_leaks_and_no_name_has_two_meanings() -> None:
 @pytest.mark.slow
 def test_nothing_leaks_over_many_interleavings() -> None:
     assert sum(one_run(seed) for seed in range(40, 2_100)) > 1_000
+
+
+@pytest.mark.parametrize(
+    ("path", "rounds", "end_rounds", "loser"), [("ab", 1, 0, -1), ("abc", 0, 1, 0), ("abc", 0, 1, -1)]
+)
+def test_a_round_one_end_of_which_loses_a_half_is_given_up(
+    path: str, rounds: int, end_rounds: int, loser: int
+) -> None:
+    """The word of the leader is on its way: with two memories nothing else could be made while it waits."""
+
+    async def work(lab: Lab) -> None:
+        far, lost = path[loser], list[int]()
+
+        def fate(message: bytes, send: Callable[[bytes], None]) -> None:
+            said = msgspec.msgpack.decode(message)
+            if said["is"] == "distil" and not lost:
+                qubits = lab.quantum.nodes[far].qubits
+                lost.append(max(qubits))
+                lose(qubits[lost[0]], lab.timeline.now_ns(), "was lost")
+            send(message)
+
+        lab.channels.fate = fate
+        hops = len(path) - 1
+        one = circuit(path, rounds=(rounds,) * hops, end_rounds=end_rounds, window=(2,) * hops)
+        await lab.take_on(job(one, size=2))
+        await lab.until(
+            lambda: all(len(lab.ears[site].held) == 2 for site in (path[0], path[-1])), within_s=5.0
+        )
+        assert lost
+
+    run_lab(chain(path, numbers={"fidelity": 0.9, "success_probability": 0.5}, memories=8), work)

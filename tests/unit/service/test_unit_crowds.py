@@ -8,6 +8,7 @@ from collections import Counter
 
 from tests.unit.service.unit_kit import SITES, Ear, Net, play, wish
 
+from multiplane.api.fabric_units import UnitOrder
 from multiplane.api.units import Units, Wish
 from multiplane.kernel.errors import Busy
 from multiplane.kernel.nouns import Caller
@@ -63,3 +64,13 @@ def test_five_hundred_wishes_at_once_each_end_and_leave_nothing() -> None:
                 assert net.store.scan(f"urn:qkd:test:{name}:kme", kind) == []
 
     play(run, rules=UnitRules(rate_per_s=1e6, burst=10_000))
+
+
+def test_a_state_of_an_order_that_is_no_unit_s_is_let_go_of() -> None:
+    async def run(net: Net) -> None:
+        order = UnitOrder(order_id="check/ann--bob/1", kind="bell", sites=("ann", "bob"), size=1)
+        net.places["ann"].memories.hand_over(order, "s0")
+        await asyncio.sleep(0.01)
+        net.assert_no_memory_is_held()
+
+    play(run)

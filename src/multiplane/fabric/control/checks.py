@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Final
 
@@ -11,8 +12,8 @@ from multiplane.kernel.quantity import NS_PER_S
 
 EVERY_NS: Final = 30 * NS_PER_S
 """A link is checked at most so often, and has so long for it."""
-SHARE: Final = 0.999
-"""Of the states, measured; the rest is handed over, wanted by nobody, and thrown away when it is old."""
+SHARE: Final = math.nextafter(1.0, 0.0)
+"""Of the states, measured: all, as good as, since nobody wants one that is handed over."""
 PREFIX: Final = "check/"
 
 

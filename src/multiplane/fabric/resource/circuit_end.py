@@ -35,6 +35,7 @@ from multiplane.fabric.resource.parts import take_part
 from multiplane.fabric.resource.quality import (
     FOREVER_NS,
     Leg,
+    Pair,
     form_of,
     gates_of,
     leg_of,
@@ -44,7 +45,6 @@ from multiplane.fabric.resource.quality import (
 )
 from multiplane.fabric.resource.sacrifice import Outcomes, Tally, differ, flips, sacrifice_of
 from multiplane.fabric.resource.tags import dated
-from multiplane.physics.bell import Correlations
 
 MOST_BITS: Final = 1024
 
@@ -178,7 +178,7 @@ class CircuitEnd:
             return
         now_ns = self.desk.now_ns
         mine = of_memory(self.sheet, self.site, half.since_ns)
-        pair = Correlations(*track.pair)
+        pair = Pair(*track.pair)
         if not self._tolerant:
             pair = rested(pair, track.resting, now_ns - track.known_ns)
             pair = rested(pair, mine, now_ns - half.known_ns)

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from multiplane.api.instructions import Purify, Report
 from multiplane.fabric.resource.pair_words import Desk, Half
-from multiplane.physics.bell import Correlations
+from multiplane.fabric.resource.quality import Pair
 
 
 class Pool(Protocol):
@@ -22,7 +22,7 @@ class Pool(Protocol):
 
     def tell_done(self, kept: int, sacrificed: int, bit: int) -> None: ...
 
-    def improved(self, kept: Half, sacrificed: Half, at_ns: int) -> Correlations:
+    def improved(self, kept: Half, sacrificed: Half, at_ns: int) -> Pair:
         """The kept pair after a round that worked."""
         ...
 
@@ -103,16 +103,8 @@ class Distiller:
             if len(self._early) > 2 * len(self._halves) + 2:
                 del self._early[next(iter(self._early))]
 
-    def lost(self, half: Half) -> None:
-        """It is gone, whatever the other end says of it."""
-        self.drop(half)
-        self._early = {both: word for both, word in self._early.items() if half.shared not in both}
-        for both, running in list(self._running.items()):
-            if running.kept is half and running.mine >= 0:
-                del self._running[both]
-
     def missing(self, number: int) -> None:
-        """A pair will not come: neither will the purification with it."""
+        """A pair will not come, or is broken: neither will the purification with it."""
         for kept, sacrificed in [both for both in self._early if number in both]:
             del self._early[kept, sacrificed]
             self._pool.tell_done(kept, sacrificed, -1)
@@ -120,6 +112,11 @@ class Distiller:
             if other is not None:
                 self.drop(other)
                 self._pool.broken(other)
+        for running in list(self._running.values()):
+            if number in (running.kept.shared, running.sacrificed.shared) and running.mine >= 0:
+                del self._running[running.kept.shared, running.sacrificed.shared]
+                if running.kept.shared != number:
+                    self._break(running.kept)
 
     def _purify(self, kept: Half, sacrificed: Half, theirs: int, at_ns: int) -> None:
         kept.busy = sacrificed.busy = True

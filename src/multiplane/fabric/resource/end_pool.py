@@ -16,8 +16,7 @@ from multiplane.fabric.planes import Circuit, Job
 from multiplane.fabric.resource.distilling import Distiller
 from multiplane.fabric.resource.network_layer import CircuitSite
 from multiplane.fabric.resource.pair_words import Desk, Distil, Distilled, Grown, Half, Joined, Outcome
-from multiplane.fabric.resource.quality import Gates, Leg, at, gates_of, leg_of, purified
-from multiplane.physics.bell import Correlations
+from multiplane.fabric.resource.quality import Gates, Leg, Pair, at, gates_of, leg_of, purified
 
 
 class Confirmed(NamedTuple):
@@ -108,7 +107,7 @@ class EndPool:
         """It counts as a pair of the quality that it has now."""
         half = known.half
         self._known[half.shared] = known
-        half.pair, half.known_ns = Correlations(known.leg.x, known.leg.y, known.leg.z), known.leg.at_ns
+        half.pair, half.known_ns = Pair(*known.leg.pair), known.leg.at_ns
         self.distiller.add(half)
         if self._leads and not half.busy and half.shared in self._known:
             self._wait(half, half.level)
@@ -128,23 +127,24 @@ class EndPool:
         self._broken(half)
 
     def _lose(self, half: Half) -> None:
-        del self._known[half.shared]
-        self._spent.pop(half.shared, None)
-        self.distiller.lost(half)
+        self._forget(half)
+        self.distiller.drop(half)
+        self.distiller.missing(half.shared)
 
     def drop(self, number: int) -> None:
         """The half with this number, of the link here, is lost."""
         for known in list(self._known.values()):
             if known.half.number == number:
                 self._lose(known.half)
-        for shared, spent in list(self._spent.items()):
+        for spent in list(self._spent.values()):
             if spent.half.number == number:
-                self._give_up(self._known[shared].half)
+                self.distiller.missing(spent.half.shared)
 
     def clear(self) -> None:
         """Let go of all that waits."""
-        for known in list(self._known.values()):
-            self.drop(known.half.number)
+        for known in self._known.values():
+            self.distiller.drop(known.half)
+        self._known.clear()
 
     def tell_begun(self, kept: Half, sacrificed: Half, bit: int, at_ns: int) -> None:
         message = Distil(
@@ -171,7 +171,7 @@ class EndPool:
         )
         self._site.send(message)
 
-    def improved(self, kept: Half, sacrificed: Half, at_ns: int) -> Correlations:
+    def improved(self, kept: Half, sacrificed: Half, at_ns: int) -> Pair:
         mine, other = self._known[kept.shared], self._spent.pop(kept.shared)
         pairs = at(mine.leg, at_ns), at(other.leg, at_ns)
         better = purified(pairs, self._circuit.protocol, (self._gates, mine.gates))
@@ -197,8 +197,12 @@ class EndPool:
         self._site.freed(sacrificed.handle)
 
     def broken(self, half: Half) -> None:
+        self._forget(half)
+        self._broken(half)
+
+    def _forget(self, half: Half) -> None:
+        """With what was sacrificed for it, which the other end may still hold, and links are to replace."""
         self._known.pop(half.shared, None)
         spent = self._spent.pop(half.shared, None)
-        if spent is not None and self._leads:  # links that make pairs at a rate replace it, too
+        if spent is not None and self._leads:
             self._site.expire_number(spent.half.number)
-        self._broken(half)

@@ -26,9 +26,19 @@ from multiplane.fabric.resource.circuit_end import CircuitEnd
 from multiplane.fabric.resource.end_pool import Confirmed
 from multiplane.fabric.resource.pair_words import Desk, Grown, Joined, Outcome
 from multiplane.fabric.resource.parts import take_part
-from multiplane.fabric.resource.quality import Leg, at, gates_of, leg_of, of_memory, swapped, turned
+from multiplane.fabric.resource.quality import (
+    PERFECT,
+    Leg,
+    Pair,
+    at,
+    combined,
+    gates_of,
+    leg_of,
+    of_memory,
+    swapped,
+    turned,
+)
 from multiplane.fabric.resource.sacrifice import Outcomes, Tally, sacrifice_of, wrong
-from multiplane.physics.bell import PHI_PLUS, Correlations, swap
 
 REMEMBERED: Final = 1024
 _X, _Z = 2, 1
@@ -76,7 +86,7 @@ class _Run:
 
     parts: list[Confirmed]
     frames: list[int]
-    pairs: list[Correlations]
+    pairs: list[Pair]
     todo: list[Step]
     owed: set[int]
     state: str = ""
@@ -140,7 +150,7 @@ class Fusing:
 
     def _grew(self, known: Confirmed, word: Grown) -> Confirmed:
         """A pair whose far half was joined to what is beyond."""
-        pair = swap(at(known.leg, self._desk.now_ns), Correlations(*word.pair))
+        pair = combined(at(known.leg, self._desk.now_ns), Pair(*word.pair))
         resting = known.leg.resting if word.rests else known.leg.resting[:1]
         return known._replace(
             frame=known.frame ^ word.frame,
@@ -172,7 +182,7 @@ class Fusing:
     def _given(self, end: CircuitEnd) -> Confirmed:
         """The oldest half of a circuit of another junction, which knows the pair: here only what is lost."""
         half = end.given_halves.pop(next(iter(end.given_halves)))
-        leg = leg_of(PHI_PLUS, self._desk.now_ns, of_memory(end.sheet, end.site, half.since_ns))
+        leg = leg_of(PERFECT, self._desk.now_ns, of_memory(end.sheet, end.site, half.since_ns))
         return Confirmed(half, 0, leg, half.number, half.since_ns, (*half.rows, half.row))
 
     # they are joined
@@ -213,17 +223,17 @@ class Fusing:
             return _Z
         return _X
 
-    def _worn(self, step: Step, place: int, pair: Correlations) -> Correlations:
+    def _worn(self, step: Step, place: int, pair: Pair) -> Pair:
         """What the noise of a step leaves of the pair of a half."""
         end = self._ends[place]
         if step.do == "h":
             return turned(pair, gates_of(end.sheet, end.site).keep_single)
         if step.do == "x":
             right = 1.0 - 2.0 * end.sheet.flip_probability[end.sheet.sites.index(end.site)]
-            return Correlations(pair.x * right, pair.y * right, pair.z)
+            return pair._replace(x=pair.x * right, y=pair.y * right)
         if step.do == "fuse" and place == step.places[0]:
             return pair
-        return swapped(pair, PHI_PLUS, end.sheet, end.site)
+        return swapped(pair, PERFECT, end.sheet, end.site)
 
     def _finish(self, run: _Run) -> None:
         """All is joined here."""
@@ -243,7 +253,7 @@ class Fusing:
                 **end.about(),
                 first=number,
                 frame=run.frames[place],
-                pair=(pair.x, pair.y, pair.z),
+                pair=pair,
                 rests=rests,
                 legs=legs,
                 made_ns=min(known.made_ns for known in run.parts),

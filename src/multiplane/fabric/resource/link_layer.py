@@ -29,9 +29,8 @@ from multiplane.fabric.resource.pair_words import (
     PairMessage,
     Tell,
 )
-from multiplane.fabric.resource.quality import fresh, gates_of, of_memory, purified, rested
+from multiplane.fabric.resource.quality import Pair, fresh, gates_of, of_memory, purified, rested
 from multiplane.kernel.quantity import NS_PER_MS, NS_PER_S
-from multiplane.physics.bell import Correlations
 
 SILENT_MEANS: Final = 30
 """A link that makes nothing for so many mean times has failed: it happens by chance once in 10^13 times."""
@@ -409,7 +408,7 @@ class LinkWish:
             )
         )
 
-    def improved(self, kept: Half, sacrificed: Half, at_ns: int) -> Correlations:
+    def improved(self, kept: Half, sacrificed: Half, at_ns: int) -> Pair:
         row = TraceRow(
             what="purify",
             name=f"{kept.row.name}+{sacrificed.number}",
@@ -422,7 +421,7 @@ class LinkWish:
         pairs = self._aged(kept, at_ns), self._aged(sacrificed, at_ns)
         return purified(pairs, self.circuit.protocol, self._gates)
 
-    def _aged(self, half: Half, at_ns: int) -> Correlations:
+    def _aged(self, half: Half, at_ns: int) -> Pair:
         pair = half.pair
         for site in self.sheet.sites:
             pair = rested(pair, of_memory(self.sheet, site), at_ns - half.known_ns)

@@ -32,9 +32,8 @@ from multiplane.fabric.resource.pair_words import (
     Track,
     Want,
 )
-from multiplane.fabric.resource.quality import gates_of, of_memory, rested, swapped
+from multiplane.fabric.resource.quality import Pair, gates_of, of_memory, rested, swapped
 from multiplane.fabric.resource.tags import onward
-from multiplane.physics.bell import Correlations
 
 REMEMBERED: Final = 1024
 """So many swaps and words that nobody has asked for yet are kept for each circuit."""
@@ -362,7 +361,7 @@ class CircuitSite:
                 return at
         return origin
 
-    def track(self, half: Half, first: int, frame: int, pair: Correlations) -> None:
+    def track(self, half: Half, first: int, frame: int, pair: Pair) -> None:
         """Send TRACK for a half that is held here, across its link."""
         sheet = self.sheets[half.side]
         link = self.links[half.side]
@@ -376,7 +375,7 @@ class CircuitSite:
             origin=self.place,
             first=first,
             frame=frame,
-            pair=(pair.x, pair.y, pair.z),
+            pair=pair,
             resting=of_memory(sheet, self.site, half.since_ns),
             known_ns=half.known_ns,
             made_ns=half.since_ns,
@@ -412,7 +411,7 @@ class CircuitSite:
         link, sheet = self.links[1 - side], self.sheets[1 - side]
         if link is None or sheet is None or (target - self.place) * step <= 0:
             return
-        pair = Correlations(*track.pair)
+        pair = Pair(*track.pair)
         pair = rested(pair, of_memory(self._sheet(side), self.site), joint.at_ns - here.known_ns)
         other = rested(there.pair, of_memory(sheet, self.site), joint.at_ns - there.known_ns)
         up = self._sheet(UP)
@@ -420,7 +419,7 @@ class CircuitSite:
             track,
             number=there.number,
             frame=track.frame ^ joint.frame ^ there.frame,
-            pair=tuple(swapped(pair, other, up, self.site)),
+            pair=swapped(pair, other, up, self.site),
             made_ns=min(track.made_ns, there.since_ns),
             rows=(*track.rows, *there.rows, there.row, joint.row),
             elapsed_ps=onward(track.elapsed_ps, here, there),

@@ -17,9 +17,8 @@ import msgspec
 from multiplane.api.fabric_units import HeldState, StateLost
 from multiplane.api.instructions import CoreInstruction, Report
 from multiplane.api.states import TraceRow
-from multiplane.fabric.resource.quality import Gates, Leg, Resting, Share
+from multiplane.fabric.resource.quality import Gates, Leg, Pair, PairWords, Resting
 from multiplane.kernel.nouns import Noun
-from multiplane.physics.bell import Correlations
 
 UP: Final = 0
 """Towards the first end of the path."""
@@ -108,8 +107,8 @@ class Track(Message, frozen=True, kw_only=True):
     Args:
         number: of the pair on the link that the message crosses.
         origin: place of the sender on the path; first: number of the pair it started with.
-        frame: of all so far; pair: its correlations without the rest of the origin's half, which is
-            `resting` since `known_ns`; made_ns: of the oldest qubit; rows: what went into it.
+        frame: of all so far; pair: without the rest of the origin's half, which is `resting` since
+            `known_ns`; made_ns: of the oldest qubit; rows: what went into it.
         elapsed_ps: `tags.onward` of all inner sites so far; None: some device tells no times.
         gates: of the origin.
     """
@@ -118,7 +117,7 @@ class Track(Message, frozen=True, kw_only=True):
     origin: int
     first: int
     frame: Frame
-    pair: tuple[Share, Share, Share]
+    pair: PairWords
     resting: Resting
     known_ns: int
     made_ns: int
@@ -176,7 +175,7 @@ class Grown(Message, frozen=True, kw_only=True):
 
     first: int
     frame: Frame
-    pair: tuple[Share, Share, Share]
+    pair: PairWords
     rests: bool
     legs: dict[str, Leg]
     made_ns: int
@@ -210,7 +209,7 @@ class Half:
         link: the link that it came from; number: of its pair there.
         seen_ps: when the device here says that it came, Unix picoseconds; None: it tells no times.
         since_ns: in memory since; known_ns: when this site heard of it, or of its last purification.
-        pair: its correlations at `known_ns`, in `frame`.
+        pair: at `known_ns`, in `frame`.
         shared: the number by which both ends of the circuit know it: that on the first link.
         level: rounds of purification that it has behind it.
         extended: all swaps that this site waits for are done on its side.
@@ -223,7 +222,7 @@ class Half:
     since_ns: int
     known_ns: int
     frame: int
-    pair: Correlations
+    pair: Pair
     row: TraceRow
     shared: int = 0
     level: int = 0

@@ -1,7 +1,8 @@
 """How good a state is as devices are calibrated, now and later: correlations of the pairs that it is made of.
 
 Everything that happens to a pair multiplies its correlations, so each site adds its own share, and the ends
-need to know nothing of the sites between.
+need to know nothing of the sites between. What relaxation does besides depends on outcomes: how long halves
+have rested is added up, and bounds it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from multiplane.api.instructions import LinkSheet
 from multiplane.fabric.planes import Job
 from multiplane.kernel.nouns import Noun
 from multiplane.kernel.quantity import NS_PER_S
-from multiplane.physics.bell import Correlations, fidelity, from_weights, swap
+from multiplane.physics import bell
+from multiplane.physics.bell import Correlations
+from multiplane.physics.memory import least_fidelity
 from multiplane.physics.multipartite import ghz_from_tree, graph_state_floor
 from multiplane.physics.operations import depolarising16, swap_factors
 from multiplane.physics.purification import bbpssw, dejmps
@@ -28,6 +31,26 @@ FOREVER_NS: Final = 10**18
 Share = Annotated[float, msgspec.Meta(ge=-1.0, le=1.0)]
 Probability = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 PerSecond = Annotated[float, msgspec.Meta(ge=0.0)]
+RelaxLevel = Annotated[float, msgspec.Meta(ge=0.0)]
+PairWords = tuple[Share, Share, Share, RelaxLevel]
+"""A `Pair` in a message."""
+
+
+class Pair(NamedTuple):
+    """Correlations in the mean over all outcomes; and t / T1 of the rests of all halves in it, added up."""
+
+    x: float
+    y: float
+    z: float
+    relax_level: float = 0.0
+
+    @property
+    def correlations(self) -> Correlations:
+        """Without what relaxation does besides."""
+        return Correlations(self.x, self.y, self.z)
+
+
+PERFECT: Final = Pair(1.0, 1.0, 1.0)
 
 
 class Resting(Noun, frozen=True, kw_only=True):
@@ -48,11 +71,9 @@ class Gates(Noun, frozen=True, kw_only=True):
 
 
 class Leg(Noun, frozen=True, kw_only=True):
-    """One pair of a state: its correlations at `at_ns`, and how its halves age from then on."""
+    """One pair of a state, as it was at `at_ns`, and how its halves age from then on."""
 
-    x: Share
-    y: Share
-    z: Share
+    pair: PairWords
     at_ns: int
     resting: tuple[Resting, ...] = ()
 
@@ -68,22 +89,30 @@ def of_memory(sheet: LinkSheet, site: str, known_ns: int = 0) -> Resting:
     )
 
 
-def fresh(sheet: LinkSheet) -> Correlations:
+def fresh(sheet: LinkSheet) -> Pair:
     """A pair of this link when both ends know of it, in the frame that its herald names."""
-    return from_weights(sheet.weights)
+    relaxed = sum(sheet.attempt_ns / NS_PER_S / t1_s for t1_s in sheet.t1_s if t1_s)
+    return Pair(*bell.from_weights(sheet.weights), relaxed)
 
 
-def rested(pair: Correlations, resting: Resting, elapsed_ns: int) -> Correlations:
-    """The pair after rest of one half; the second-order gain of relaxation to |0> is left out."""
+def rested(pair: Pair, resting: Resting, elapsed_ns: int) -> Pair:
+    """The pair after rest of one half."""
     elapsed_s = max(0, elapsed_ns) / NS_PER_S
-    xy, z = math.exp(-elapsed_s * resting.xy_per_s), math.exp(-elapsed_s * resting.z_per_s)
-    return Correlations(pair.x * xy, pair.y * xy, pair.z * z)
+    relaxed = elapsed_s * resting.z_per_s
+    xy, z = math.exp(-elapsed_s * resting.xy_per_s), math.exp(-relaxed)
+    return Pair(pair.x * xy, pair.y * xy, pair.z * z, pair.relax_level + relaxed)
 
 
-def swapped(one: Correlations, two: Correlations, sheet: LinkSheet, site: str) -> Correlations:
-    """The pair that a Bell measurement, or a fusion, on memories of this link at this site leaves."""
+def combined(one: Pair, two: Pair) -> Pair:
+    """The pair that a perfect Bell measurement, or fusion, leaves of two."""
+    return Pair(*bell.swap(one.correlations, two.correlations), one.relax_level + two.relax_level)
+
+
+def swapped(one: Pair, two: Pair, sheet: LinkSheet, site: str) -> Pair:
+    """The same of one on memories of this link at this site."""
     end = sheet.sites.index(site)
-    return swap(swap(one, two), _swap_factors(sheet.keep_double[end], sheet.flip_probability[end]))
+    factors = swap_factors(depolarising16(sheet.keep_double[end]), sheet.flip_probability[end])
+    return combined(combined(one, two), Pair(*factors))
 
 
 def gates_of(sheet: LinkSheet, site: str) -> Gates:
@@ -96,37 +125,34 @@ def gates_of(sheet: LinkSheet, site: str) -> Gates:
     )
 
 
-def purified(
-    pairs: tuple[Correlations, Correlations], protocol: str, gates: tuple[Gates, Gates]
-) -> Correlations:
+def purified(pairs: tuple[Pair, Pair], protocol: str, gates: tuple[Gates, Gates]) -> Pair:
     """The first of two pairs after a round that worked, as if both ends were as bad as the worse one."""
+    kept, sacrificed = pairs
     double16 = depolarising16(min(end.keep_double for end in gates))
+    flip_probability = max(end.flip_probability for end in gates)
     rule = dejmps if protocol == "dejmps" else bbpssw
-    return rule(*pairs, double16, max(end.flip_probability for end in gates))[0]
+    better, _ = rule(kept.correlations, sacrificed.correlations, double16, flip_probability)
+    return Pair(*better, kept.relax_level + sacrificed.relax_level)
 
 
-def turned(pair: Correlations, gain: float) -> Correlations:
+def turned(pair: Pair, gain: float) -> Pair:
     """The pair after a gate on one half. Args: gain: as of `Gates.keep_single`."""
-    return Correlations(pair.x * gain, pair.y * gain, pair.z * gain)
+    return combined(pair, Pair(gain, gain, gain))
 
 
 def turned_leg(leg: Leg, gain: float) -> Leg:
     """The same of a leg, whose halves go on to rest."""
-    return msgspec.structs.replace(leg, x=leg.x * gain, y=leg.y * gain, z=leg.z * gain)
+    return msgspec.structs.replace(leg, pair=turned(Pair(*leg.pair), gain))
 
 
-def _swap_factors(keep_probability: float, flip_probability: float) -> Correlations:
-    return swap_factors(depolarising16(keep_probability), flip_probability)
-
-
-def leg_of(pair: Correlations, at_ns: int, *resting: Resting) -> Leg:
+def leg_of(pair: Pair, at_ns: int, *resting: Resting) -> Leg:
     """A pair whose halves rest like that from `at_ns` on."""
-    return Leg(x=pair.x, y=pair.y, z=pair.z, at_ns=at_ns, resting=resting)
+    return Leg(pair=pair, at_ns=at_ns, resting=resting)
 
 
-def at(leg: Leg, now_ns: int) -> Correlations:
+def at(leg: Leg, now_ns: int) -> Pair:
     """The pair of a leg at a later moment."""
-    pair = Correlations(leg.x, leg.y, leg.z)
+    pair = Pair(*leg.pair)
     for resting in leg.resting:
         pair = rested(pair, resting, now_ns - leg.at_ns)
     return pair
@@ -143,11 +169,16 @@ class Form(NamedTuple):
     parties: frozenset[str]
 
     def fidelity(self, legs: Sequence[Leg], now_ns: int) -> float:
-        """Of the state that is made of these legs, a bound from below for graph states."""
-        pairs = [at(leg, now_ns) for leg in legs]
+        """Of the state that is made of these legs, whatever the outcomes were: a bound from below."""
+        aged = [at(leg, now_ns) for leg in legs]
+        pairs = [pair.correlations for pair in aged]
         if self.graph:
-            return graph_state_floor(pairs)
-        return fidelity(pairs[0]) if len(pairs) == 1 else ghz_from_tree(self.ends, self.parties, pairs)
+            mean = graph_state_floor(pairs)
+        else:
+            mean = (
+                bell.fidelity(pairs[0]) if len(pairs) == 1 else ghz_from_tree(self.ends, self.parties, pairs)
+            )
+        return least_fidelity(mean, sum(pair.relax_level for pair in aged))
 
     def expires_ns(self, legs: Sequence[Leg], now_ns: int, floor_fidelity: float) -> int:
         """When it falls below the floor, or a memory throws a part away, Unix nanoseconds; 0: it is below."""

@@ -183,6 +183,7 @@ class Ending:
         try:
             unit, part = unit_of(held.order_id)
         except ValueError:
+            self._core.free((held.address,) if held.address else ())
             return
         live, name = self._core.units.get(unit), state_name(held.order_id, held.state)
         wanted = (live is not None and live.state == MAKING and 0 <= part < len(live.row.proposal.parts)) or (
