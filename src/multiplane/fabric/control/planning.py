@@ -7,7 +7,6 @@ after that as the order asks.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from typing import Final
 
 import msgspec
@@ -15,7 +14,7 @@ import msgspec
 from multiplane.api.fabric_units import UnitOrder
 from multiplane.api.policy import Promise
 from multiplane.fabric.control.policies import Policies
-from multiplane.fabric.control.searching import Draft, Woven, draft, windows_of
+from multiplane.fabric.control.searching import Draft, Woven, draft
 from multiplane.fabric.control.shaping import Shaped
 from multiplane.fabric.control.views import PairView
 from multiplane.fabric.planes import Circuit, Job, Junction
@@ -128,10 +127,7 @@ def _not_admitted(
     order: UnitOrder, found: Plan, woven: Woven, view: PairView, policies: Policies
 ) -> Unattainable | None:
     """Why the admission policy refuses a plan, if it does."""
-    taken: Counter[str] = Counter()
-    for one in woven.chains:
-        taken.update(windows_of(one))
-    facts = [(view.links[link], count) for link, count in taken.items()]
+    facts = [(view.links[link], count) for link, count in woven.takes().items()]
     shares = [1.0 - (min(fact.free) - count) / min(fact.sheet.memories) for fact, count in facts]
     promise = Promise(found.fidelity, found.rate_per_s, found.expected_ns, found.lifetime_ns, max(shares))
     reason = policies.admission.admit(order, promise)

@@ -59,6 +59,13 @@ class Woven(NamedTuple):
     rate_per_s: float
     first_s: float
 
+    def takes(self) -> Counter[str]:
+        """Memories of each link."""
+        taken = Counter[str]()
+        for one in self.chains:
+            taken.update(windows_of(one))
+        return taken
+
 
 class Draft(NamedTuple):
     """What a search has come to; an order of another name or with another deadline comes to the same.
@@ -83,7 +90,7 @@ class Draft(NamedTuple):
 
     def holds(self, view: PairView) -> bool:
         """Whether a search would come to the same again: what it takes is free, nothing else is more free."""
-        taken = {hop.link for one in self.woven.chains for hop in one.hops} if self.woven else self.looked
+        taken = self.woven.takes() if self.woven else self.looked
         return all(
             (now := min(view.links[link].free)) == free or (now < free and link not in taken)
             for link, free in self.looked.items()
@@ -163,15 +170,16 @@ class Search:
     def steps(self) -> Iterator[None]:
         """Look at one layout after another: `best` is the first of the best rate above the floor then."""
         at = -1
-        for soonest_s, place, layout in self._promising():
+        for number, (soonest_s, place, layout) in enumerate(self._promising()):
             if self.best is not None and self.best.rate_per_s * soonest_s > 1.0:
                 break
+            if number:
+                yield
             woven = self.weave(layout)
             if woven is not None and (
                 self.best is None or (woven.rate_per_s, -place) > (self.best.rate_per_s, -at)
             ):
                 self.best, at = woven, place
-            yield
 
     def _promising(self) -> list[tuple[float, int, Layout]]:
         """Layouts, those first that could be whole soonest."""
