@@ -230,6 +230,14 @@ class Job(Noun, frozen=True, kw_only=True):
     until_ns: int = 0
     hold_ns: int = 0
 
+    def bound(self, binding: int) -> Job:
+        """The same under another binding."""
+        if binding == self.binding:
+            return self
+        circuits = tuple(msgspec.structs.replace(circuit, binding=binding) for circuit in self.circuits)
+        junctions = tuple(msgspec.structs.replace(junction, binding=binding) for junction in self.junctions)
+        return msgspec.structs.replace(self, binding=binding, circuits=circuits, junctions=junctions)
+
 
 class JobState(Noun, frozen=True, kw_only=True):
     """How far a site is with a job.

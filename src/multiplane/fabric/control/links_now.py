@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-import msgspec
-
 from multiplane.api.instructions import LinkSheet
 from multiplane.fabric.control.views import LinkFact, PairView
 from multiplane.fabric.control.windows import Windows
@@ -72,14 +70,14 @@ class LinksNow:
 
     def promise(self, takes: Mapping[str, int]) -> None:
         """Somebody was told that these memories are likely his."""
-        self._promised.update(takes)
-        for link in takes:
+        for link, count in takes.items():
+            self._promised[link] += count
             self._free(link)
 
     def take_back(self, takes: Mapping[str, int]) -> None:
         """The end of a promise."""
-        self._promised.subtract(takes)
-        for link in takes:
+        for link, count in takes.items():
+            self._promised[link] -= count
             self._free(link)
 
     def room(self, needed: dict[str, int]) -> bool:
@@ -105,4 +103,4 @@ class LinksNow:
 def _less(fact: LinkFact, near: int, far: int) -> LinkFact:
     """A link with so many memories less at each end."""
     free = max(0, fact.free[0] - near), max(0, fact.free[1] - far)
-    return msgspec.structs.replace(fact, free=free)
+    return LinkFact(sheet=fact.sheet, free=free, up=fact.up)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import islice, pairwise, product
@@ -13,7 +12,7 @@ import msgspec
 
 from multiplane.api.fabric_units import UnitOrder
 from multiplane.api.policy import PairLink, RouteAsk
-from multiplane.fabric.control.chains import QUEUE_EXPONENT, Shape, course, least
+from multiplane.fabric.control.chains import QUEUE_EXPONENT, Least, Shape, course, least
 from multiplane.fabric.control.hops import rested
 from multiplane.fabric.control.layouts import Layout, layouts
 from multiplane.fabric.control.policies import Policies
@@ -59,12 +58,9 @@ class Woven(NamedTuple):
     rate_per_s: float
     first_s: float
 
-    def takes(self) -> Counter[str]:
+    def takes(self) -> dict[str, int]:
         """Memories of each link."""
-        taken = Counter[str]()
-        for one in self.chains:
-            taken.update(windows_of(one))
-        return taken
+        return memories_of(self.chains)
 
 
 class Draft(NamedTuple):
@@ -210,7 +206,9 @@ class Search:
         return min(max(1, share), free - taken, self._most_memories)
 
     def _free(self, link: PairLink) -> int:
-        free = self.looked[link.link] = min(self.view.links[link.link].free)
+        free = self.looked.get(link.link)
+        if free is None:
+            free = self.looked[link.link] = min(self.view.links[link.link].free)
         return free
 
     def weave(self, layout: Layout) -> Woven | None:
@@ -296,9 +294,9 @@ class Search:
 
         Args: useless: promises of each leg below its floor are looked for only above this one.
         """
-        taken: Counter[str] = Counter()
         found: tuple[Shaped, ...] = ()
         for ends, floor_fidelity, known_fidelity in zip(layout.ends, floors, useless, strict=True):
+            taken = memories_of(found)
             best, fidelity = self._chain(ends, layout.among, taken, floor_fidelity, known_fidelity)
             if best is None:
                 if fidelity > 0.0:
@@ -306,7 +304,6 @@ class Search:
                     self.best_fidelity = max(self.best_fidelity, worst)
                 return found, fidelity
             found = (*found, best)
-            taken.update(windows_of(best))
         return found, 0.0
 
     def _evened(self, woven: Woven) -> Woven:
@@ -351,9 +348,7 @@ class Search:
         self, layout: Layout, chains: Sequence[Shaped], leg: int, floor_fidelity: float, least_per_s: float
     ) -> Shaped | None:
         """The best chain for a leg beside the others, if it may give more than that."""
-        taken = Counter[str]()
-        for one in (*chains[:leg], *chains[leg + 1 :]):
-            taken.update(windows_of(one))
+        taken = memories_of((*chains[:leg], *chains[leg + 1 :]))
         best, _ = self._chain(
             layout.ends[leg], layout.among, taken, floor_fidelity, 1.0, least_per_s=least_per_s
         )
@@ -367,7 +362,7 @@ class Search:
         self,
         ends: tuple[str, str],
         among: int,
-        taken: Counter[str],
+        taken: Mapping[str, int],
         floor_fidelity: float,
         known_fidelity: float,
         *,
@@ -379,7 +374,7 @@ class Search:
         """
 
         def free(link: PairLink) -> int:
-            return self._free(link) - taken[link.link]
+            return self._free(link) - taken.get(link.link, 0)
 
         best: Shaped | None = None
         best_fidelity, tried = 0.0, False
@@ -387,11 +382,12 @@ class Search:
         ask = RouteAsk(*ends, free, frozenset(self.order.avoid))
         for hops in map(self.ground.path, self._routes(ask)):
             path = tuple(hop.seen for hop in hops)
-            windows = tuple(self._window(link, among, taken[link.link]) for link in path)
+            windows = tuple(self._window(link, among, taken.get(link.link, 0)) for link in path)
             if not path or min(windows) < 1:
                 continue
             tried = True
-            if bound_per_s(hops, windows) <= max(least_per_s, best.gives.rate_per_s if best else 0.0):
+            enough_per_s = max(least_per_s, best.gives.rate_per_s if best else 0.0)
+            if enough_per_s > 0.0 and bound_per_s(hops, windows) <= enough_per_s:
                 continue
             way = course(hops, self.order.hold_ns / NS_PER_S)
             plain = Shape((0,) * len(path), windows, PATIENCE, (), wanted=self.order.size)
@@ -444,9 +440,13 @@ class Search:
         return Woven(layout, chains, tuple(pairs), fidelity, rate_per_s, first_s)
 
 
-def windows_of(one: Shaped) -> dict[str, int]:
-    """Memories that a chain takes of its links."""
-    return {hop.link: window for hop, window in zip(one.hops, one.shape.windows, strict=True)}
+def memories_of(chains: Iterable[Shaped]) -> dict[str, int]:
+    """Memories that chains take of each link."""
+    taken: dict[str, int] = {}
+    for one in chains:
+        for hop, window in zip(one.hops, one.shape.windows, strict=True):
+            taken[hop.link] = taken.get(hop.link, 0) + window
+    return taken
 
 
 def _level(layout: Layout, known: Mapping[int, Correlations], floor_fidelity: float) -> float:
@@ -471,6 +471,9 @@ def _lifetime_s(woven: Woven, floor_fidelity: float) -> float:
         return woven.layout.fidelity(
             [rested(pair, flip * held_s, relax * held_s) for pair, (flip, relax) in held]
         )
+
+    if woven.layout.kind == "bell":
+        after = Least(woven.pairs[0], *decays[0]).fidelity
 
     low_s, high_s = 0.0, 4.0 / fastest
     for _ in range(_HALVINGS):

@@ -21,7 +21,7 @@ from multiplane.fabric.control.checks import Checks, enough
 from multiplane.fabric.control.choosing import Choosing
 from multiplane.fabric.control.planning import Plan, Unattainable
 from multiplane.fabric.control.policies import Policies
-from multiplane.fabric.control.qui import Carried, sites_of
+from multiplane.fabric.control.qui import Carried
 from multiplane.fabric.control.unit_orders import check
 from multiplane.fabric.edc.errands import Errands, Heard
 from multiplane.fabric.edc.sight import Sight
@@ -302,10 +302,9 @@ class EntanglementController:
         self._choosing.leave(order_id, served=True)
         job = carried.carry(found, self._timeline.now_ns(), self._sight.flips(found.job))
         self._links.reserve(order_id, job)
-        sites = sites_of(job)
-        for site in sorted(sites):
+        for site in sorted(carried.sites):
             self._errands.take_on(site, job)
-        for site in sorted(carried.seen - sites):
+        for site in sorted(carried.seen - carried.sites):
             self._errands.drop(site, order_id, "carried another way")
 
     def _advance(self) -> None:
