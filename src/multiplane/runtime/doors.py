@@ -60,12 +60,21 @@ class _Stub:
 
 
 class _Before:
-    """Stands before `impl`; each door has a class of its own with its methods. Small, for there are many."""
+    """Stands before `impl`; each door has a class of its own with its methods. Small, for there are many.
 
-    __slots__ = ("__weakref__", "impl")
+    Two before the same listener are equal, so that a listener given in one method is found in another.
+    """
+
+    __slots__ = ("impl",)
 
     def __init__(self, impl: Any) -> None:
         self.impl = impl
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, type(self)) and self.impl is other.impl
+
+    def __hash__(self) -> int:
+        return hash((type(self), id(self.impl)))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
@@ -145,15 +154,10 @@ def _direct_notice(method: Method) -> _Guard:
 
 
 def _wrapper(tap: Tap | None, direct: frozenset[str]) -> _Make:
-    """What wraps the listeners of one door: the same stub for the same listener, in whichever method."""
-    stubs = WeakValueDictionary[tuple[type, int], _Before]()
+    """What wraps the listeners of one door."""
 
     def wrap(proto: type, listener: Any) -> object:
-        key = proto, id(listener)  # which is not used again while the stub lives
-        stub = stubs.get(key)
-        if stub is None:
-            stub = stubs[key] = _strict_of(proto, tap, direct).before(listener)
-        return stub
+        return _strict_of(proto, tap, direct).before(listener)
 
     return wrap
 

@@ -96,12 +96,14 @@ def test_who_notifies_directly_never_hears_how_it_was_taken(epoch: int) -> None:
     assert agent.heard == [BLOCK]
 
 
-def test_a_listener_has_one_stub_for_as_long_as_somebody_keeps_it() -> None:
+def test_the_stubs_of_one_listener_are_equal_and_keep_it_no_longer_than_somebody_keeps_them() -> None:
     agent, other = Agent(), Agent()
     device, _, _ = attached(agent, other, agent)
     first, second, third = device.listeners
-    assert first is third
-    assert first is not second
+    assert first == third
+    assert hash(first) == hash(third)
+    assert first != second
+    assert first != agent
     gone = weakref.ref(other)
     device.listeners.clear()
     del first, second, third, other
