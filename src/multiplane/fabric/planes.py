@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import msgspec
+
 from multiplane.api.fabric_connectivity import QuantumPath
 from multiplane.api.instructions import LinkSheet
 from multiplane.api.states import TraceRow

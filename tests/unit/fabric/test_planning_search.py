@@ -9,7 +9,7 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from multiplane.api.fabric_units import UnitOrder
+from multiplane.api.fabric_units import Attainable, UnitOrder
 from multiplane.fabric.control import choosing
 from multiplane.fabric.control.chains import Shape, chain, course, least
 from multiplane.fabric.control.choosing import Choosing, Drafts
@@ -154,15 +154,33 @@ def test_drafts_are_kept_in_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(drafts) == 3
 
 
-def test_a_search_step_by_step_leaves_nothing_to_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    grid = view(*(sheet(f"n{y}{x}", f"n{y}{x + 1}") for y in range(3) for x in range(3)))
-    more = view(*(sheet(f"n{y}{x}", f"n{y + 1}{x}") for y in range(2) for x in range(4)))
-    chosen = Choosing(lit(msgspec.structs.replace(grid, links={**grid.links, **more.links})), Policies())
+def grid() -> PairView:
+    """Three rows of four sites."""
+    rows = (sheet(f"n{y}{x}", f"n{y}{x + 1}") for y in range(3) for x in range(3))
+    columns = (sheet(f"n{y}{x}", f"n{y + 1}{x}") for y in range(2) for x in range(4))
+    return view(*rows, *columns)
+
+
+def answered(chosen: Choosing, wanted: UnitOrder, now_ns: int = 0) -> tuple[int, Attainable]:
+    """Steps to the answer, and the answer."""
+    *steps, answer = chosen.attainable(wanted, now_ns)
+    assert answer is not None
+    assert set(steps) <= {None}
+    return len(steps), answer
+
+
+def test_an_answer_comes_step_by_step_and_leaves_nothing_to_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = Choosing(lit(grid()), Policies())
     wanted = [order("n00", "n23", "n20", min_fidelity=floor) for floor in (0.5, 0.95)]
-    steps = [len(list(chosen.steps(each))) for each in wanted]
-    assert min(steps) >= 1
-    assert max(steps) > 5
+    answers = [answered(chosen, each) for each in wanted]
+    assert max(steps for steps, _ in answers) > 5
+    assert [answer.possible for _, answer in answers] == [True, False]
     monkeypatch.setattr(choosing, "drafting", None)
-    assert isinstance(chosen.now(wanted[0]), Plan)
+    assert isinstance(chosen.fitting(wanted[0], 0), Plan)
     assert not isinstance(chosen.now(wanted[1]), Plan)
     assert not isinstance(chosen.ideal(wanted[1]), Plan)
+
+
+def test_a_pair_is_planned_in_one_step() -> None:
+    steps, answer = answered(Choosing(lit(grid()), Policies()), order("n00", "n23"))
+    assert (steps, answer.possible) == (0, True)

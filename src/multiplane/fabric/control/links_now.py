@@ -15,7 +15,7 @@ from multiplane.fabric.planes import Job
 
 
 class LinksNow:
-    """`now`: what is free now; `likely`: of that, what is promised to nobody; `whole`: as if nothing were reserved."""
+    """`now`: what is free now; `likely`: and promised to nobody; `whole`: as if nothing were reserved."""
 
     def __init__(self) -> None:
         self.windows = Windows()

@@ -472,13 +472,12 @@ def _lifetime_s(woven: Woven, floor_fidelity: float) -> float:
             [rested(pair, flip * held_s, relax * held_s) for pair, (flip, relax) in held]
         )
 
-    if woven.layout.kind == "bell":
-        after = Least(woven.pairs[0], *decays[0]).fidelity
+    worth = Least(woven.pairs[0], *decays[0]).fidelity if woven.layout.kind == "bell" else after
 
     low_s, high_s = 0.0, 4.0 / fastest
     for _ in range(_HALVINGS):
         middle_s = (low_s + high_s) / 2.0
-        stays = after(middle_s) >= (floor_fidelity or 0.5)
+        stays = worth(middle_s) >= (floor_fidelity or 0.5)
         low_s, high_s = (middle_s, high_s) if stays else (low_s, middle_s)
     return low_s
 
