@@ -10,14 +10,15 @@ import msgspec
 import pytest
 
 from multiplane.api.fabric_units import Attainable, UnitOrder
-from multiplane.fabric.control import choosing
+from multiplane.fabric.control import drafts
 from multiplane.fabric.control.chains import Shape, chain, course, least
-from multiplane.fabric.control.choosing import Choosing, Drafts
+from multiplane.fabric.control.choosing import Choosing
+from multiplane.fabric.control.drafts import Drafts, draft, drafting
 from multiplane.fabric.control.layouts import layouts
 from multiplane.fabric.control.links_now import LinksNow
 from multiplane.fabric.control.planning import Plan, plan
 from multiplane.fabric.control.policies import OnDemand, Policies
-from multiplane.fabric.control.searching import Search, Woven, draft, drafting
+from multiplane.fabric.control.searching import Search, Woven
 from multiplane.fabric.control.shaping import bound_fidelity, bound_per_s
 from multiplane.fabric.control.soonest import Soonest
 from multiplane.fabric.control.views import PairView
@@ -113,7 +114,7 @@ def test_a_wish_is_searched_for_once_whatever_the_order_is_called(monkeypatch: p
         searched.append(wish.order_id)
         return drafting(wish, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(choosing, "drafting", counted)
+    monkeypatch.setattr(drafts, "drafting", counted)
     links = lit(CHAIN)
     chosen = Choosing(links, Policies())
     first = chosen.now(order("a", "c", "d", min_fidelity=0.7, deadline_ns=10**12), 1)
@@ -147,11 +148,11 @@ def test_a_draft_holds_until_what_it_takes_is_gone_or_more_is_free() -> None:
 
 
 def test_drafts_are_kept_in_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choosing, "KEPT_DRAFTS", 3)
-    drafts = Drafts(Policies())
+    monkeypatch.setattr(drafts, "KEPT_DRAFTS", 3)
+    kept = Drafts(Policies())
     for number in range(5):
-        drafts.draft(order("a", "b", hold_ns=number), CHAIN)
-    assert len(drafts) == 3
+        kept.draft(order("a", "b", hold_ns=number), CHAIN)
+    assert len(kept) == 3
 
 
 def grid() -> PairView:
@@ -175,7 +176,7 @@ def test_an_answer_comes_step_by_step_and_leaves_nothing_to_search(monkeypatch: 
     answers = [answered(chosen, each) for each in wanted]
     assert max(steps for steps, _ in answers) > 5
     assert [answer.possible for _, answer in answers] == [True, False]
-    monkeypatch.setattr(choosing, "drafting", None)
+    monkeypatch.setattr(drafts, "drafting", None)
     assert isinstance(chosen.fitting(wanted[0], 0), Plan)
     assert not isinstance(chosen.now(wanted[1]), Plan)
     assert not isinstance(chosen.ideal(wanted[1]), Plan)

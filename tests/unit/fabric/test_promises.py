@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from multiplane.api.fabric_units import Attainable, UnitOrder
-from multiplane.fabric.control import choosing, promises
+from multiplane.fabric.control import drafts, promises
 from multiplane.fabric.control.choosing import Choosing
 from multiplane.fabric.control.links_now import LinksNow
 from multiplane.fabric.control.planning import Plan
@@ -58,7 +58,7 @@ def test_orders_get_what_was_said_whichever_comes_first(monkeypatch: pytest.Monk
     net = Controller()
     said = {each.hold_ns: net.asks(each) for each in (one, two, three)}
     assert len({answer.rate_per_s for answer in said.values()}) == 3, "each is told what the others leave"
-    monkeypatch.setattr(choosing, "drafting", None)
+    monkeypatch.setattr(drafts, "drafting", None)
     for each in (three, one, two):
         found = net.places(f"o{each.hold_ns}", each)
         answer = said[each.hold_ns]

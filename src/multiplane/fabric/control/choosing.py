@@ -2,64 +2,24 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Generator, Iterator
-from typing import Final
 
 import msgspec
 
 from multiplane.api.fabric_units import Attainable, UnitOrder
+from multiplane.fabric.control.drafts import Draft, Drafts
 from multiplane.fabric.control.encoding import with_encoding
 from multiplane.fabric.control.generations import Purified
 from multiplane.fabric.control.links_now import LinksNow
 from multiplane.fabric.control.planning import FOREVER_NS, Plan, Unattainable, instead, planned
 from multiplane.fabric.control.policies import Policies
-from multiplane.fabric.control.promises import Promises, wish_of
+from multiplane.fabric.control.promises import Promises
 from multiplane.fabric.control.qui import attainable
-from multiplane.fabric.control.searching import Draft, drafting
 from multiplane.fabric.control.views import PairView
 from multiplane.fabric.control.windows import Line, needs
 from multiplane.fabric.planes import Circuit
 from multiplane.kernel.errors import Faulty
 from multiplane.kernel.names import link_id
-
-KEPT_DRAFTS: Final = 256
-
-
-class Drafts:
-    """What searches came to lately, by what was wished for: asked again, nobody searches again."""
-
-    def __init__(self, policies: Policies) -> None:
-        self._policies = policies
-        self._known: OrderedDict[tuple[UnitOrder, int], Draft] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def draft(self, order: UnitOrder, view: PairView) -> Draft:
-        """The best way in a view. Deadlines and names of orders do not change it."""
-        for found in self.drafting(order, view):
-            if found is not None:
-                return found
-        raise AssertionError("a search ends with a draft")
-
-    def drafting(self, order: UnitOrder, view: PairView) -> Iterator[Draft | None]:
-        """The same in steps, None after each but the last. The view must stay as it is."""
-        wish = wish_of(order), view.revision
-        known = self._known.pop(wish, None)
-        if known is not None and known.holds(view):
-            self._keep(wish, known)
-            yield known
-            return
-        for found in drafting(order, view, self._policies):
-            if found is not None:
-                self._keep(wish, found)
-            yield found
-
-    def _keep(self, wish: tuple[UnitOrder, int], known: Draft) -> None:
-        self._known[wish] = known
-        if len(self._known) > KEPT_DRAFTS:
-            self._known.popitem(last=False)
 
 
 class Choosing:

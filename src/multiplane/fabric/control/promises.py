@@ -5,21 +5,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final, NamedTuple
 
-import msgspec
-
 from multiplane.api.fabric_units import UnitOrder
+from multiplane.fabric.control.drafts import Draft, wish_of
 from multiplane.fabric.control.links_now import LinksNow
-from multiplane.fabric.control.searching import Draft
 from multiplane.kernel.quantity import NS_PER_S
 
 PROMISE_NS: Final = NS_PER_S
 """The ends of a unit agree on its name within this time, or the order is planned anew."""
 KEPT_PROMISES: Final = 1024
-
-
-def wish_of(order: UnitOrder) -> UnitOrder:
-    """What is wished for, whatever the order is called and whenever it comes."""
-    return msgspec.structs.replace(order, order_id="", deadline_ns=0)
 
 
 class Promise(NamedTuple):
