@@ -232,6 +232,34 @@ class Job(Noun, frozen=True, kw_only=True):
     until_ns: int = 0
     hold_ns: int = 0
 
+    def named(self, order_id: str, until_ns: int) -> Job:
+        """The same for another order, with another deadline."""
+
+        def name(old: str) -> str:
+            return order_id + old[len(self.order_id) :]
+
+        return msgspec.structs.replace(
+            self,
+            order_id=order_id,
+            until_ns=until_ns,
+            circuits=tuple(
+                msgspec.structs.replace(
+                    circuit, circuit=name(circuit.circuit), order_id=order_id, until_ns=until_ns
+                )
+                for circuit in self.circuits
+            ),
+            junctions=tuple(
+                msgspec.structs.replace(
+                    junction,
+                    junction=name(junction.junction),
+                    order_id=order_id,
+                    circuits=tuple(map(name, junction.circuits)),
+                    given=tuple(map(name, junction.given)),
+                )
+                for junction in self.junctions
+            ),
+        )
+
     def bound(self, binding: int) -> Job:
         """The same under another binding."""
         if binding == self.binding:

@@ -11,12 +11,12 @@ from multiplane.api.fabric_units import Attainable, UnitOrder
 from multiplane.fabric.control import drafts, promises
 from multiplane.fabric.control.choosing import Choosing
 from multiplane.fabric.control.links_now import LinksNow
-from multiplane.fabric.control.planning import Plan
+from multiplane.fabric.control.planning import Plan, Unattainable, again, plan
 from multiplane.fabric.control.policies import Policies
 from multiplane.fabric.control.promises import PROMISE_NS
 from multiplane.fabric.control.windows import needs
 
-from .planning_cases import order, sheet
+from .planning_cases import order, sheet, view
 
 MEMORIES = 8
 
@@ -66,6 +66,25 @@ def test_orders_get_what_was_said_whichever_comes_first(monkeypatch: pytest.Monk
         assert (found.expected_ns, found.lifetime_ns) == (answer.expected_ns, answer.lifetime_ns)
         assert found.job.order_id == f"o{each.hold_ns}"
     assert [net.links.windows.taken(link) for link in ("a--b", "b--c")] == [7, 6]
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        order("a", "c"),
+        order("a", "b", "c", min_fidelity=0.6),
+        order("a", "b", "c", kind="graph", edges=((0, 1), (1, 2))),
+        order("a", "c", size=0, rate_per_s=5.0),
+    ],
+    ids=lambda wanted: wanted.kind,
+)
+def test_a_plan_under_another_name_is_the_plan_of_that_order(wanted: UnitOrder) -> None:
+    named = msgspec.structs.replace(wanted, order_id="o", deadline_ns=10**12)
+    line = view(*(sheet(a, b) for a, b in pairwise("abc")))
+    first = plan(wanted, line)
+    assert isinstance(first, Plan)
+    assert again(first, named, 1) == plan(named, line, now_ns=1)
+    assert isinstance(again(first, named, 10**12 - 1), Unattainable), "too late by then"
 
 
 def test_a_promise_reserves_nothing() -> None:

@@ -11,7 +11,7 @@ from multiplane.fabric.control.drafts import Draft, Drafts
 from multiplane.fabric.control.encoding import with_encoding
 from multiplane.fabric.control.generations import Purified
 from multiplane.fabric.control.links_now import LinksNow
-from multiplane.fabric.control.planning import FOREVER_NS, Plan, Unattainable, instead, planned
+from multiplane.fabric.control.planning import FOREVER_NS, Plan, Unattainable, again, instead, planned
 from multiplane.fabric.control.policies import Policies
 from multiplane.fabric.control.promises import Promises
 from multiplane.fabric.control.qui import attainable
@@ -55,26 +55,26 @@ class Choosing:
             yield attainable(Unattainable(code=error.code, reason=error.reason))
 
     def _answering(self, order: UnitOrder, now_ns: int) -> Iterator[Attainable | None]:
-        found, known = yield from self._planning(order, self._links.likely, now_ns)
+        found = yield from self._planning(order, self._links.likely, now_ns)
         if isinstance(found, Plan):
-            self._promises.keep(order, known, now_ns)
+            self._promises.keep(order, found, now_ns)
         else:
-            found, _ = yield from self._planning(order, self._links.now, now_ns)
+            found = yield from self._planning(order, self._links.now, now_ns)
         if isinstance(found, Plan):
             yield self._encoded(attainable(found), order, found)
             return
-        found, _ = yield from self._planning(order, self._links.whole, now_ns)
+        found = yield from self._planning(order, self._links.whole, now_ns)
         reserved = ("fabric.no_memory", "all memories on the way are reserved")
         yield attainable(found, *reserved) if isinstance(found, Plan) else attainable(found)
 
     def _planning(
         self, order: UnitOrder, view: PairView, now_ns: int
-    ) -> Generator[None, None, tuple[Plan | Unattainable, Draft]]:
+    ) -> Generator[None, None, Plan | Unattainable]:
         """A plan in a view as it is now, searched for step by step. Raises: Faulty(`plugin.failed`)."""
         still = msgspec.structs.replace(view, links=dict(view.links))
         for known in self._drafts.drafting(order, still):
             if known is not None:
-                return self._planned(known, order, still, now_ns), known
+                return self._planned(known, order, still, now_ns)
             yield
         raise AssertionError("a search ends with a draft")
 
@@ -98,8 +98,8 @@ class Choosing:
     def fitting(self, order: UnitOrder, now_ns: int) -> Plan | None:
         """A plan, if nobody of the same rank waits for these memories: as it was promised, or else with what
         is promised to nobody, or else with what is free."""
-        known = self._promises.take(order)
-        found = self._plan(order, self._links.now if known else self._links.likely, now_ns, known)
+        promised = self._promises.take(order)
+        found = again(promised, order, now_ns) if promised else self._plan(order, self._links.likely, now_ns)
         if isinstance(found, Unattainable):
             found = self.now(order, now_ns)
         if isinstance(found, Unattainable):
@@ -142,11 +142,9 @@ class Choosing:
         needed = self._needs.get(order_id)
         return needed is not None and self._links.room(needed)
 
-    def _plan(
-        self, order: UnitOrder, view: PairView, now_ns: int, known: Draft | None = None
-    ) -> Plan | Unattainable:
+    def _plan(self, order: UnitOrder, view: PairView, now_ns: int) -> Plan | Unattainable:
         try:
-            return self._planned(known or self._drafts.draft(order, view), order, view, now_ns)
+            return self._planned(self._drafts.draft(order, view), order, view, now_ns)
         except Faulty as error:
             return Unattainable(code=error.code, reason=error.reason)
 

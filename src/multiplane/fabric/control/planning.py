@@ -102,6 +102,12 @@ def planned(
     return refused or msgspec.structs.replace(found, rate_per_s=order.rate_per_s or found.rate_per_s)
 
 
+def again(found: Plan, order: UnitOrder, now_ns: int) -> Plan | Unattainable:
+    """A plan for the same wish, under the name of this order. Args: now_ns: against the deadline."""
+    job = found.job.named(order.order_id, order.deadline_ns)
+    return _too_slow(order, found, now_ns) or msgspec.structs.replace(found, job=job)
+
+
 def _why_not(known: Draft, order: UnitOrder) -> Unattainable:
     """Nothing was found that is good enough."""
     sites = f"between {' and '.join(order.sites)}"

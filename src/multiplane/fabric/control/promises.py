@@ -6,8 +6,10 @@ from collections import OrderedDict
 from typing import Final, NamedTuple
 
 from multiplane.api.fabric_units import UnitOrder
-from multiplane.fabric.control.drafts import Draft, wish_of
+from multiplane.fabric.control.drafts import wish_of
 from multiplane.fabric.control.links_now import LinksNow
+from multiplane.fabric.control.planning import Plan
+from multiplane.fabric.control.windows import needs
 from multiplane.kernel.quantity import NS_PER_S
 
 PROMISE_NS: Final = NS_PER_S
@@ -16,11 +18,11 @@ KEPT_PROMISES: Final = 1024
 
 
 class Promise(NamedTuple):
-    """A draft, the revision of the view that it was made for, and what it takes of each link."""
+    """A plan, what it takes of each link, and the revision of the view that it was made for."""
 
-    draft: Draft
-    revision: int
+    plan: Plan
     takes: dict[str, int]
+    revision: int
     until_ns: int
 
 
@@ -34,17 +36,15 @@ class Promises:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def keep(self, order: UnitOrder, draft: Draft, now_ns: int) -> None:
-        """A draft was made for a wish with what is promised to nobody else."""
-        assert draft.woven is not None
-        takes = draft.woven.takes()
-        self.take(order)
-        self._kept[wish_of(order)] = Promise(draft, self._links.now.revision, takes, now_ns + PROMISE_NS)
-        self._links.promise(takes)
+    def keep(self, order: UnitOrder, plan: Plan, now_ns: int) -> None:
+        """What was planned for a wish with what is promised to nobody else; a new promise for the wish."""
+        promise = Promise(plan, needs(plan.job), self._links.now.revision, now_ns + PROMISE_NS)
+        self._kept[wish_of(order)] = promise
+        self._links.promise(promise.takes)
         if len(self._kept) > KEPT_PROMISES:
             self._drop(next(iter(self._kept)))
 
-    def take(self, order: UnitOrder) -> Draft | None:
+    def take(self, order: UnitOrder) -> Plan | None:
         """What was promised, if it can still be had; it is promised no more."""
         wish = wish_of(order)
         if wish not in self._kept:
@@ -52,7 +52,7 @@ class Promises:
         promise, now = self._drop(wish), self._links.now
         whole = promise.revision == now.revision
         free = whole and all(min(now.links[link].free) >= count for link, count in promise.takes.items())
-        return promise.draft if free else None
+        return promise.plan if free else None
 
     def lapse(self, now_ns: int) -> None:
         """Forget those whose order did not come."""
