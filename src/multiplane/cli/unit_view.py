@@ -8,6 +8,7 @@ from typing import Final
 
 from multiplane.api.states import TraceRow
 from multiplane.api.units import Answer, Offer, StateTrace, UnitEvent, UnitTrace, UnitView, Verdict
+from multiplane.kernel.duration import duration_text
 from multiplane.kernel.nouns import Noun
 from multiplane.kernel.quantity import NS_PER_S
 
@@ -37,6 +38,12 @@ def clock(at_ns: int) -> str:
     return f"{at:%H:%M:%S}.{at_ns % NS_PER_S // 1000:06d}"
 
 
+def _less(span_ns: int) -> str:
+    """Three digits of a time, as `--valid` takes it: never more than was offered."""
+    step_ns = 10 ** max(0, len(str(span_ns)) - 3)
+    return duration_text(span_ns // step_ns * step_ns)
+
+
 def offer_text(offer: Offer, *, from_stock: bool = False) -> str:
     """What an offer promises, leaving out what does not apply."""
     words = []
@@ -46,7 +53,7 @@ def offer_text(offer: Offer, *, from_stock: bool = False) -> str:
         words.append(f"{offer.rate_per_s:.4g} states/s")
     words.append("from stock: at once" if from_stock else f"cold: first in {span(offer.expected_ns)}")
     if offer.valid_s:
-        words.append(f"lives {offer.valid_s:g} s at most")
+        words.append(f"lives {_less(round(offer.valid_s * NS_PER_S))} at most")
     if offer.encoding:
         words.append(f"{offer.encoding}, logical error rate {offer.logical_error_rate:.3g}")
     return ", ".join(words)

@@ -16,8 +16,9 @@ from tests.support.web import ALICE, BOB, CAROL, Authority, serving
 from typer.testing import Result
 
 from multiplane.api.states import TraceRow
-from multiplane.api.units import StateTrace, Units, UnitTrace
-from multiplane.cli.unit_view import backward, trace_lines
+from multiplane.api.units import Offer, StateTrace, Units, UnitTrace
+from multiplane.cli.unit_view import backward, offer_text, trace_lines
+from multiplane.kernel.duration import duration_ns
 from multiplane.runtime.doors import strict
 from multiplane.standards import units
 
@@ -240,3 +241,10 @@ def test_a_unit_with_a_rate_tells_the_one_that_is_measured(door: MemoryUnits, mu
     assert "measured" not in delivered[0]
     assert [line.split()[-1] for line in delivered[1:]] == ["5/s"] * 4
     assert not any("measured" in line for line in lines if "delivered" not in line)
+
+
+@pytest.mark.parametrize("valid_s", [0.146484375, 4.0, 1.9999, 86_399.7])
+def test_the_longest_life_can_be_asked_for_as_it_is_printed(valid_s: float) -> None:
+    text = offer_text(Offer(valid_s=valid_s))
+    printed_s = duration_ns(text.partition("lives ")[2].partition(" ")[0]) / 1e9
+    assert 0.99 * valid_s < printed_s <= valid_s
