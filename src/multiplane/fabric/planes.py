@@ -157,6 +157,7 @@ class Circuit(Noun, frozen=True, kw_only=True):
             `bbpssw`.
         window: memories of each link that it may use at each end.
         cutoff_ns: age at which a half that waits is given up, for each link; 0 = never.
+        end_cutoff_ns: how long a pair waits at the ends for the one that it is purified with; 0 = for ever.
         pairs: wanted, 0 = until removed; until_ns: deadline, 0 = none.
         sacrifice_share: of the pairs, measured in x, y and z in turn to estimate fidelity.
         measure: basis in which ends measure at once, empty = keep.
@@ -175,6 +176,7 @@ class Circuit(Noun, frozen=True, kw_only=True):
     cutoff_ns: tuple[int, ...]
     fidelity: float
     end_rounds: int = 0
+    end_cutoff_ns: int = 0
     protocol: str = "dejmps"
     pairs: int = 1
     until_ns: int = 0

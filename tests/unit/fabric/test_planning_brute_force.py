@@ -60,6 +60,15 @@ def simple_paths(ground: Ground, a: str, b: str, *way: Hop) -> Iterator[tuple[Ho
             yield from simple_paths(ground, to, b, *way, hop)
 
 
+def schedules(windows: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], int]]:
+    """Rounds on each link and between the ends, up to two each, for which there are memories."""
+    last = len(windows) - 1
+    for ends in range(3 if last else 1):
+        left = [window - (ends if at in (0, last) else 0) for at, window in enumerate(windows)]
+        if min(left) >= 1:
+            yield from product(product(*(range(min(3, window)) for window in left)), (ends,))
+
+
 def best_rate_per_s(shown: PairView, a: str, b: str, floor_fidelity: float) -> float:
     """Of all paths, levels and rounds; what cannot beat the best so far is not worked out."""
     best_per_s = 0.0
@@ -69,13 +78,14 @@ def best_rate_per_s(shown: PairView, a: str, b: str, floor_fidelity: float) -> f
         )
         inner = len(hops) - 1
         for levels in {(0,) * inner, nested_levels(inner), tuple(range(1, inner + 1))}:
-            for rounds in product(*(range(min(3, window)) for window in windows)):
-                slower = tuple(window / 2**some for window, some in zip(windows, rounds, strict=True))
+            for rounds, ends in schedules(windows):
+                slower = tuple(
+                    window / 2 ** (some + ends) for window, some in zip(windows, rounds, strict=True)
+                )
                 if bound_per_s(hops, slower) <= best_per_s:
                     continue
-                found = shaped(
-                    course(hops), [Shape(rounds, windows, 1.0, levels, wanted=1)], floor_fidelity
-                ).found
+                shape = Shape(rounds, windows, 1.0, levels, wanted=1, end_rounds=ends)
+                found = shaped(course(hops), [shape], floor_fidelity).found
                 best_per_s = max(best_per_s, found.gives.rate_per_s if found else 0.0)
     return best_per_s
 

@@ -19,7 +19,7 @@ from multiplane.fabric.control.links_now import LinksNow
 from multiplane.fabric.control.planning import Plan, plan
 from multiplane.fabric.control.policies import OnDemand, Policies
 from multiplane.fabric.control.searching import Search, Woven
-from multiplane.fabric.control.shaping import bound_fidelity, bound_per_s
+from multiplane.fabric.control.shaping import bound_fidelity, bound_per_s, scheduled
 from multiplane.fabric.control.soonest import Soonest
 from multiplane.fabric.control.views import PairView
 from multiplane.fabric.control.ways import Ground
@@ -100,7 +100,7 @@ def test_no_shape_of_a_chain_is_better_than_its_bounds() -> None:
                 hop.mean_s / memories for hop, memories in zip(way.hops, circuit.window, strict=True)
             )
             for cutoff_s in (0.3 * slowest_s, 3.0 * slowest_s):
-                shape = plain._replace(rounds=rounds, cutoff_s=cutoff_s)
+                shape = scheduled(plain, rounds)._replace(cutoff_s=cutoff_s)
                 gives = chain(way.hops, shape)
                 assert gives.rate_per_s <= bound_per_s(way.hops, circuit.window) * (1.0 + 1e-9)
                 assert gives.first_s >= soonest.chain_s(a, b)[0] * (1.0 - 1e-9)

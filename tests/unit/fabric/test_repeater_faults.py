@@ -111,12 +111,13 @@ def shape(rng: random.Random, binding: int) -> Job:
         )
     path = rng.choice(PATHS)
     hops = len(path) - 1
-    rounds = rng.choice([0, 0, 1])
+    rounds, end_rounds = rng.choice([0, 0, 1]), rng.choice([0, 0, 1])
     one: Circuit = circuit(
         path,
         rounds=(rounds,) * hops,
-        end_rounds=rng.choice([0, 0, 1]),
-        window=(2,) * hops,
+        end_rounds=end_rounds,
+        end_cutoff_ns=rng.choice([0, 2_000_000]),
+        window=(max(2, rounds + end_rounds + 1),) * hops,
         levels=tuple(rng.choice([0, 1]) for _ in range(hops - 1)),
         cutoff_ns=(rng.choice([0, 5_000_000]),) * hops,
         measure=rng.choice(["", "", "x"]),

@@ -9,12 +9,12 @@ below whatever happens; means use the waits of neighbouring links as if they wer
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from multiplane.fabric.control.hops import PROTOCOLS, Hop, least_of_link, rested
+from multiplane.fabric.control.hops import PROTOCOLS, Hop, least_of_link, purest_of, rested, whole
 from multiplane.fabric.control.segments import Span, Wait, joined, mean_latest, wait
 from multiplane.physics import bell
 from multiplane.physics.bell import Correlations
@@ -36,6 +36,7 @@ class Shape(NamedTuple):
         cutoff_s: age at which a half that waits inside is given up, > 0.
         levels: of the inner sites, all 0 = as soon as possible.
         wanted: pairs, 0 = without end: so many may wait in line where windows are wide.
+        end_rounds: of purification between the two ends.
     """
 
     rounds: tuple[int, ...]
@@ -44,6 +45,19 @@ class Shape(NamedTuple):
     levels: tuple[int, ...]
     protocol: str = "dejmps"
     wanted: int = 0
+    end_rounds: int = 0
+
+    @property
+    def end_cutoff_s(self) -> float:
+        """How long a pair waits at the ends for the one that it is purified with: as all links in turn."""
+        return self.cutoff_s * len(self.windows)
+
+    def less(self, memories: int) -> Shape:
+        """With so many memories of both ends taken by pairs that wait there."""
+        windows = list(self.windows)
+        for at in {0, len(windows) - 1}:
+            windows[at] -= memories
+        return self._replace(windows=tuple(windows), end_rounds=0)
 
     def queue_factor(self, at: int) -> float:
         """How much longer pairs wait at inner site `at` because the oldest there goes first.
@@ -83,16 +97,25 @@ class Leg(NamedTuple):
 
 
 def leg(hop: Hop, rounds: int, window: int, cutoff_s: float, protocol: str) -> Leg:
-    """Pairs of a link after `rounds` of purification, each of two pairs of the round before.
+    """Pairs of a link after `rounds` of purification, made by `window` > `rounds` memories."""
 
-    `window` > `rounds` memories make them: the first of two takes one, and waits for the second, which the
-    rest make, for `cutoff_s` at most.
+    def made(taken: int) -> Leg:
+        return Leg(Span(hop.mean_s / (window - taken)), hop.fresh)
+
+    return _purified(made, hop, rounds, cutoff_s, protocol) if rounds else made(0)
+
+
+def _purified(made: Callable[[int], Leg], hop: Hop, rounds: int, cutoff_s: float, protocol: str) -> Leg:
+    """Pairs after `rounds` of purification, each of two pairs of the round before.
+
+    The first of two takes one memory, and waits for the second, which the rest make, for `cutoff_s` at most.
+    Args: made: pairs of no round, when so many memories are taken.
     """
-    mean_s, mean = hop.mean_s / window, hop.fresh
     if not rounds:
-        return Leg(Span(mean_s), mean)
-    first = leg(hop, rounds - 1, window, cutoff_s, protocol)
-    second_s = leg(hop, rounds - 1, window - 1, cutoff_s, protocol).span.mean_s
+        return made(0)
+    first = _purified(made, hop, rounds - 1, cutoff_s, protocol)
+    rest = _purified(lambda taken: made(taken + 1), hop, rounds - 1, cutoff_s, protocol)
+    second_s = rest.span.mean_s
     flip, relax, known_s = hop.flip_per_s, hop.relax_per_s, hop.told_s
     in_time = -math.expm1(-cutoff_s / second_s)
     older = _waited(first.mean, wait(second_s, second_s, cutoff_s), flip, relax)
@@ -107,7 +130,28 @@ def _waited(pair: Correlations, waiting: Wait, flip_per_s: float, relax_per_s: f
 
 
 def chain(hops: Sequence[Hop], shape: Shape) -> Chain:
-    """What a chain of one or more links gives when it is run in this shape."""
+    """What a chain of one or more links gives when it is run in this shape.
+
+    Between its ends, pairs are purified as those of a link are.
+    """
+    once = _once(hops, shape)
+    if not shape.end_rounds:
+        return once
+
+    def made(taken: int) -> Leg:
+        gives = _once(hops, shape.less(taken)) if taken else once
+        return Leg(Span(1.0 / gives.rate_per_s), gives.mean)
+
+    pure = _purified(made, whole(hops), shape.end_rounds, shape.end_cutoff_s, shape.protocol)
+    return once._replace(
+        mean=pure.mean,
+        first_s=pure.span.mean_s + once.first_s - 1.0 / once.rate_per_s,
+        rate_per_s=1.0 / pure.span.mean_s,
+    )
+
+
+def _once(hops: Sequence[Hop], shape: Shape) -> Chain:
+    """The same without purification between the ends."""
     legs = [
         leg(hop, rounds, window, shape.cutoff_s, shape.protocol)
         for hop, rounds, window in zip(hops, shape.rounds, shape.windows, strict=True)
@@ -133,14 +177,19 @@ def chain(hops: Sequence[Hop], shape: Shape) -> Chain:
 class Course(NamedTuple):
     """What all pairs of a chain go through, however it is run: swaps, the way of TRACK, a correction, rest.
 
+    Purification between the ends comes before the rest.
+
     Args:
         fresh: a pair in which nobody waits inside, of links as they are; kept: what is left of perfect links.
+        held: what rest leaves; ends: the chain as if it were one link.
         fades: what each second of the cut-off costs (<XX> and <YY>, <ZZ>), as soon as possible and by levels.
     """
 
     hops: tuple[Hop, ...]
+    ends: Hop
     fresh: Correlations
     kept: Correlations
+    held: Correlations
     fades: tuple[tuple[float, float], tuple[float, float]]
 
 
@@ -155,11 +204,13 @@ def course(hops: tuple[Hop, ...], hold_s: float = 0.0) -> Course:
     inner = len(hops) - 1
     waits = sum(max(left.far.flip_per_s, right.near.flip_per_s) for left, right in pairwise(hops))
     fades = sum(max(left.far.relax_per_s, right.near.relax_per_s) for left, right in pairwise(hops))
-    kept = rested(_swapped(hops, [_PERFECT] * len(hops)), sum(flip) * hold_s, sum(relax) * hold_s)
+    kept = _swapped(hops, [_PERFECT] * len(hops))
     return Course(
         hops=hops,
+        ends=whole(hops),
         fresh=reduce(bell.swap, (hop.fresh for hop in hops), kept),
         kept=kept,
+        held=rested(_PERFECT, sum(flip) * hold_s, sum(relax) * hold_s),
         fades=(
             (inner * max(flip) + waits, inner * max(relax) + fades),
             (inner * sum(flip) + 2.0 * waits, inner * sum(relax) + 2.0 * fades),
@@ -188,7 +239,7 @@ class Least(NamedTuple):
 def least(way: Course, shape: Shape) -> Least:
     """A bound of each single delivered pair of a chain that is run in this shape.
 
-    The pair itself depends on the cut-off of the shape where links are purified.
+    The pair itself depends on the cut-off of the shape where pairs are purified.
     """
     pair = way.fresh
     if any(shape.rounds):
@@ -197,13 +248,21 @@ def least(way: Course, shape: Shape) -> Least:
             for hop, rounds in zip(way.hops, shape.rounds, strict=True)
         ]
         pair = reduce(bell.swap, links, way.kept)
-    return Least(pair, *way.fades[any(shape.levels)])
+    fades = way.fades[any(shape.levels)]
+    if shape.end_rounds:
+        ends = way.ends._replace(fresh=Least(pair, *fades).pair_at(shape.cutoff_s))
+        pair, fades = least_of_link(ends, shape.end_rounds, shape.end_cutoff_s, shape.protocol), (0.0, 0.0)
+    return Least(bell.swap(pair, way.held), *fades)
 
 
-def purest(way: Course, rounds: Sequence[int]) -> Least:
-    """No schedule of purification with at most so many rounds on each link makes better pairs."""
+def purest(way: Course, rounds: Sequence[int], end_rounds: int, cutoff_s: float) -> Correlations:
+    """No schedule of at most so many rounds on each link and between the ends makes better pairs.
+
+    Args: cutoff_s: nor does a longer one.
+    """
     links = (hop.purest[min(most, len(hop.purest) - 1)] for hop, most in zip(way.hops, rounds, strict=True))
-    return Least(reduce(bell.swap, links, way.kept), *way.fades[0])
+    pair = Least(reduce(bell.swap, links, way.kept), *way.fades[0]).pair_at(cutoff_s)
+    return bell.swap(purest_of(way.ends._replace(fresh=pair), end_rounds)[-1], way.held)
 
 
 def _resting(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from itertools import pairwise
 
 import msgspec
 
@@ -168,6 +169,8 @@ def _kept(found: Plan, order: UnitOrder, view: PairView) -> Plan | Unattainable:
 def _keeps_ns(circuit: Circuit, order: UnitOrder, view: PairView) -> int:
     """What is left of the cut-offs of the memories at both ends when the circuit delivers at its latest."""
     path, left_ns = circuit.path, FOREVER_NS
+    delays_ns = (view.links[link_id(*pair)].sheet.delay_ns for pair in pairwise(path))
+    purified_ns = circuit.end_rounds * (circuit.end_cutoff_ns + 2 * sum(delays_ns))
     for end, neighbour, waits_ns in (
         (path[0], path[1], circuit.cutoff_ns[0]),
         (path[-1], path[-2], circuit.cutoff_ns[-1]),
@@ -175,5 +178,5 @@ def _keeps_ns(circuit: Circuit, order: UnitOrder, view: PairView) -> int:
         sheet = view.links[link_id(end, neighbour)].sheet
         cutoff_ns = sheet.cutoff_ns[sheet.sites.index(end)]
         if cutoff_ns and end in order.sites:
-            left_ns = min(left_ns, max(0, cutoff_ns - waits_ns))
+            left_ns = min(left_ns, max(0, cutoff_ns - waits_ns - purified_ns))
     return left_ns

@@ -215,6 +215,8 @@ def _circuit(order: UnitOrder, name: str, one: Shaped, binding: int, burst: int)
             for hop, rounds in zip(one.hops, one.shape.rounds, strict=True)
         ),
         fidelity=one.gives.fidelity,
+        end_rounds=one.shape.end_rounds,
+        end_cutoff_ns=_ns(one.shape.end_cutoff_s) if one.shape.end_rounds else 0,
         protocol=one.shape.protocol,
         pairs=order.size,
         until_ns=order.deadline_ns,

@@ -22,6 +22,7 @@ from multiplane.fabric.control.shaping import (
     bound_fidelity,
     bound_per_s,
     most_pair,
+    scheduled,
     shaped,
 )
 from multiplane.fabric.control.soonest import Soonest
@@ -309,9 +310,9 @@ class Search:
             if most_fidelity < floor_fidelity and most_fidelity <= max(known_fidelity, best_fidelity):
                 continue
             for levels in self.policies.swapping.levels(path):
+                swapping = plain._replace(levels=levels)
                 rounds = self.policies.purification.rounds(path, windows)
-                shapes = (plain._replace(rounds=each, levels=levels) for each in rounds)
-                sought = shaped(way, shapes, floor_fidelity)
+                sought = shaped(way, (scheduled(swapping, each) for each in rounds), floor_fidelity)
                 best_fidelity = max(best_fidelity, sought.best_fidelity)
                 found = sought.found
                 if found is not None and (best is None or found.gives.rate_per_s > best.gives.rate_per_s):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Final, NamedTuple
 
 from multiplane.fabric.control.chains import Chain, Course, Shape, chain, least, purest
-from multiplane.fabric.control.hops import Hop
+from multiplane.fabric.control.hops import Hop, whole
 from multiplane.fabric.control.segments import Span, mean_latest
 from multiplane.physics import bell
 from multiplane.physics.bell import Correlations
@@ -51,6 +51,12 @@ def bound_per_s(hops: Sequence[Hop], windows: Sequence[float]) -> float:
     return 1.0 / mean_latest([Span(hop.mean_s / window) for hop, window in zip(hops, windows, strict=True)])
 
 
+def scheduled(plain: Shape, rounds: tuple[int, ...]) -> Shape:
+    """A shape that purifies. Args: rounds: of each link and, if there is one more, between the ends."""
+    links = len(plain.windows)
+    return plain._replace(rounds=rounds[:links], end_rounds=sum(rounds[links:]))
+
+
 def bound_fidelity(way: Course, plain: Shape) -> float:
     """No shape with the windows of this one, which purifies nothing, promises more."""
     return bell.fidelity(most_pair(way, plain))
@@ -59,25 +65,41 @@ def bound_fidelity(way: Course, plain: Shape) -> float:
 def most_pair(way: Course, plain: Shape) -> Correlations:
     """The same of <XX>, <YY> and <ZZ>."""
     shortest_s, _ = _cutoffs_s(way.hops, plain, _slowest_s(way.hops, plain))
-    return purest(way, [window - 1 for window in plain.windows]).pair_at(shortest_s)
+    windows = plain.windows
+    return purest(way, [window - 1 for window in windows], most_end_rounds(windows), shortest_s)
+
+
+def most_end_rounds(windows: Sequence[int]) -> int:
+    """That the memories of both ends allow; a single link has none but its own."""
+    return min(MOST_ROUNDS, windows[0] - 1, windows[-1] - 1) if len(windows) > 1 else 0
+
+
+def fits(shape: Shape) -> bool:
+    """Whether the links have memories for their rounds beside the pairs that wait at the ends."""
+    left = shape.less(shape.end_rounds).windows
+    return all(0 <= rounds < window for rounds, window in zip(shape.rounds, left, strict=True))
 
 
 def shaped(way: Course, shapes: Iterable[Shape], floor_fidelity: float) -> Sought:
     """The shape of the best rate whose every pair is above the floor.
 
     Args: shapes: what may be tried, all of the same levels, the least purified first; their cut-offs are set
-        here. From the best of them on, rounds are changed link by link as long as that is better.
+        here. From the best of as many rounds between the ends, those of links are changed one by one as long
+        as that is better.
     """
     best: Shaped | None = None
     best_fidelity = 0.0
-    for shape in shapes:
-        tried, reached = _tried(way, shape, floor_fidelity, best)
-        best_fidelity = max(best_fidelity, reached)
-        best = tried or best
-        if tried is not None and not any(shape.rounds) and _nearly_unbound(tried):
-            return Sought(tried, best_fidelity)  # more purification would only be slower
-    if best is not None and len(way.hops) <= EACH_LINK:
-        best = _improved(way, best, floor_fidelity)
+    for _, alike in groupby(shapes, lambda shape: shape.end_rounds):
+        before = best
+        for shape in alike:
+            tried, reached = _tried(way, shape, floor_fidelity, best)
+            best_fidelity = max(best_fidelity, reached)
+            best = tried or best
+            plain = not any(shape.rounds) and not shape.end_rounds
+            if tried is not None and plain and _nearly_unbound(tried):
+                return Sought(tried, best_fidelity)  # more purification would only be slower
+        if best is not None and best is not before and len(way.hops) <= EACH_LINK:
+            best = _improved(way, best, floor_fidelity)
     return Sought(best, best_fidelity)
 
 
@@ -95,7 +117,7 @@ def _tried(
 ) -> tuple[Shaped | None, float]:
     """The shape with its cut-off if it is better than the best so far; and what it can promise."""
     slowest_s = _slowest_s(way.hops, shape)
-    if best is not None and best.gives.rate_per_s * slowest_s >= 1.0:
+    if best is not None and best.gives.rate_per_s * slowest_s * (1 << shape.end_rounds) >= 1.0:
         return None, 0.0
     span_s = _cutoffs_s(way.hops, shape, slowest_s)
     reached = _least_fidelity(way, shape, span_s[0])
@@ -112,12 +134,12 @@ def _improved(way: Course, best: Shaped, floor_fidelity: float) -> Shaped:
     """The best shape with a round less or more on some links, while that gives more."""
     for _ in range(_CHANGES):
         before = best
-        for at, window in enumerate(best.shape.windows):
+        for at in range(len(way.hops)):
             for change in (-1, 1):
                 rounds = list(best.shape.rounds)
                 rounds[at] += change
-                if 0 <= rounds[at] < min(window, MOST_ROUNDS + 1):
-                    shape = best.shape._replace(rounds=tuple(rounds))
+                shape = best.shape._replace(rounds=tuple(rounds))
+                if rounds[at] <= MOST_ROUNDS and fits(shape):
                     better, _ = _tried(way, shape, floor_fidelity, best)
                     best = better or best
         if best is before:
@@ -135,7 +157,7 @@ def _slowest_s(hops: Sequence[Hop], shape: Shape) -> float:
 
 def _cutoffs_s(hops: Sequence[Hop], shape: Shape, slowest_s: float) -> tuple[float, float]:
     """The shortest and the longest cut-off that are worth trying, and that the devices themselves allow."""
-    inner = len(hops) - 1
+    inner, ends = len(hops) - 1, shape.end_rounds
     longest_s = PATIENCE * slowest_s * max((shape.queue_factor(at) for at in range(inner)), default=1.0)
     kept_s = min(end.cutoff_s for hop in hops for end in (hop.near, hop.far))
     longest_s = max(longest_s, min(REACTION_S, REACTION_SHARE * kept_s))
@@ -143,7 +165,8 @@ def _cutoffs_s(hops: Sequence[Hop], shape: Shape, slowest_s: float) -> tuple[flo
         longest_s = min(longest_s, left.far.cutoff_s, right.near.cutoff_s)
     outer_s = min(hops[0].near.cutoff_s, hops[-1].far.cutoff_s)
     if inner and outer_s < math.inf:
-        longest_s = min(longest_s, (outer_s - sum(hop.delay_s for hop in hops)) / inner)
+        left_s = outer_s - sum(hop.delay_s for hop in hops) - (ends * whole(hops).told_s if ends else 0.0)
+        longest_s = min(longest_s, left_s / (inner + ends * len(hops)))
     longest_s = max(longest_s, _SHORTEST_S)
     return min(longest_s, LEAST_PATIENCE * slowest_s), longest_s
 
@@ -158,7 +181,7 @@ def _cutoff_s(way: Course, shape: Shape, span_s: tuple[float, float], floor_fide
     low_s, high_s = span_s
     if _least_fidelity(way, shape, high_s) >= floor_fidelity:
         return high_s
-    plain = None if any(shape.rounds) else least(way, shape)
+    plain = None if any(shape.rounds) or shape.end_rounds else least(way, shape)
     for _ in range(_HALVINGS if plain else _HALVINGS_PURIFIED):
         middle_s = (low_s + high_s) / 2.0
         fidelity = plain.fidelity(middle_s) if plain else _least_fidelity(way, shape, middle_s)

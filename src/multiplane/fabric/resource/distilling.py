@@ -1,7 +1,7 @@
 """Purification of a pool of pairs between two ends: nested rounds, each of two pairs of the same round.
 
-The upper end leads: it does its part and tells its bit; the lower one does its own and answers. One message
-each way, and both know.
+One end leads: it does its part and tells its bit; the other one does its own and answers. One message each
+way, and both know.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Pool(Protocol):
         """All rounds are behind it."""
         ...
 
-    def used(self, half: Half) -> None:
-        """A sacrificed half: its memory is free."""
+    def used(self, kept: Half, sacrificed: Half) -> None:
+        """The memory of the sacrificed half is free."""
         ...
 
     def broken(self, half: Half) -> None:
@@ -53,7 +53,7 @@ class _Round:
 class Distiller:
     """One end's part.
 
-    Args: rounds: each pair goes through; leads: the upper end.
+    Args: rounds: each pair goes through; leads: whether it is the one that begins.
     """
 
     def __init__(self, desk: Desk, pool: Pool, name: str, rounds: int, protocol: str, *, leads: bool) -> None:
@@ -98,8 +98,18 @@ class Distiller:
         if mine[0] is not None and mine[1] is not None:
             if not mine[0].busy and not mine[1].busy:
                 self._purify(mine[0], mine[1], bit, at_ns)
-        elif len(self._early) < 2 * len(self._halves) + 2:
+        else:
             self._early[kept, sacrificed] = bit, at_ns
+            if len(self._early) > 2 * len(self._halves) + 2:
+                del self._early[next(iter(self._early))]
+
+    def lost(self, half: Half) -> None:
+        """It is gone, whatever the other end says of it."""
+        self.drop(half)
+        self._early = {both: word for both, word in self._early.items() if half.shared not in both}
+        for both, running in list(self._running.items()):
+            if running.kept is half and running.mine >= 0:
+                del self._running[both]
 
     def missing(self, number: int) -> None:
         """A pair will not come: neither will the purification with it."""
@@ -136,7 +146,7 @@ class Distiller:
         running.mine = report.bits[0]
         self.drop(sacrificed)
         sacrificed.gone = True
-        self._pool.used(sacrificed)
+        self._pool.used(kept, sacrificed)
         if self._leads:
             running.at_ns = report.due_ns
             self._pool.tell_begun(kept, sacrificed, running.mine, report.due_ns)
@@ -145,7 +155,7 @@ class Distiller:
             self._compare(running)
 
     def done(self, kept: int, sacrificed: int, bit: int) -> None:
-        """The lower end's word."""
+        """The other end's word."""
         running = self._running.get((kept, sacrificed))
         if running is not None and running.mine >= 0:
             running.theirs = bit

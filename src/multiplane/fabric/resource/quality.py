@@ -19,12 +19,14 @@ from multiplane.kernel.quantity import NS_PER_S
 from multiplane.physics.bell import Correlations, fidelity, from_weights, swap
 from multiplane.physics.multipartite import ghz_from_tree, graph_state_floor
 from multiplane.physics.operations import depolarising16, swap_factors
+from multiplane.physics.purification import bbpssw, dejmps
 
 FOREVER_NS: Final = 10**18
 """No state is promised for longer than about 30 years."""
 
 
 Share = Annotated[float, msgspec.Meta(ge=-1.0, le=1.0)]
+Probability = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 PerSecond = Annotated[float, msgspec.Meta(ge=0.0)]
 
 
@@ -34,6 +36,15 @@ class Resting(Noun, frozen=True, kw_only=True):
     xy_per_s: PerSecond = 0.0
     z_per_s: PerSecond = 0.0
     until_ns: int = 0
+
+
+class Gates(Noun, frozen=True, kw_only=True):
+    """How good operations at one end are: probabilities that a gate of one or of two qubits keeps them, and
+    that a readout is wrong."""
+
+    keep_single: Probability = 1.0
+    keep_double: Probability = 1.0
+    flip_probability: Probability = 0.0
 
 
 class Leg(Noun, frozen=True, kw_only=True):
@@ -75,13 +86,27 @@ def swapped(one: Correlations, two: Correlations, sheet: LinkSheet, site: str) -
     return swap(swap(one, two), _swap_factors(sheet.keep_double[end], sheet.flip_probability[end]))
 
 
-def gate_gain(sheet: LinkSheet, site: str) -> float:
-    """What a gate on a half in a memory of this link at this site leaves of the correlations of its pair."""
-    return sheet.keep_single[sheet.sites.index(site)]
+def gates_of(sheet: LinkSheet, site: str) -> Gates:
+    """Of halves in memories of this link at this site."""
+    end = sheet.sites.index(site)
+    return Gates(
+        keep_single=sheet.keep_single[end],
+        keep_double=sheet.keep_double[end],
+        flip_probability=sheet.flip_probability[end],
+    )
+
+
+def purified(
+    pairs: tuple[Correlations, Correlations], protocol: str, gates: tuple[Gates, Gates]
+) -> Correlations:
+    """The first of two pairs after a round that worked, as if both ends were as bad as the worse one."""
+    double16 = depolarising16(min(end.keep_double for end in gates))
+    rule = dejmps if protocol == "dejmps" else bbpssw
+    return rule(*pairs, double16, max(end.flip_probability for end in gates))[0]
 
 
 def turned(pair: Correlations, gain: float) -> Correlations:
-    """The pair after a gate on one half. Args: gain: as of `gate_gain`."""
+    """The pair after a gate on one half. Args: gain: as of `Gates.keep_single`."""
     return Correlations(pair.x * gain, pair.y * gain, pair.z * gain)
 
 
