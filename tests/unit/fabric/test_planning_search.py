@@ -91,7 +91,7 @@ def test_no_shape_of_a_chain_is_better_than_its_bounds() -> None:
         found = plan(order(a, b), shown)
         assert isinstance(found, Plan)
         (circuit,) = found.job.circuits
-        way = course(Ground(shown).path(circuit.path), hold_s=0.001)
+        way = course(Ground(shown).path(circuit.path)).resting(0.001)
         plain = Shape((0,) * len(way.hops), circuit.window, 1.0, circuit.levels)
         soonest = Soonest(Ground(shown), lambda link: min(link.memories))
         path = tuple(hop.seen for hop in way.hops)
@@ -101,7 +101,7 @@ def test_no_shape_of_a_chain_is_better_than_its_bounds() -> None:
             )
             for cutoff_s in (0.3 * slowest_s, 3.0 * slowest_s):
                 shape = scheduled(plain, rounds)._replace(cutoff_s=cutoff_s)
-                gives = chain(way.hops, shape)
+                gives = chain(way, shape)
                 assert gives.rate_per_s <= bound_per_s(way.hops, circuit.window) * (1.0 + 1e-9)
                 assert gives.first_s >= soonest.chain_s(a, b)[0] * (1.0 - 1e-9)
                 assert least(way, shape).fidelity(cutoff_s) <= bound_fidelity(way, plain) + 1e-9

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from multiplane.api.fabric_units import UnitOrder
 from multiplane.api.policy import PairLink, RouteAsk
-from multiplane.fabric.control.chains import QUEUE_EXPONENT, Shape, course, least
+from multiplane.fabric.control.chains import QUEUE_EXPONENT, Course, Shape, least
 from multiplane.fabric.control.hops import rested
 from multiplane.fabric.control.layouts import Layout, layouts
 from multiplane.fabric.control.policies import Policies
@@ -194,11 +194,10 @@ class Search:
         if found is None:
             found = Correlations(0.0, 0.0, 0.0)
             ask = RouteAsk(*ends, self._free, frozenset(self.order.avoid))
-            hold_s = self.order.hold_ns / NS_PER_S
-            for hops in map(self.ground.path, self._routes(ask)):
-                windows = tuple(self._window(hop.seen, among) for hop in hops)
-                plain = Shape((0,) * len(hops), windows, PATIENCE, (), wanted=self.order.size)
-                found = Correlations(*map(max, found, most_pair(course(hops, hold_s), plain)))
+            for way in self._ways(ask):
+                windows = tuple(self._window(hop.seen, among) for hop in way.hops)
+                plain = Shape((0,) * len(windows), windows, PATIENCE, (), wanted=self.order.size)
+                found = Correlations(*map(max, found, most_pair(way, plain)))
             self._tops[ends, among] = found
         return found
 
@@ -271,7 +270,7 @@ class Search:
 
     def _worst(self, one: Shaped) -> Correlations:
         """No pair of a chain is worse."""
-        return least(course(one.hops, self.order.hold_ns / NS_PER_S), one.shape).pair_at(one.shape.cutoff_s)
+        return least(one.way, one.shape).pair_at(one.shape.cutoff_s)
 
     def _chain(
         self,
@@ -295,16 +294,15 @@ class Search:
         best_fidelity, tried = 0.0, False
         least_per_s = max(least_per_s, self.best.rate_per_s if self.best else 0.0)
         ask = RouteAsk(*ends, free, frozenset(self.order.avoid))
-        for hops in map(self.ground.path, self._routes(ask)):
-            path = tuple(hop.seen for hop in hops)
+        for way in self._ways(ask):
+            path = tuple(hop.seen for hop in way.hops)
             windows = tuple(self._window(link, among, taken.get(link.link, 0)) for link in path)
-            if not path or min(windows) < 1:
+            if min(windows) < 1:
                 continue
             tried = True
             enough_per_s = max(least_per_s, best.gives.rate_per_s if best else 0.0)
-            if enough_per_s > 0.0 and bound_per_s(hops, windows) <= enough_per_s:
+            if enough_per_s > 0.0 and bound_per_s(way.hops, windows) <= enough_per_s:
                 continue
-            way = course(hops, self.order.hold_ns / NS_PER_S)
             plain = Shape((0,) * len(path), windows, PATIENCE, (), wanted=self.order.size)
             most_fidelity = bound_fidelity(way, plain) if floor_fidelity > 0.0 else 1.0
             if most_fidelity < floor_fidelity and most_fidelity <= max(known_fidelity, best_fidelity):
@@ -320,6 +318,13 @@ class Search:
         self.reached |= tried
         self.full |= not tried and ends[0] in self.ground.table(seconds_cost, ends[1]).left
         return best, best_fidelity
+
+    def _ways(self, ask: RouteAsk) -> Iterator[Course]:
+        """What pairs go through along each route of the policy, and in memory after it."""
+        hold_s = self.order.hold_ns / NS_PER_S
+        for way in map(self.ground.course, self._routes(ask)):
+            if way is not None:
+                yield way.resting(hold_s)
 
     def _routes(self, ask: RouteAsk) -> Iterable[tuple[str, ...]]:
         """Routes of the policy; a single chain goes over the sites that it must pass, in order."""
