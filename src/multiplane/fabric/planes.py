@@ -54,7 +54,7 @@ class LinkLedger(Noun, frozen=True, kw_only=True):
         return self.made_bit == (self.stock_bit + self.delivered_bit + self.burnt_bit + self.reserved_bit)
 
 
-class LinkReport(Noun, frozen=True, kw_only=True, gc=False):
+class LinkReport(Noun, frozen=True, kw_only=True):
     """One end of a link as its agent sees it; travels on `<domain>.fabric.telemetry.<site>.link`.
 
     Args:
