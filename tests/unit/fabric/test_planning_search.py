@@ -104,7 +104,7 @@ def test_no_shape_of_a_chain_is_better_than_its_bounds() -> None:
                 gives = chain(way, shape)
                 assert gives.rate_per_s <= bound_per_s(way.hops, circuit.window) * (1.0 + 1e-9)
                 assert gives.first_s >= soonest.chain_s(a, b)[0] * (1.0 - 1e-9)
-                assert least(way, shape).fidelity(cutoff_s) <= bound_fidelity(way, plain) + 1e-9
+                assert least(way, shape).fidelity(cutoff_s) <= bound_fidelity(way, plain, 2) + 1e-9
 
 
 def test_a_wish_is_searched_for_once_whatever_the_order_is_called(monkeypatch: pytest.MonkeyPatch) -> None:

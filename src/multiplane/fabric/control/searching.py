@@ -21,6 +21,7 @@ from multiplane.fabric.control.shaping import (
     Shaped,
     bound_fidelity,
     bound_per_s,
+    most_ends,
     most_pair,
     scheduled,
     shaped,
@@ -194,10 +195,12 @@ class Search:
         if found is None:
             found = Correlations(0.0, 0.0, 0.0)
             ask = RouteAsk(*ends, self._free, frozenset(self.order.avoid))
+            least_per_s = self.best.rate_per_s if self.best else 0.0
             for way in self._ways(ask):
                 windows = tuple(self._window(hop.seen, among) for hop in way.hops)
                 plain = Shape((0,) * len(windows), windows, PATIENCE, (), wanted=self.order.size)
-                found = Correlations(*map(max, found, most_pair(way, plain)))
+                end_rounds = most_ends(way.hops, windows, least_per_s)
+                found = Correlations(*map(max, found, most_pair(way, plain, end_rounds)))
             self._tops[ends, among] = found
         return found
 
@@ -304,13 +307,15 @@ class Search:
             if enough_per_s > 0.0 and bound_per_s(way.hops, windows) <= enough_per_s:
                 continue
             plain = Shape((0,) * len(path), windows, PATIENCE, (), wanted=self.order.size)
-            most_fidelity = bound_fidelity(way, plain) if floor_fidelity > 0.0 else 1.0
-            if most_fidelity < floor_fidelity and most_fidelity <= max(known_fidelity, best_fidelity):
-                continue
+            if floor_fidelity > 0.0:
+                most_fidelity = bound_fidelity(way, plain, most_ends(way.hops, windows, enough_per_s))
+                if most_fidelity < floor_fidelity and most_fidelity <= max(known_fidelity, best_fidelity):
+                    continue
             for levels in self.policies.swapping.levels(path):
                 swapping = plain._replace(levels=levels)
                 rounds = self.policies.purification.rounds(path, windows)
-                sought = shaped(way, (scheduled(swapping, each) for each in rounds), floor_fidelity)
+                shapes = (scheduled(swapping, each) for each in rounds)
+                sought = shaped(way, shapes, floor_fidelity, least_per_s=enough_per_s)
                 best_fidelity = max(best_fidelity, sought.best_fidelity)
                 found = sought.found
                 if found is not None and (best is None or found.gives.rate_per_s > best.gives.rate_per_s):

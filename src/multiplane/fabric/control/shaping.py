@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain as in_turn
 from itertools import groupby
 from typing import Final, NamedTuple
 
@@ -25,6 +26,8 @@ GOOD_RATIO: Final = 0.95
 MOST_ROUNDS: Final = 2
 EACH_LINK: Final = 7
 """On longer chains links are purified by halves of the chain, not one by one."""
+NEAR: Final = 0.03
+"""Where no schedule that was asked for reaches a floor, but one comes as near, others are looked for."""
 _CHANGES: Final = 4
 _SHORTEST_S: Final = 1e-9
 _HALVINGS: Final = 16
@@ -63,16 +66,28 @@ def scheduled(plain: Shape, rounds: tuple[int, ...]) -> Shape:
     return plain._replace(rounds=rounds[:links], end_rounds=sum(rounds[links:]))
 
 
-def bound_fidelity(way: Course, plain: Shape) -> float:
-    """No shape with the windows of this one, which purifies nothing, promises more."""
-    return bell.fidelity(most_pair(way, plain))
+def most_ends(hops: Sequence[Hop], windows: tuple[int, ...], least_per_s: float) -> int:
+    """Rounds between the ends, as far as there are memories, with which a chain may give more than that."""
+    plain, found = Shape((), windows, 1.0, ()), 0
+    while found < most_end_rounds(windows):
+        taken = range(found + 2)
+        pairs_s = (math.comb(found + 1, many) / bound_per_s(hops, plain.less(many).windows) for many in taken)
+        if least_per_s > 0.0 and sum(pairs_s) * least_per_s >= 1.0:
+            break
+        found += 1
+    return found
 
 
-def most_pair(way: Course, plain: Shape) -> Correlations:
+def bound_fidelity(way: Course, plain: Shape, end_rounds: int) -> float:
+    """No shape with the windows of this one, and up to so many rounds between the ends, promises more."""
+    return bell.fidelity(most_pair(way, plain, end_rounds))
+
+
+def most_pair(way: Course, plain: Shape, end_rounds: int) -> Correlations:
     """The same of <XX>, <YY> and <ZZ>."""
     shortest_s, _ = _cutoffs_s(way, plain, _slowest_s(way.hops, plain))
     windows = plain.windows
-    return purest(way, [window - 1 for window in windows], most_end_rounds(windows), shortest_s)
+    return purest(way, [window - 1 for window in windows], end_rounds, shortest_s)
 
 
 def most_end_rounds(windows: Sequence[int]) -> int:
@@ -86,26 +101,58 @@ def fits(shape: Shape) -> bool:
     return all(0 <= rounds < window for rounds, window in zip(shape.rounds, left, strict=True))
 
 
-def shaped(way: Course, shapes: Iterable[Shape], floor_fidelity: float) -> Sought:
+def shaped(
+    way: Course, shapes: Iterable[Shape], floor_fidelity: float, *, least_per_s: float = 0.0
+) -> Sought:
     """The shape of the best rate whose every pair is above the floor.
 
     Args: shapes: what may be tried, all of the same levels, the least purified first; their cut-offs are set
         here. From the best of as many rounds between the ends, those of links are changed one by one as long
         as that is better.
+        least_per_s: with rounds between the ends, only what may give more is looked at.
     """
     best: Shaped | None = None
     best_fidelity = 0.0
-    for _, alike in groupby(shapes, lambda shape: shape.end_rounds):
-        before = best
-        for shape in alike:
+    for end_rounds, alike in groupby(shapes, lambda shape: shape.end_rounds):
+        before, nearest, near_fidelity = best, None, 0.0
+        enough_per_s = max(least_per_s, best.gives.rate_per_s if best else 0.0)
+        first = next(alike)
+        if end_rounds and end_rounds > most_ends(way.hops, first.windows, enough_per_s):
+            break
+        for shape in in_turn((first,), alike):
             tried, reached = _tried(way, shape, floor_fidelity, best)
-            best_fidelity = max(best_fidelity, reached)
+            if reached > near_fidelity:
+                nearest, near_fidelity = shape, reached
             best = tried or best
             if tried is not None and not shape.purifies and _nearly_unbound(tried):
-                return Sought(tried, best_fidelity)  # more purification would only be slower
+                return Sought(tried, near_fidelity)  # more purification would only be slower
+        if best is None and nearest is not None and floor_fidelity - near_fidelity < NEAR:
+            best, near_fidelity = _climbed(way, nearest, near_fidelity, floor_fidelity)
+        best_fidelity = max(best_fidelity, near_fidelity)
         if best is not None and best is not before and len(way.hops) <= EACH_LINK:
             best = _improved(way, best, floor_fidelity)
     return Sought(best, best_fidelity)
+
+
+def _climbed(way: Course, shape: Shape, reached: float, floor_fidelity: float) -> tuple[Shaped | None, float]:
+    """The first shape above the floor on the steepest way up from one below it; and how far up that is."""
+    for _ in range(_CHANGES):
+        near = [(_tried(way, each, floor_fidelity, None), each) for each in _around(shape)]
+        (best, higher), shape = max(near, key=lambda one: one[0][1], default=((None, 0.0), shape))
+        if best is not None or higher <= reached:
+            return best, max(higher, reached)
+        reached = higher
+    return None, reached
+
+
+def _around(shape: Shape) -> Iterator[Shape]:
+    """Shapes with a round less or more on one link."""
+    for at, rounds in enumerate(shape.rounds):
+        for change in (-1, 1):
+            other = (*shape.rounds[:at], rounds + change, *shape.rounds[at + 1 :])
+            changed = shape._replace(rounds=other)
+            if rounds + change <= MOST_ROUNDS and fits(changed):
+                yield changed
 
 
 def _nearly_unbound(found: Shaped) -> bool:
@@ -138,14 +185,9 @@ def _improved(way: Course, best: Shaped, floor_fidelity: float) -> Shaped:
     """The best shape with a round less or more on some links, while that gives more."""
     for _ in range(_CHANGES):
         before = best
-        for at in range(len(way.hops)):
-            for change in (-1, 1):
-                rounds = list(best.shape.rounds)
-                rounds[at] += change
-                shape = best.shape._replace(rounds=tuple(rounds))
-                if rounds[at] <= MOST_ROUNDS and fits(shape):
-                    better, _ = _tried(way, shape, floor_fidelity, best)
-                    best = better or best
+        for shape in _around(before.shape):
+            better, _ = _tried(way, shape, floor_fidelity, best)
+            best = better or best
         if best is before:
             break
     return best

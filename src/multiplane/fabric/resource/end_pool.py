@@ -198,5 +198,7 @@ class EndPool:
 
     def broken(self, half: Half) -> None:
         self._known.pop(half.shared, None)
-        self._spent.pop(half.shared, None)
+        spent = self._spent.pop(half.shared, None)
+        if spent is not None and self._leads:  # links that make pairs at a rate replace it, too
+            self._site.expire_number(spent.half.number)
         self._broken(half)
