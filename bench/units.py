@@ -7,7 +7,7 @@ its order. All of it goes through strict doors, in one process, with rows in mem
 and do nothing. Two thirds are pairs, one third GHZ states of three, all within three links, and nobody
 wished for the same before. Tables of routes are worked out first, and reported apart. Rounds on the two
 grids take turns. What is built once lies beyond the garbage collector, as in a network that runs. Beside each
-figure stands what it would be where a heap operation costs what it did for the reference of `bench.twin`.
+figure stands what it would be where a heap operation costs what it did for the bars of `bench.twin`.
 
 A plan is that of a GHZ state of three at a floor that costs rate, to last for four seconds: of a wish that
 nobody had before (cold, with the tables of routes), and of the same wish again (warm).
@@ -214,7 +214,7 @@ def setup_rows(found: dict[str, Measured], heaps_us: list[float]) -> list[Row]:
         tables = f"; and {first - median(orders):.1f} ms for tables towards {TARGETS} targets, once"
         for what, each_ms, more in (("an order", orders, tables), ("a unit", spent_ms.units[1:], "")):
             scaled_ms = median([ms * HEAP_US / us for ms, us in zip(each_ms, heaps_us[1:], strict=True)])
-            note = f"{scaled_ms:.2f} ms at the reference{more}"
+            note = f"{scaled_ms:.2f} ms at {HEAP_US} us a heap operation; took {median(heaps_us):.2f}{more}"
             rows.append(
                 Row(f"{what}, {name} sites", median(each_ms), "ms", SETUP_BARS_MS, note, tuple(each_ms))
             )
