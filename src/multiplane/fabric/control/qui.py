@@ -149,8 +149,8 @@ class Carried:
         return self._judge(self.estimate())
 
     def link_errors(self) -> tuple[str, estimation.Counts] | None:
-        """What this order measured of a link, if it is carried by one link alone, without purification."""
-        if self.job is None or len(self.job.circuits) != 1:
+        """What this order measured of a link, if anything: where it has but one, without purification."""
+        if self.job is None or self._counted == estimation.NONE or len(self.job.circuits) != 1:
             return None
         (circuit,) = self.job.circuits
         if len(circuit.path) != 2 or circuit.rounds[0] or circuit.end_rounds:
