@@ -134,6 +134,8 @@ def test_a_promise_lapses() -> None:
     assert net.free() == [4, 4]
     net.asks(wish(3, "b", "c"), now_ns=PROMISE_NS)
     assert net.free() == [8, 2]
+    assert needs(net.places("late", wish(2, "b", "c"), 2 * PROMISE_NS).job) == {"b--c": 4}
+    assert net.free() == [8, 4]
 
 
 def test_a_promise_ends_when_a_link_is_not_what_it_was() -> None:

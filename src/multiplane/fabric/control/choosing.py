@@ -48,8 +48,7 @@ class Choosing:
 
         What is planned with memories that are promised to nobody is promised to the order that follows.
         """
-        self._promises.lapse(now_ns)
-        self._promises.take(order)
+        self._promises.take(order, now_ns)
         try:
             yield from self._answering(order, now_ns)
         except Faulty as error:
@@ -99,7 +98,7 @@ class Choosing:
     def fitting(self, order: UnitOrder, now_ns: int) -> Plan | None:
         """A plan, if nobody of the same rank waits for these memories: as it was promised, or else with what
         is promised to nobody, or else with what is free."""
-        promised = self._promises.take(order)
+        promised = self._promises.take(order, now_ns)
         found = again(promised, order, now_ns) if promised else self._plan(order, self._links.likely, now_ns)
         if isinstance(found, Unattainable):
             found = self.now(order, now_ns)

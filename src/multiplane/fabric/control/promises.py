@@ -33,19 +33,19 @@ class Promises:
         self._links = links
         self._kept: OrderedDict[UnitOrder, Promise] = OrderedDict()
 
-    def __len__(self) -> int:
-        return len(self._kept)
-
     def keep(self, order: UnitOrder, plan: Plan, now_ns: int) -> None:
-        """What was planned for a wish with what is promised to nobody else; a new promise for the wish."""
+        """What was planned for a wish with what is promised to nobody else."""
+        self.take(order, now_ns)
         promise = Promise(plan, needs(plan.job), self._links.now.revision, now_ns + PROMISE_NS)
         self._kept[wish_of(order)] = promise
         self._links.promise(promise.takes)
         if len(self._kept) > KEPT_PROMISES:
             self._drop(next(iter(self._kept)))
 
-    def take(self, order: UnitOrder) -> Plan | None:
-        """What was promised, if it can still be had; it is promised no more."""
+    def take(self, order: UnitOrder, now_ns: int) -> Plan | None:
+        """What was promised lately, if it can still be had; it is promised no more."""
+        while self._kept and next(iter(self._kept.values())).until_ns <= now_ns:
+            self._drop(next(iter(self._kept)))
         wish = wish_of(order)
         if wish not in self._kept:
             return None
@@ -53,11 +53,6 @@ class Promises:
         whole = promise.revision == now.revision
         free = whole and all(min(now.links[link].free) >= count for link, count in promise.takes.items())
         return promise.plan if free else None
-
-    def lapse(self, now_ns: int) -> None:
-        """Forget those whose order did not come."""
-        while self._kept and next(iter(self._kept.values())).until_ns <= now_ns:
-            self._drop(next(iter(self._kept)))
 
     def _drop(self, wish: UnitOrder) -> Promise:
         promise = self._kept.pop(wish)

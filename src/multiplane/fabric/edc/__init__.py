@@ -102,10 +102,9 @@ class EntanglementController:
     async def attainable(self, caller: Caller, order: UnitOrder) -> Attainable:
         """See `api.fabric_units.FabricUnits`. Raises: Refused(`fabric.not_allowed`, `fabric.order`)."""
         self._post.check(caller)
-        now_ns = self._timeline.now_ns()
-        check(order, self._sight.sites, now_ns)
+        check(order, self._sight.sites, self._timeline.now_ns())
         async with self._asking:
-            for found in self._choosing.attainable(order, now_ns):
+            for found in self._choosing.attainable(order, self._timeline.now_ns()):
                 if found is not None:
                     return found
                 await asyncio.sleep(0)
