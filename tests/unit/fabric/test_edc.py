@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from tests.unit.fabric.edc_kit import DOMAIN, SERVICE, Errors, Net, in_net, order
 
