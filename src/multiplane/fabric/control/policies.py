@@ -113,15 +113,15 @@ def _by_links(
     path: tuple[PairLink, ...], windows: tuple[int, ...], most: list[int]
 ) -> Iterator[tuple[int, ...]]:
     """Schedules of the links, the least purified first. Args: most: rounds of each."""
-    places = range(len(path))
+    places, plain = range(len(path)), (0,) * len(path)
+    yield plain
     worst = sorted(places, key=lambda at: path[at].fidelity)
     quickest = sorted(places, key=lambda at: path[at].mean_s / windows[at])
     many = range(1, MOST_ROUNDS + 1)
     steps = range(1, len(path) + 1) if len(path) <= EACH_LINK else (len(path) // 2, len(path))
     orders = [(first, [(some, more) for more in many for some in steps]) for first in (worst, quickest)]
     orders.insert(1, (worst, [(some, more) for some in steps for more in many]))
-    seen = {(0,) * len(path)}
-    yield from seen
+    seen = {plain}
     for first, stages in orders:
         rounds = [0] * len(path)
         for some, more in stages:

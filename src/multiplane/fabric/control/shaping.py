@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby, pairwise
+from itertools import chain as in_turn
+from itertools import groupby
 from typing import Final, NamedTuple
 
 from multiplane.fabric.control.chains import Chain, Course, Shape, chain, least, purest
-from multiplane.fabric.control.hops import Hop, whole
+from multiplane.fabric.control.hops import Hop
 from multiplane.fabric.control.segments import Span, mean_latest
 from multiplane.physics import bell
 from multiplane.physics.bell import Correlations
@@ -34,11 +35,17 @@ _HALVINGS_PURIFIED: Final = 7
 
 
 class Shaped(NamedTuple):
-    """A chain that meets the floor, and how it is run."""
+    """A chain that meets the floor, and how it is run; no cut-off beyond `longest_s` would be of use."""
 
-    hops: tuple[Hop, ...]
+    way: Course
     shape: Shape
     gives: Chain
+    longest_s: float
+
+    @property
+    def hops(self) -> Sequence[Hop]:
+        """The links."""
+        return self.way.hops
 
 
 class Sought(NamedTuple):
@@ -78,7 +85,7 @@ def bound_fidelity(way: Course, plain: Shape, end_rounds: int) -> float:
 
 def most_pair(way: Course, plain: Shape, end_rounds: int) -> Correlations:
     """The same of <XX>, <YY> and <ZZ>."""
-    shortest_s, _ = _cutoffs_s(way.hops, plain, _slowest_s(way.hops, plain))
+    shortest_s, _ = _cutoffs_s(way, plain, _slowest_s(way.hops, plain))
     windows = plain.windows
     return purest(way, [window - 1 for window in windows], end_rounds, shortest_s)
 
@@ -106,19 +113,18 @@ def shaped(
     """
     best: Shaped | None = None
     best_fidelity = 0.0
-    for end_rounds, group in groupby(shapes, lambda shape: shape.end_rounds):
-        alike = list(group)
+    for end_rounds, alike in groupby(shapes, lambda shape: shape.end_rounds):
         before, nearest, near_fidelity = best, None, 0.0
         enough_per_s = max(least_per_s, best.gives.rate_per_s if best else 0.0)
-        if end_rounds and end_rounds > most_ends(way.hops, alike[0].windows, enough_per_s):
+        first = next(alike)
+        if end_rounds and end_rounds > most_ends(way.hops, first.windows, enough_per_s):
             break
-        for shape in alike:
+        for shape in in_turn((first,), alike):
             tried, reached = _tried(way, shape, floor_fidelity, best)
             if reached > near_fidelity:
                 nearest, near_fidelity = shape, reached
             best = tried or best
-            plain = not any(shape.rounds) and not shape.end_rounds
-            if tried is not None and plain and _nearly_unbound(tried):
+            if tried is not None and not shape.purifies and _nearly_unbound(tried):
                 return Sought(tried, near_fidelity)  # more purification would only be slower
         if best is None and nearest is not None and floor_fidelity - near_fidelity < NEAR:
             best, near_fidelity = _climbed(way, nearest, near_fidelity, floor_fidelity)
@@ -151,11 +157,10 @@ def _around(shape: Shape) -> Iterator[Shape]:
 
 def _nearly_unbound(found: Shaped) -> bool:
     """Whether the floor costs next to nothing: with the longest cut-off it would hardly be quicker."""
-    hops, shape = found.hops, found.shape
-    _, longest_s = _cutoffs_s(hops, shape, _slowest_s(hops, shape))
-    if shape.cutoff_s >= longest_s:
+    if found.shape.cutoff_s >= found.longest_s:
         return True
-    return found.gives.rate_per_s >= GOOD_RATIO * chain(hops, shape._replace(cutoff_s=longest_s)).rate_per_s
+    unbound = chain(found.way, found.shape._replace(cutoff_s=found.longest_s))
+    return found.gives.rate_per_s >= GOOD_RATIO * unbound.rate_per_s
 
 
 def _tried(
@@ -165,15 +170,15 @@ def _tried(
     slowest_s = _slowest_s(way.hops, shape)
     if best is not None and best.gives.rate_per_s * slowest_s * (1 << shape.end_rounds) >= 1.0:
         return None, 0.0
-    span_s = _cutoffs_s(way.hops, shape, slowest_s)
+    span_s = _cutoffs_s(way, shape, slowest_s)
     reached = _least_fidelity(way, shape, span_s[0])
     if reached < floor_fidelity:
         return None, reached
     shape = shape._replace(cutoff_s=_cutoff_s(way, shape, span_s, floor_fidelity))
-    gives = chain(way.hops, shape)
+    gives = chain(way, shape)
     if best is not None and gives.rate_per_s <= best.gives.rate_per_s:
         return None, reached
-    return Shaped(way.hops, shape, gives), reached
+    return Shaped(way, shape, gives, span_s[1]), reached
 
 
 def _improved(way: Course, best: Shaped, floor_fidelity: float) -> Shaped:
@@ -196,25 +201,24 @@ def _slowest_s(hops: Sequence[Hop], shape: Shape) -> float:
     )
 
 
-def _cutoffs_s(hops: Sequence[Hop], shape: Shape, slowest_s: float) -> tuple[float, float]:
+def _cutoffs_s(way: Course, shape: Shape, slowest_s: float) -> tuple[float, float]:
     """The shortest and the longest cut-off that are worth trying, and that the devices themselves allow."""
-    inner, ends = len(hops) - 1, shape.end_rounds
+    inner, ends = len(way.hops) - 1, shape.end_rounds
     longest_s = PATIENCE * slowest_s * max((shape.queue_factor(at) for at in range(inner)), default=1.0)
-    kept_s = min(end.cutoff_s for hop in hops for end in (hop.near, hop.far))
-    longest_s = max(longest_s, min(REACTION_S, REACTION_SHARE * kept_s))
-    for left, right in pairwise(hops):
-        longest_s = min(longest_s, left.far.cutoff_s, right.near.cutoff_s)
-    outer_s = min(hops[0].near.cutoff_s, hops[-1].far.cutoff_s)
+    kept_s, inner_s, outer_s = way.emptied_s
+    longest_s = min(max(longest_s, min(REACTION_S, REACTION_SHARE * kept_s)), inner_s)
     if inner and outer_s < math.inf:
-        left_s = outer_s - sum(hop.delay_s for hop in hops) - (ends * whole(hops).told_s if ends else 0.0)
-        longest_s = min(longest_s, left_s / (inner + ends * len(hops)))
+        left_s = outer_s - sum(hop.delay_s for hop in way.hops) - (ends * way.ends.told_s if ends else 0.0)
+        longest_s = min(longest_s, left_s / (inner + ends * len(way.hops)))
     longest_s = max(longest_s, _SHORTEST_S)
     return min(longest_s, LEAST_PATIENCE * slowest_s), longest_s
 
 
 def _least_fidelity(way: Course, shape: Shape, cutoff_s: float) -> float:
     """No pair is worse after its rest."""
-    return least(way, shape._replace(cutoff_s=cutoff_s)).fidelity(cutoff_s)
+    if shape.purifies:
+        shape = shape._replace(cutoff_s=cutoff_s)
+    return least(way, shape).fidelity(cutoff_s)
 
 
 def _cutoff_s(way: Course, shape: Shape, span_s: tuple[float, float], floor_fidelity: float) -> float:
@@ -222,7 +226,7 @@ def _cutoff_s(way: Course, shape: Shape, span_s: tuple[float, float], floor_fide
     low_s, high_s = span_s
     if _least_fidelity(way, shape, high_s) >= floor_fidelity:
         return high_s
-    plain = None if any(shape.rounds) or shape.end_rounds else least(way, shape)
+    plain = None if shape.purifies else least(way, shape)
     for _ in range(_HALVINGS if plain else _HALVINGS_PURIFIED):
         middle_s = (low_s + high_s) / 2.0
         fidelity = plain.fidelity(middle_s) if plain else _least_fidelity(way, shape, middle_s)
