@@ -296,7 +296,11 @@ class PurificationPolicy(Protocol):
     """Which schedules of purification are tried on a route."""
 
     def rounds(self, path: tuple[PairLink, ...], windows: tuple[int, ...]) -> Iterable[tuple[int, ...]]:
-        """Rounds on each link, fewer than its window has memories; the least purified first."""
+        """Rounds on each link and, if there is one more number, between the two ends after all swaps.
+
+        A round more takes a memory more of the window, those between the ends of the first and of the last
+        link. The least purified come first, as many between the ends together.
+        """
         ...
 
 

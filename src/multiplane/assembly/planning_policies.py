@@ -19,7 +19,9 @@ from multiplane.api.policy import (
     SwappingPolicy,
 )
 from multiplane.assembly.plugin_guard import Origin
+from multiplane.fabric.control.chains import Shape
 from multiplane.fabric.control.policies import BUILT_IN, Policies
+from multiplane.fabric.control.shaping import fits, scheduled
 from multiplane.kernel.errors import Faulty, Refused
 
 MOST_TRIED: Final = 256
@@ -75,14 +77,18 @@ class GuardedRouting(Guarded, RoutingPolicy):
 
 
 class GuardedPurification(Guarded, PurificationPolicy):
-    """Rounds on each link are fewer than its window has memories."""
+    """Rounds on each link, those between the ends added to the outer ones, are fewer than its memories."""
 
     def rounds(self, path: tuple[PairLink, ...], windows: tuple[int, ...]) -> list[tuple[int, ...]]:
-        def right(rounds: tuple[int, ...]) -> bool:
-            fits = (0 <= some < window for some, window in zip(rounds, windows, strict=True))
-            return all(fits) and all(type(some) is int for some in rounds)
+        links = len(path)
+        plain = Shape((0,) * links, windows, 1.0, ())
 
-        expected = "rounds of each link, fewer than its window"
+        def right(rounds: tuple[int, ...]) -> bool:
+            whole = all(type(some) is int and some >= 0 for some in rounds)
+            counts = (links, links + 1) if links > 1 else (1,)
+            return whole and len(rounds) in counts and fits(scheduled(plain, rounds))
+
+        expected = "rounds of each link, and maybe between the ends, fewer than their windows"
         return _each(self, "rounds", lambda: self._policy.rounds(path, windows), right, expected)
 
 

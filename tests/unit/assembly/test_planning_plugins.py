@@ -82,7 +82,12 @@ def test_a_plug_in_is_named_and_asked(tmp_path: Path) -> None:
         (
             "purification",
             "def rounds(self, path, windows): return [(5,) * len(path)]",
-            "fewer than its window",
+            "fewer than their windows",
+        ),
+        (
+            "purification",
+            "def rounds(self, path, windows): return [(0,) * len(path) + (2,)]",
+            "maybe between the ends",
         ),
         ("swapping", "def levels(self, path): return [(1, 1)]", "for each inner site"),
         ("admission", "def admit(self, order, promise): return None", "expected a text"),

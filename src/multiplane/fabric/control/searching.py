@@ -40,7 +40,7 @@ UNBOUNDED: Final = 2**31
 _EXACT: Final = 1e-9
 _SLOW: Final = 0.3
 """Legs that take this share of the time of the slowest are slow."""
-_EVENED: Final = 0.8
+_EVENED: Final = 0.5
 """Legs that are not evened make this share of the rate, at least."""
 _RAISED: Final = (0.0, 0.9)
 _STEPS: Final = (0.0, 0.5, 0.8)
