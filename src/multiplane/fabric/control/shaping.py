@@ -134,15 +134,17 @@ def shaped(
     return Sought(best, best_fidelity)
 
 
-def _climbed(way: Course, shape: Shape, reached: float, floor_fidelity: float) -> tuple[Shaped | None, float]:
+def _climbed(
+    way: Course, shape: Shape, near_fidelity: float, floor_fidelity: float
+) -> tuple[Shaped | None, float]:
     """The first shape above the floor on the steepest way up from one below it; and how far up that is."""
     for _ in range(_CHANGES):
         near = [(_tried(way, each, floor_fidelity, None), each) for each in _around(shape)]
         (best, higher), shape = max(near, key=lambda one: one[0][1], default=((None, 0.0), shape))
-        if best is not None or higher <= reached:
-            return best, max(higher, reached)
-        reached = higher
-    return None, reached
+        if best is not None or higher <= near_fidelity:
+            return best, max(higher, near_fidelity)
+        near_fidelity = higher
+    return None, near_fidelity
 
 
 def _around(shape: Shape) -> Iterator[Shape]:
