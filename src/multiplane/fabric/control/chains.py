@@ -310,17 +310,21 @@ def _resting(
 
 
 def _tracked_s(hops: Sequence[Hop]) -> float:
-    """From the last herald until both ends know: TRACK runs along the chain, each site does its swap."""
+    """From the last herald until both ends are done: swaps, the way of TRACK, a correction at the end."""
     if len(hops) == 1:
         return 0.0
-    return sum(hop.delay_s for hop in hops) + max(hop.far.operation_s for hop in hops[:-1])
+    swaps_s = max(hop.far.operation_s for hop in hops[:-1])
+    return sum(hop.delay_s for hop in hops) + swaps_s + hops[-1].far.operation_s
 
 
 def _kept(hops: Sequence[Hop], ends: Hop, tracked_s: float) -> Correlations:
-    """What swaps, the way of TRACK and a correction leave of a chain of perfect links."""
+    """What swaps, which take their time, the way of TRACK and a correction leave of perfect links."""
     pair = rested(_PERFECT, ends.flip_per_s * tracked_s, ends.relax_per_s * tracked_s)
     for left, right in pairwise(hops):
-        pair = bell.swap(pair, Correlations(*map(min, left.far.swap, right.near.swap)))
+        near, far = left.far, right.near
+        flip, relax = near.flip_per_s + far.flip_per_s, near.relax_per_s + far.relax_per_s
+        pair = rested(pair, flip * near.operation_s, relax * near.operation_s)
+        pair = bell.swap(pair, Correlations(*map(min, near.swap, far.swap)))
     keep = min(hops[0].near.correct_gain, hops[-1].far.correct_gain)
     return bell.swap(pair, Correlations(keep, keep, keep))
 
