@@ -27,6 +27,7 @@ from multiplane.service.controller import ServiceController
 from multiplane.service.planes import ServiceControl
 from multiplane.service.planes.units import UnitRules
 from multiplane.twin.engine import Twin
+from multiplane.twin.profiles import PROFILES
 from multiplane.twin.quantum.policies import POLICIES, Policies
 from multiplane.twin.scenario import World
 
@@ -69,7 +70,8 @@ class Centre:
         optical = strict(OpticalDevice, self.twin.optical, self.tap)
         self.connectivity = ConnectivityController(self.caller, timeline, optical, bus)
         downward = strict(FabricConnectivity, self.connectivity.for_fabric, self.tap)
-        self.fabric = FabricController(self.caller, timeline, downward, nodes, bus)
+        equipped = frozenset(span.id for span in world.spans if PROFILES[span.profile].makes_key)
+        self.fabric = FabricController(self.caller, timeline, downward, nodes, bus, equipped=equipped)
         self.service = ServiceController(
             self.caller,
             strict(FabricControl, self.fabric, self.tap),

@@ -14,6 +14,7 @@ from multiplane.kernel.quantity import NS_PER_S
 
 SHORT: Final = 12
 """Hexadecimal digits of a unit where a line has no room for 64; commands take as few as tell it apart."""
+NOTHING: Final = Offer()
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -65,8 +66,11 @@ def answer_lines(answer: Answer, took_ns: int) -> list[str]:
         lines = [f"accepted in {span(took_ns)}  unit {answer.unit}"]
         lines += [f"  {urn}" for urn in answer.urns]
         return [*lines, f"  expected: {offer_text(answer.offer, from_stock=answer.from_stock)}"]
-    best = "could be had" if answer.verdict == Verdict.COUNTER_OFFER.value else "best attainable"
-    return [f"{answer.verdict}: {answer.code}: {answer.reason}", f"  {best}: {offer_text(answer.offer)}"]
+    lines = [f"{answer.verdict}: {answer.code}: {answer.reason}"]
+    if answer.offer != NOTHING:
+        best = "could be had" if answer.verdict == Verdict.COUNTER_OFFER.value else "best attainable"
+        lines.append(f"  {best}: {offer_text(answer.offer)}")
+    return lines
 
 
 def event_line(event: UnitEvent, rate_per_s: float = 0.0) -> str:

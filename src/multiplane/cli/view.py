@@ -204,16 +204,15 @@ def status_view(report: NetworkReport) -> RenderableType:
     short = [Text(line, style="yellow") for line in short_stocks(report)]
     states = [link.state for link in report.links]
     shown = first_to_see(states, MOST_LINKS)
-    links = link_table(report.links[place] for place in shown)
     more = _cut_off(len(shown), states, "multiplane topology show --all")
+    links: list[RenderableType] = []
+    if shown:
+        links = [link_table(report.links[place] for place in shown), *more, *faulted, ""]
     pairs = pair_links_view(report.pair_links)
     return Group(
         headline(report),
         "",
-        links,
-        *more,
-        *faulted,
-        "",
+        *links,
         *pairs,
         *quis_line(report.quis),
         kme_table(report.kmes),

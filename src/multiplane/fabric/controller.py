@@ -43,6 +43,7 @@ class FabricController:
     Args:
         caller: the controller of the domain, as it appears to nodes and to the Connectivity Stratum.
         nodes: the control door of a site's agent, None while that site is away.
+        equipped: ids of the links that have QKD modules at both ends; None = all.
         max_loss_db: loss that the domain's devices can bear, dB > 0.
     """
 
@@ -54,6 +55,7 @@ class FabricController:
         nodes: Callable[[str], NodeControl | None],
         bus: Bus,
         *,
+        equipped: frozenset[str] | None = None,
         max_loss_db: float = 40.0,
     ) -> None:
         self._caller = caller
@@ -61,7 +63,7 @@ class FabricController:
         self._connectivity = connectivity
         self._nodes = nodes
         self._post = Controlling[OrderListener](caller, timeline, bus)
-        self._max_loss_db = max_loss_db
+        self._equipped, self._max_loss_db = equipped, max_loss_db
         self._subscribed = False
         self._born_ns = 0
         self._potential: dict[str, PotentialLink] = {}
@@ -175,9 +177,11 @@ class FabricController:
 
     def potential(self, links: tuple[PotentialLink, ...]) -> None:
         """See `api.fabric_connectivity.PathListener`."""
-        self._potential = {
-            link_id(*link.ends.sites): link for link in links if 0.0 <= link.loss_db <= self._max_loss_db
+        bearable = {
+            link_id(*link.ends.sites): link for link in links if 0 <= link.loss_db <= self._max_loss_db
         }
+        equipped = bearable.keys() if self._equipped is None else self._equipped
+        self._potential = {link: offer for link, offer in bearable.items() if link in equipped}
         self._work.set()
 
     # events of nodes
@@ -252,13 +256,15 @@ class FabricController:
         """Links that are up now; brings the planner up to date with what there is."""
         up = self._up_now = self._up()
         now_ns = self._timeline.now_ns()
-        offers: dict[str, PotentialLink | QuantumPath] = {**self._potential, **self._inventory.paths()}
+        paths = self._inventory.paths()
+        offers: dict[str, PotentialLink | QuantumPath] = {**self._potential, **paths}
         edges = {
             link: Edge(a=offer.ends.sites[0], b=offer.ends.sites[1], loss_db=offer.loss_db)
             for link, offer in offers.items()
         }
         refused = {link for link, at_ns in self._refused_ns.items() if now_ns - at_ns < AILING_NS}
-        self._planner.update(edges, frozenset(up), self._inventory.ailing(now_ns) | refused)
+        faulted = {link for link, path in paths.items() if self._view.faulted(link, path.path_id)}
+        self._planner.update(edges, frozenset(up), self._inventory.ailing(now_ns) | refused | faulted)
         return up
 
     def _needed(self) -> set[str]:

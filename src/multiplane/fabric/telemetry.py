@@ -72,6 +72,11 @@ class LinkView:
             return 0.0
         return min(a.rate_bit_per_s, b.rate_bit_per_s)
 
+    def faulted(self, link: str, path_id: str) -> bool:
+        """Whether an end last said that no key can be made on this path."""
+        reports = self._reports.get(link, {}).values()
+        return any(one.path_id == path_id and one.state == LinkState.FAULTED.value for one in reports)
+
     def _up(self, report: LinkReport, path_id: str, now_ns: int) -> bool:
         if report.state != LinkState.UP.value or report.path_id != path_id:
             return False

@@ -52,7 +52,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         yields: from loss, rate of the scenario and what is done to the light to what the link makes.
         takes_rate: the scenario must give `rate_bit_per_s`; otherwise it must not.
-        max_loss_db: loss from which on there is no key; infinite when the rate does not depend on loss.
+        max_loss_db: loss from which on there is no key; infinite when the rate does not depend on loss, 0
+            where there are no modules.
         provisioning_ps: from the order to connect a path until light arrives.
         calibration_ps: from both ends asking for key until the link is up.
         block_interval_ps: time between key blocks.
@@ -67,6 +68,11 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     calibration_ps: int
     block_interval_ps: int
     deaf: frozenset[str] = frozenset()
+
+    @property
+    def makes_key(self) -> bool:
+        """Whether it has modules at all."""
+        return self.max_loss_db > 0.0
 
 
 def _decoy_rate(loss_db: float) -> float:

@@ -125,16 +125,19 @@ class FakeNode:
 
 
 class World:
-    """A controller among fakes. Links of ordered nodes are up, unless in `dark`."""
+    """A controller among fakes. Links of ordered nodes are up, unless in `dark` or `faulted`."""
 
-    def __init__(self, rig: Rig, *pairs: str) -> None:
+    def __init__(self, rig: Rig, *pairs: str, equipped: frozenset[str] | None = None) -> None:
         self.rig = rig
         self.log: list[str] = []
         self.states: list[OrderState] = []
         self.nodes = {site: FakeNode(self, site) for site in sorted(set("".join(pairs)))}
         self.connectivity = FakeConnectivity(self.log, *pairs)
         self.dark: set[str] = set()
-        self.controller = FabricController(CONTROLLER, rig.timeline, self.connectivity, self.door, rig.bus)
+        self.faulted: set[str] = set()
+        self.controller = FabricController(
+            CONTROLLER, rig.timeline, self.connectivity, self.door, rig.bus, equipped=equipped
+        )
 
     def door(self, site: str) -> NodeControl | None:
         return self.nodes.get(site)
@@ -155,12 +158,12 @@ class World:
         now_ns = self.rig.timeline.now_ns()
         for node in self.nodes.values():
             for link, order in node.orders.items():
-                up = link not in self.dark
+                up = link not in self.dark | self.faulted
                 report = LinkReport(
                     link=link,
                     site=node.site,
                     path_id=order.path.path_id,
-                    state="up" if up else "calibrating",
+                    state="up" if up else "faulted" if link in self.faulted else "calibrating",
                     epoch=1,
                     rate_bit_per_s=1000.0 if up else 0.0,
                     qber=0.02,
@@ -251,6 +254,36 @@ def test_a_cut_stops_both_ends_and_goes_the_other_way(virtual: Virtual) -> None:
         assert OrderPhase.UNREACHABLE not in {state.phase for state in world.states}
         await rig.sleep(70 * S)
         assert {"release p2", "release p3"} <= set(world.log), "the detour is given back when idle"
+        await world.controller.close()
+
+    virtual(body)
+
+
+def test_a_link_that_says_it_is_faulted_is_gone_around_at_once(virtual: Virtual) -> None:
+    async def body(rig: Rig) -> None:
+        world = await World(rig, "ab", "bc", "ac").start()
+        world.faulted = {"a--c"}
+        await world.place("ac")
+        await rig.sleep(5 * S)
+        assert (world.phase(), world.route()) == (OrderPhase.READY, ("a", "b", "c"))
+        world.faulted = set()
+        await rig.sleep(3 * S)
+        assert world.route() == ("a", "c")
+        await world.controller.close()
+
+    virtual(body)
+
+
+def test_fibre_without_modules_is_no_link(virtual: Virtual) -> None:
+    async def body(rig: Rig) -> None:
+        world = await World(rig, "ab", "bc", "ac", "cd", equipped=frozenset({"a--b", "b--c"})).start()
+        await world.place("ac")
+        refused = await world.place("ad", "p")
+        assert refused.phase is OrderPhase.UNREACHABLE
+        await rig.sleep(3 * S)
+        assert (world.phase(), world.route()) == (OrderPhase.READY, ("a", "b", "c"))
+        assert {link.a + link.b for link in world.controller.links()} == {"ab", "bc"}
+        assert not any("c--d" in line or "a--c" in line for line in world.log)
         await world.controller.close()
 
     virtual(body)
