@@ -25,7 +25,7 @@ class LinkState(Enum):
     FAULTED = "faulted"
 
 
-class KeyBlock(Secret, frozen=True, kw_only=True, gc=False):
+class KeyBlock(Secret, frozen=True, kw_only=True):
     """Secret key made on a link, the same bytes at both ends.
 
     Args:
@@ -45,7 +45,7 @@ class KeyBlock(Secret, frozen=True, kw_only=True, gc=False):
     made_ns: int
 
 
-class LinkStatus(Noun, frozen=True, kw_only=True, gc=False):
+class LinkStatus(Noun, frozen=True, kw_only=True):
     """What a module says of its link; sent at each change of state and with telemetry.
 
     Args:

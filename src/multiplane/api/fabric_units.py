@@ -131,7 +131,7 @@ class FabricUnits(Protocol):
         ...
 
     async def attainable(self, caller: Caller, order: UnitOrder) -> Attainable:
-        """What could be done for an order; nothing is reserved.
+        """What could be done for an order; nothing is reserved. One that follows at once is carried so.
 
         Raises: Refused(`fabric.order`): it is none.
         """

@@ -176,7 +176,7 @@ CoreInstruction = (
 )
 
 
-class Report(Noun, frozen=True, kw_only=True, gc=False):
+class Report(Noun, frozen=True, kw_only=True):
     """What a device reports of an instruction or of something that reached this node.
 
     Args:

@@ -63,7 +63,7 @@ class FabricControl(Protocol):
     async def withdraw(self, caller: Caller, order_id: str) -> None: ...
 
 
-class Parcel(Secret, frozen=True, kw_only=True, gc=False):
+class Parcel(Secret, frozen=True, kw_only=True):
     """Key on its way from one site to another.
 
     Args:

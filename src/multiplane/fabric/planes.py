@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import msgspec
+
 from multiplane.api.fabric_connectivity import QuantumPath
 from multiplane.api.instructions import LinkSheet
 from multiplane.api.states import TraceRow
@@ -52,7 +54,7 @@ class LinkLedger(Noun, frozen=True, kw_only=True):
         return self.made_bit == (self.stock_bit + self.delivered_bit + self.burnt_bit + self.reserved_bit)
 
 
-class LinkReport(Noun, frozen=True, kw_only=True, gc=False):
+class LinkReport(Noun, frozen=True, kw_only=True):
     """One end of a link as its agent sees it; travels on `<domain>.fabric.telemetry.<site>.link`.
 
     Args:
@@ -155,6 +157,7 @@ class Circuit(Noun, frozen=True, kw_only=True):
             `bbpssw`.
         window: memories of each link that it may use at each end.
         cutoff_ns: age at which a half that waits is given up, for each link; 0 = never.
+        end_cutoff_ns: how long a pair waits at the ends for the one that it is purified with; 0 = for ever.
         pairs: wanted, 0 = until removed; until_ns: deadline, 0 = none.
         sacrifice_share: of the pairs, measured in x, y and z in turn to estimate fidelity.
         measure: basis in which ends measure at once, empty = keep.
@@ -173,6 +176,7 @@ class Circuit(Noun, frozen=True, kw_only=True):
     cutoff_ns: tuple[int, ...]
     fidelity: float
     end_rounds: int = 0
+    end_cutoff_ns: int = 0
     protocol: str = "dejmps"
     pairs: int = 1
     until_ns: int = 0
@@ -229,6 +233,42 @@ class Job(Noun, frozen=True, kw_only=True):
     min_fidelity: float = 0.0
     until_ns: int = 0
     hold_ns: int = 0
+
+    def named(self, order_id: str, until_ns: int) -> Job:
+        """The same for another order, with another deadline."""
+
+        def name(old: str) -> str:
+            return order_id + old[len(self.order_id) :]
+
+        return msgspec.structs.replace(
+            self,
+            order_id=order_id,
+            until_ns=until_ns,
+            circuits=tuple(
+                msgspec.structs.replace(
+                    circuit, circuit=name(circuit.circuit), order_id=order_id, until_ns=until_ns
+                )
+                for circuit in self.circuits
+            ),
+            junctions=tuple(
+                msgspec.structs.replace(
+                    junction,
+                    junction=name(junction.junction),
+                    order_id=order_id,
+                    circuits=tuple(map(name, junction.circuits)),
+                    given=tuple(map(name, junction.given)),
+                )
+                for junction in self.junctions
+            ),
+        )
+
+    def bound(self, binding: int) -> Job:
+        """The same under another binding."""
+        if binding == self.binding:
+            return self
+        circuits = tuple(msgspec.structs.replace(circuit, binding=binding) for circuit in self.circuits)
+        junctions = tuple(msgspec.structs.replace(junction, binding=binding) for junction in self.junctions)
+        return msgspec.structs.replace(self, binding=binding, circuits=circuits, junctions=junctions)
 
 
 class JobState(Noun, frozen=True, kw_only=True):

@@ -7,8 +7,11 @@ from typing import Any
 import msgspec
 
 
-class Noun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):
-    """Base of every message at a door: frozen, by keyword, additive (unknown fields are ignored)."""
+class Noun(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=False, gc=False):
+    """Base of every message at a door: frozen, by keyword, additive (unknown fields are ignored).
+
+    Values hold values, never what holds them: the garbage collector need not look for circles.
+    """
 
 
 class Secret(Noun, frozen=True, kw_only=True):

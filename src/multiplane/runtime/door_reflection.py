@@ -88,7 +88,7 @@ def _method(proto: type, name: str, function: FunctionType) -> Method:
         else (each, hint, parameters[each].default)
         for each, hint in types.items()
     ]
-    arguments = msgspec.defstruct(f"{proto.__name__}.{name}", fields, module=proto.__module__)
+    arguments = msgspec.defstruct(f"{proto.__name__}.{name}", fields, module=proto.__module__, gc=False)
     return Method(
         name=name,
         is_call=is_call,

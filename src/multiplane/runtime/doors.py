@@ -121,11 +121,14 @@ class _Strict:
         wrap = _wrapper(tap, direct)
         guards = {method.name: _guard(door, method, tap, direct, wrap) for method in door.methods}
         self._make = type(f"strict {door.name}", (_Before,), {"__slots__": (), **guards})
+        self._whole = set[type]()
 
     def before(self, impl: object) -> _Before:
         """Stand before `impl`. Raises: TypeError when it lacks a method."""
-        for _ in _bound(impl, self._door):
-            pass
+        if type(impl) not in self._whole:
+            for _ in _bound(impl, self._door):
+                pass
+            self._whole.add(type(impl))
         stub: _Before = self._make(impl)
         return stub
 
@@ -201,10 +204,10 @@ def _put_listeners(
     method: Method, given: tuple[Any, ...], make: Callable[[type, int], object]
 ) -> tuple[Any, ...]:
     """Arguments with what `make` gives for the number of each listener."""
-    return tuple(
-        make(method.listeners[index], value) if index in method.listeners else value
-        for index, value in enumerate(given)
-    )
+    put = list(given)
+    for index, proto in method.listeners.items():
+        put[index] = make(proto, given[index])
+    return tuple(put)
 
 
 def _invalid(method: Method, error: Exception) -> Refused:

@@ -114,6 +114,7 @@ class Net:
         self.lit = set(self.sheets)
         self.bus = MemoryBus(strict=True)
         self.sites: dict[str, FakeSite] = {}
+        self._doors: dict[str, RepeaterControl] = {}
         self.gone: set[str] = set()
         self.light: PathListener | None = None
         self.told: list[Qui] = []
@@ -123,13 +124,13 @@ class Net:
         return EntanglementController(CONTROLLER, self.timeline, self, self._door, self.bus)
 
     def _door(self, site: str) -> RepeaterControl | None:
-        found = self.sites.get(site)
-        return strict(RepeaterControl, found) if found and site not in self.gone else None
+        return None if site in self.gone else self._doors.get(site)
 
     async def start(self) -> None:
         for site in sorted({end for link in self.sheets.values() for end in link.sites}):
             mine = tuple(link for link in self.sheets.values() if site in link.sites)
             self.sites[site] = FakeSite(self, site, mine)
+            self._doors[site] = strict(RepeaterControl, self.sites[site])
         await self.begin()
 
     async def begin(self) -> None:

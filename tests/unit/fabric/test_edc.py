@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from tests.unit.fabric.edc_kit import DOMAIN, SERVICE, Errors, Net, in_net, order
 
@@ -342,6 +344,21 @@ async def test_orders_with_rates_fit_beside_one_another_where_greedy_ones_wait(n
         SERVICE, order("much", "a", "b", size=0, rate_per_s=1.01 * best.rate_per_s)
     )
     assert (much.possible, much.code, much.rate_per_s) == (False, "fabric.rate", best.rate_per_s)
+
+
+@in_net("a-b", "b-c", memories=8)
+async def test_many_who_ask_at_once_are_carried_as_they_were_told(net: Net) -> None:
+    wished = [order(f"o{number}", "a", "c", hold_ns=number) for number in range(3)]
+    told = await asyncio.gather(*(net.controller.attainable(SERVICE, each) for each in wished))
+    for each in reversed(wished):
+        await net.controller.place(SERVICE, each)
+    await net.settle()
+    assert [net.last(each.order_id).rate_per_s for each in wished] == [answer.rate_per_s for answer in told]
+    assert len({answer.rate_per_s for answer in told}) == 3
+    for each in wished:
+        await net.controller.withdraw(SERVICE, each.order_id)
+    await net.settle()
+    assert net.idle()
 
 
 @in_net("a-b")

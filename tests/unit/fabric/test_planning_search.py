@@ -9,16 +9,17 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from multiplane.api.fabric_units import UnitOrder
-from multiplane.fabric.control import choosing
+from multiplane.api.fabric_units import Attainable, UnitOrder
+from multiplane.fabric.control import drafts
 from multiplane.fabric.control.chains import Shape, chain, course, least
-from multiplane.fabric.control.choosing import Choosing, Drafts
+from multiplane.fabric.control.choosing import Choosing
+from multiplane.fabric.control.drafts import Drafts, draft, drafting
 from multiplane.fabric.control.layouts import layouts
 from multiplane.fabric.control.links_now import LinksNow
 from multiplane.fabric.control.planning import Plan, plan
 from multiplane.fabric.control.policies import OnDemand, Policies
-from multiplane.fabric.control.searching import Search, Woven, draft, drafting
-from multiplane.fabric.control.shaping import bound_fidelity, bound_per_s
+from multiplane.fabric.control.searching import Search, Woven
+from multiplane.fabric.control.shaping import bound_fidelity, bound_per_s, scheduled
 from multiplane.fabric.control.soonest import Soonest
 from multiplane.fabric.control.views import PairView
 from multiplane.fabric.control.ways import Ground
@@ -90,7 +91,7 @@ def test_no_shape_of_a_chain_is_better_than_its_bounds() -> None:
         found = plan(order(a, b), shown)
         assert isinstance(found, Plan)
         (circuit,) = found.job.circuits
-        way = course(Ground(shown).path(circuit.path), hold_s=0.001)
+        way = course(Ground(shown).path(circuit.path)).resting(0.001)
         plain = Shape((0,) * len(way.hops), circuit.window, 1.0, circuit.levels)
         soonest = Soonest(Ground(shown), lambda link: min(link.memories))
         path = tuple(hop.seen for hop in way.hops)
@@ -99,11 +100,11 @@ def test_no_shape_of_a_chain_is_better_than_its_bounds() -> None:
                 hop.mean_s / memories for hop, memories in zip(way.hops, circuit.window, strict=True)
             )
             for cutoff_s in (0.3 * slowest_s, 3.0 * slowest_s):
-                shape = plain._replace(rounds=rounds, cutoff_s=cutoff_s)
-                gives = chain(way.hops, shape)
+                shape = scheduled(plain, rounds)._replace(cutoff_s=cutoff_s)
+                gives = chain(way, shape)
                 assert gives.rate_per_s <= bound_per_s(way.hops, circuit.window) * (1.0 + 1e-9)
                 assert gives.first_s >= soonest.chain_s(a, b)[0] * (1.0 - 1e-9)
-                assert least(way, shape).fidelity(cutoff_s) <= bound_fidelity(way, plain) + 1e-9
+                assert least(way, shape).fidelity(cutoff_s) <= bound_fidelity(way, plain, 2) + 1e-9
 
 
 def test_a_wish_is_searched_for_once_whatever_the_order_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +114,7 @@ def test_a_wish_is_searched_for_once_whatever_the_order_is_called(monkeypatch: p
         searched.append(wish.order_id)
         return drafting(wish, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(choosing, "drafting", counted)
+    monkeypatch.setattr(drafts, "drafting", counted)
     links = lit(CHAIN)
     chosen = Choosing(links, Policies())
     first = chosen.now(order("a", "c", "d", min_fidelity=0.7, deadline_ns=10**12), 1)
@@ -147,22 +148,40 @@ def test_a_draft_holds_until_what_it_takes_is_gone_or_more_is_free() -> None:
 
 
 def test_drafts_are_kept_in_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choosing, "KEPT_DRAFTS", 3)
-    drafts = Drafts(Policies())
+    monkeypatch.setattr(drafts, "KEPT_DRAFTS", 3)
+    kept = Drafts(Policies())
     for number in range(5):
-        drafts.draft(order("a", "b", hold_ns=number), CHAIN)
-    assert len(drafts) == 3
+        kept.draft(order("a", "b", hold_ns=number), CHAIN)
+    assert len(kept) == 3
 
 
-def test_a_search_step_by_step_leaves_nothing_to_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    grid = view(*(sheet(f"n{y}{x}", f"n{y}{x + 1}") for y in range(3) for x in range(3)))
-    more = view(*(sheet(f"n{y}{x}", f"n{y + 1}{x}") for y in range(2) for x in range(4)))
-    chosen = Choosing(lit(msgspec.structs.replace(grid, links={**grid.links, **more.links})), Policies())
+def grid() -> PairView:
+    """Three rows of four sites."""
+    rows = (sheet(f"n{y}{x}", f"n{y}{x + 1}") for y in range(3) for x in range(3))
+    columns = (sheet(f"n{y}{x}", f"n{y + 1}{x}") for y in range(2) for x in range(4))
+    return view(*rows, *columns)
+
+
+def answered(chosen: Choosing, wanted: UnitOrder, now_ns: int = 0) -> tuple[int, Attainable]:
+    """Steps to the answer, and the answer."""
+    *steps, answer = chosen.attainable(wanted, now_ns)
+    assert answer is not None
+    assert set(steps) <= {None}
+    return len(steps), answer
+
+
+def test_an_answer_comes_step_by_step_and_leaves_nothing_to_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = Choosing(lit(grid()), Policies())
     wanted = [order("n00", "n23", "n20", min_fidelity=floor) for floor in (0.5, 0.95)]
-    steps = [len(list(chosen.steps(each))) for each in wanted]
-    assert min(steps) >= 1
-    assert max(steps) > 5
-    monkeypatch.setattr(choosing, "drafting", None)
-    assert isinstance(chosen.now(wanted[0]), Plan)
+    answers = [answered(chosen, each) for each in wanted]
+    assert max(steps for steps, _ in answers) > 5
+    assert [answer.possible for _, answer in answers] == [True, False]
+    monkeypatch.setattr(drafts, "drafting", None)
+    assert isinstance(chosen.fitting(wanted[0], 0), Plan)
     assert not isinstance(chosen.now(wanted[1]), Plan)
     assert not isinstance(chosen.ideal(wanted[1]), Plan)
+
+
+def test_a_pair_is_planned_in_one_step() -> None:
+    steps, answer = answered(Choosing(lit(grid()), Policies()), order("n00", "n23"))
+    assert (steps, answer.possible) == (0, True)

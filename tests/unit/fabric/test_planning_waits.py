@@ -142,7 +142,7 @@ def compare(links: int, works: float, cutoff_s: float, samples: int) -> None:
     t2_s = 20.0 * links
     hops = hops_of(links, swap_probability=works, t2_s=t2_s)
     shape = Shape((0,) * links, (1,) * links, cutoff_s, (0,) * (links - 1))
-    found, bound = chain(hops, shape), least(course(tuple(hops)), shape)
+    found, bound = chain(course(hops), shape), least(course(hops), shape)
     drawn = [Sampled(links, works, cutoff_s, seed).one() for seed in range(samples)]
     time_s = sum(each for each, _ in drawn) / samples
     assert found.first_s == pytest.approx(time_s, rel=0.13)
@@ -183,7 +183,7 @@ def test_nested_swaps_that_fail_take_the_exact_mean() -> None:
         hops = hops_of(links, swap_probability=works)
         shape = Shape((0,) * links, (1,) * links, 1e9, nested_levels(links - 1))
         exact_s = waiting.mean_nested_doubling(links, 0.01, works) * 0.01
-        assert chain(hops, shape).first_s == pytest.approx(exact_s, rel=0.04)
+        assert chain(course(hops), shape).first_s == pytest.approx(exact_s, rel=0.04)
 
 
 def test_a_chain_is_the_same_from_both_ends() -> None:
@@ -193,9 +193,9 @@ def test_a_chain_is_the_same_from_both_ends() -> None:
         hop_of(sheet("c", "d", keep_double=(0.97, 0.99))),
     ]
     shape = Shape((1, 0, 0), (2, 2, 4), 0.02, (0, 0))
-    there = chain(hops, shape)
+    there = chain(course(hops), shape)
     back = chain(
-        [reverse(hop) for hop in reversed(hops)],
+        course([reverse(hop) for hop in reversed(hops)]),
         shape._replace(rounds=(0, 0, 1), windows=(4, 2, 2)),
     )
     assert there.fidelity == pytest.approx(back.fidelity, rel=1e-9)

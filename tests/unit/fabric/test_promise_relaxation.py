@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from multiplane.api.instructions import LinkSheet
 from multiplane.fabric.resource.quality import (
     Form,
+    Gates,
     Leg,
     Pair,
     Resting,
@@ -99,10 +99,6 @@ def chain(draw: Draw, links: int) -> Iterator[tuple[dense.Matrix, Sequence[Leg]]
 
 def distilled(draw: Draw, protocol: str) -> Iterator[tuple[dense.Matrix, Sequence[Leg]]]:
     """A round of two pairs without noise, both outcomes that are kept; then the kept pair rests."""
-    sheet = LinkSheet(
-        link="a--b", sites=("a", "b"), memories=(2, 2), success_probability=1.0,
-        attempt_ns=1, delay_ns=0, weights=(1.0, 0.0, 0.0, 0.0),
-    )  # fmt: skip
     kept, sacrificed = made(draw), made(draw)
     ends = memory(draw), memory(draw)
     whole = dense.tensor(*(dense.apply(one.state, PAULIS[one.frame], 1) for one in (kept, sacrificed)))
@@ -114,7 +110,7 @@ def distilled(draw: Draw, protocol: str) -> Iterator[tuple[dense.Matrix, Sequenc
         whole = dense.apply(whole, dense.CNOT, end, 2 + end)
     for bit in (0, 1):
         state = normal(dense.outcome(dense.outcome(whole, 3, bit), 2, bit))
-        pair = purified(kept.pair, sacrificed.pair, protocol, sheet, "a")
+        pair = purified((kept.pair, sacrificed.pair), protocol, (Gates(), Gates()))
         for qubit, half in enumerate(ends):
             state, pair = half.rest(state, qubit), half.rests(pair)
         yield state, (leg_of(pair, 0),)

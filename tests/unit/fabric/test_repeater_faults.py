@@ -114,12 +114,13 @@ def shape(rng: random.Random, binding: int) -> Job:
         )
     path = rng.choice(PATHS)
     hops = len(path) - 1
-    rounds = rng.choice([0, 0, 1])
+    rounds, end_rounds = rng.choice([0, 0, 1]), rng.choice([0, 0, 1])
     one: Circuit = circuit(
         path,
         rounds=(rounds,) * hops,
-        end_rounds=rng.choice([0, 0, 1]),
-        window=(2,) * hops,
+        end_rounds=end_rounds,
+        end_cutoff_ns=rng.choice([0, 2_000_000]),
+        window=(max(2, rounds + end_rounds + 1),) * hops,
         levels=tuple(rng.choice([0, 1]) for _ in range(hops - 1)),
         cutoff_ns=(rng.choice([0, 5_000_000]),) * hops,
         measure=rng.choice(["", "", "x"]),
@@ -240,12 +241,16 @@ def test_nothing_leaks_over_many_interleavings() -> None:
     assert sum(one_run(seed) for seed in range(40, 2_100)) > 1_000
 
 
-@pytest.mark.parametrize(("path", "rounds", "end_rounds"), [("ab", 1, 0), ("abc", 0, 1)])
-def test_a_round_whose_other_end_loses_a_half_is_given_up(path: str, rounds: int, end_rounds: int) -> None:
+@pytest.mark.parametrize(
+    ("path", "rounds", "end_rounds", "loser"), [("ab", 1, 0, -1), ("abc", 0, 1, 0), ("abc", 0, 1, -1)]
+)
+def test_a_round_one_end_of_which_loses_a_half_is_given_up(
+    path: str, rounds: int, end_rounds: int, loser: int
+) -> None:
     """The word of the leader is on its way: with two memories nothing else could be made while it waits."""
 
     async def work(lab: Lab) -> None:
-        far, lost = path[-1], list[int]()
+        far, lost = path[loser], list[int]()
 
         def fate(message: bytes, send: Callable[[bytes], None]) -> None:
             said = msgspec.msgpack.decode(message)
@@ -259,7 +264,9 @@ def test_a_round_whose_other_end_loses_a_half_is_given_up(path: str, rounds: int
         hops = len(path) - 1
         one = circuit(path, rounds=(rounds,) * hops, end_rounds=end_rounds, window=(2,) * hops)
         await lab.take_on(job(one, size=2))
-        await lab.until(lambda: all(len(lab.ears[site].held) == 2 for site in (path[0], far)), within_s=5.0)
+        await lab.until(
+            lambda: all(len(lab.ears[site].held) == 2 for site in (path[0], path[-1])), within_s=5.0
+        )
         assert lost
 
     run_lab(chain(path, numbers={"fidelity": 0.9, "success_probability": 0.5}, memories=8), work)

@@ -69,6 +69,14 @@ def test_a_rate_of_purified_pairs_is_of_those_that_are_delivered() -> None:
     assert 2 * states <= pairs <= 2.6 * states
 
 
+@pytest.mark.parametrize("rounds", [0, 1])
+def test_a_rate_of_pairs_purified_between_the_ends_is_of_those_that_are_delivered(rounds: int) -> None:
+    pure = paced("abc", rounds=(rounds,) * 2, end_rounds=1, end_cutoff_ns=NS_PER_S, window=(3, 3))
+    states, pairs = count("abc", job(pure, size=0), until_s=4 * WHILE_S)
+    assert abs(states - RATE_PER_S * 4 * WHILE_S) <= BURST
+    assert 2 * 2**rounds * states <= pairs <= 1.4 * 2 * 2**rounds * states
+
+
 def test_a_rate_of_ghz_states_is_kept_by_all_legs() -> None:
     legs = ("abc", "edc")
     junction = Junction(

@@ -9,12 +9,12 @@ below whatever happens; means use the waits of neighbouring links as if they wer
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from multiplane.fabric.control.hops import PROTOCOLS, Hop, least_of_link, rested
+from multiplane.fabric.control.hops import PROTOCOLS, Hop, least_of_link, purest_of, rested, whole
 from multiplane.fabric.control.segments import Span, Wait, joined, mean_latest, wait
 from multiplane.physics import bell
 from multiplane.physics.bell import Correlations
@@ -36,6 +36,7 @@ class Shape(NamedTuple):
         cutoff_s: age at which a half that waits inside is given up, > 0.
         levels: of the inner sites, all 0 = as soon as possible.
         wanted: pairs, 0 = without end: so many may wait in line where windows are wide.
+        end_rounds: of purification between the two ends.
     """
 
     rounds: tuple[int, ...]
@@ -44,6 +45,24 @@ class Shape(NamedTuple):
     levels: tuple[int, ...]
     protocol: str = "dejmps"
     wanted: int = 0
+    end_rounds: int = 0
+
+    @property
+    def purifies(self) -> bool:
+        """Whether any pairs are purified."""
+        return self.end_rounds > 0 or any(self.rounds)
+
+    @property
+    def end_cutoff_s(self) -> float:
+        """How long a pair waits at the ends for the one that it is purified with: as all links in turn."""
+        return self.cutoff_s * len(self.windows)
+
+    def less(self, memories: int) -> Shape:
+        """With so many memories of both ends taken by pairs that wait there."""
+        windows = list(self.windows)
+        for at in {0, len(windows) - 1}:
+            windows[at] -= memories
+        return self._replace(windows=tuple(windows), end_rounds=0)
 
     def queue_factor(self, at: int) -> float:
         """How much longer pairs wait at inner site `at` because the oldest there goes first.
@@ -83,16 +102,25 @@ class Leg(NamedTuple):
 
 
 def leg(hop: Hop, rounds: int, window: int, cutoff_s: float, protocol: str) -> Leg:
-    """Pairs of a link after `rounds` of purification, each of two pairs of the round before.
+    """Pairs of a link after `rounds` of purification, made by `window` > `rounds` memories."""
 
-    `window` > `rounds` memories make them: the first of two takes one, and waits for the second, which the
-    rest make, for `cutoff_s` at most.
+    def made(taken: int) -> Leg:
+        return Leg(Span(hop.mean_s / (window - taken)), hop.fresh)
+
+    return _purified(made, hop, rounds, cutoff_s, protocol) if rounds else made(0)
+
+
+def _purified(made: Callable[[int], Leg], hop: Hop, rounds: int, cutoff_s: float, protocol: str) -> Leg:
+    """Pairs after `rounds` of purification, each of two pairs of the round before.
+
+    The first of two takes one memory, and waits for the second, which the rest make, for `cutoff_s` at most.
+    Args: made: pairs of no round, when so many memories are taken.
     """
-    mean_s, mean = hop.mean_s / window, hop.fresh
     if not rounds:
-        return Leg(Span(mean_s), mean)
-    first = leg(hop, rounds - 1, window, cutoff_s, protocol)
-    second_s = leg(hop, rounds - 1, window - 1, cutoff_s, protocol).span.mean_s
+        return made(0)
+    first = _purified(made, hop, rounds - 1, cutoff_s, protocol)
+    rest = _purified(lambda taken: made(taken + 1), hop, rounds - 1, cutoff_s, protocol)
+    second_s = rest.span.mean_s
     flip, relax, known_s = hop.flip_per_s, hop.relax_per_s, hop.told_s
     in_time = -math.expm1(-cutoff_s / second_s)
     older = _waited(first.mean, wait(second_s, second_s, cutoff_s), flip, relax)
@@ -106,46 +134,36 @@ def _waited(pair: Correlations, waiting: Wait, flip_per_s: float, relax_per_s: f
     return Correlations(pair.x * left, pair.y * left, pair.z * waiting.left(relax_per_s))
 
 
-def chain(hops: Sequence[Hop], shape: Shape) -> Chain:
-    """What a chain of one or more links gives when it is run in this shape."""
-    legs = [
-        leg(hop, rounds, window, shape.cutoff_s, shape.protocol)
-        for hop, rounds, window in zip(hops, shape.rounds, shape.windows, strict=True)
-    ]
-    waits = []
-    for at, (one, two) in enumerate(pairwise(legs)):
-        longer = shape.queue_factor(at)
-        waits.append(wait(one.span.mean_s * longer, two.span.mean_s * longer, shape.cutoff_s))
-    whole_s, tracked_s = _time(hops, legs, waits, shape).mean_s, _tracked_s(hops)
-    first, last = hops[0].near, hops[-1].far
-    mean = _swapped(hops, [one.mean for one in legs])
-    for waiting, (flip, relax) in zip(waits, _resting(hops, legs, waits, shape), strict=True):
-        mean = _waited(mean, waiting, flip, relax)
-    return Chain(
-        mean=mean,
-        first_s=whole_s + tracked_s,
-        rate_per_s=1.0 / (whole_s + tracked_s / min(shape.windows)),
-        flip_per_s=first.flip_per_s + last.flip_per_s,
-        relax_per_s=first.relax_per_s + last.relax_per_s,
-    )
-
-
 class Course(NamedTuple):
     """What all pairs of a chain go through, however it is run: swaps, the way of TRACK, a correction, rest.
 
+    Purification between the ends comes before the rest.
+
     Args:
+        tracked_s: from the last herald until both ends know; ends: the chain as if it were one link.
         fresh: a pair in which nobody waits inside, of links as they are; kept: what is left of perfect links.
+        held: what rest leaves.
         fades: what each second of the cut-off costs (<XX> and <YY>, <ZZ>), as soon as possible and by levels.
+        emptied_s: age at which devices throw qubits away: any of them, one at an inner site, one at an end.
     """
 
-    hops: tuple[Hop, ...]
+    hops: Sequence[Hop]
+    tracked_s: float
+    ends: Hop
     fresh: Correlations
     kept: Correlations
+    held: Correlations
     fades: tuple[tuple[float, float], tuple[float, float]]
+    emptied_s: tuple[float, float, float]
+
+    def resting(self, hold_s: float) -> Course:
+        """The same where pairs rest for so long after they were delivered."""
+        flip_level, relax_level = self.ends.flip_per_s * hold_s, self.ends.relax_per_s * hold_s
+        return self._replace(held=rested(_PERFECT, flip_level, relax_level))
 
 
-def course(hops: tuple[Hop, ...], hold_s: float = 0.0) -> Course:
-    """Of a chain of one or more links whose pairs rest for `hold_s` after they were delivered.
+def course(hops: Sequence[Hop]) -> Course:
+    """Of a chain of one or more links.
 
     As soon as possible: of two halves at an inner site one waits, up to the cut-off, and what both ends wait
     together is no more than what all inner sites wait. Otherwise every half may wait so long.
@@ -155,15 +173,69 @@ def course(hops: tuple[Hop, ...], hold_s: float = 0.0) -> Course:
     inner = len(hops) - 1
     waits = sum(max(left.far.flip_per_s, right.near.flip_per_s) for left, right in pairwise(hops))
     fades = sum(max(left.far.relax_per_s, right.near.relax_per_s) for left, right in pairwise(hops))
-    kept = rested(_swapped(hops, [_PERFECT] * len(hops)), sum(flip) * hold_s, sum(relax) * hold_s)
+    ends, tracked_s = whole(hops), _tracked_s(hops)
+    kept = _kept(hops, ends, tracked_s)
+    inner_s = [min(left.far.cutoff_s, right.near.cutoff_s) for left, right in pairwise(hops)]
+    outer_s = min(first.cutoff_s, last.cutoff_s)
     return Course(
         hops=hops,
+        tracked_s=tracked_s,
+        ends=ends,
         fresh=reduce(bell.swap, (hop.fresh for hop in hops), kept),
         kept=kept,
+        held=_PERFECT,
         fades=(
             (inner * max(flip) + waits, inner * max(relax) + fades),
             (inner * sum(flip) + 2.0 * waits, inner * sum(relax) + 2.0 * fades),
         ),
+        emptied_s=(min([outer_s, *inner_s]), min(inner_s, default=math.inf), outer_s),
+    )
+
+
+def chain(way: Course, shape: Shape) -> Chain:
+    """What a chain of one or more links gives when it is run in this shape.
+
+    Between its ends, pairs are purified as those of a link are.
+    """
+    once = _once(way, shape)
+    if not shape.end_rounds:
+        return once
+
+    def made(taken: int) -> Leg:
+        gives = _once(way, shape.less(taken)) if taken else once
+        return Leg(Span(1.0 / gives.rate_per_s), gives.mean)
+
+    pure = _purified(made, way.ends, shape.end_rounds, shape.end_cutoff_s, shape.protocol)
+    return once._replace(
+        mean=pure.mean,
+        first_s=pure.span.mean_s + once.first_s - 1.0 / once.rate_per_s,
+        rate_per_s=1.0 / pure.span.mean_s,
+    )
+
+
+def _once(way: Course, shape: Shape) -> Chain:
+    """The same without purification between the ends."""
+    hops, tracked_s = way.hops, way.tracked_s
+    legs = [
+        leg(hop, rounds, window, shape.cutoff_s, shape.protocol)
+        for hop, rounds, window in zip(hops, shape.rounds, shape.windows, strict=True)
+    ]
+    queues = [shape.queue_factor(at) for at in range(len(hops) - 1)]
+    waits = [
+        wait(one.span.mean_s * longer, two.span.mean_s * longer, shape.cutoff_s)
+        for longer, (one, two) in zip(queues, pairwise(legs), strict=True)
+    ]
+    waited_s = [waiting.mean_s / longer for waiting, longer in zip(waits, queues, strict=True)]
+    whole_s = _time(hops, legs, waits, waited_s, shape.levels).mean_s
+    mean = reduce(bell.swap, (one.mean for one in legs), way.kept)
+    for waiting, (flip, relax) in zip(waits, _resting(hops, legs, waited_s, shape.levels), strict=True):
+        mean = _waited(mean, waiting, flip, relax)
+    return Chain(
+        mean=mean,
+        first_s=whole_s + tracked_s,
+        rate_per_s=1.0 / (whole_s + tracked_s / min(shape.windows)),
+        flip_per_s=way.ends.flip_per_s,
+        relax_per_s=way.ends.relax_per_s,
     )
 
 
@@ -188,7 +260,7 @@ class Least(NamedTuple):
 def least(way: Course, shape: Shape) -> Least:
     """A bound of each single delivered pair of a chain that is run in this shape.
 
-    The pair itself depends on the cut-off of the shape where links are purified.
+    The pair itself depends on the cut-off of the shape where pairs are purified.
     """
     pair = way.fresh
     if any(shape.rounds):
@@ -197,26 +269,34 @@ def least(way: Course, shape: Shape) -> Least:
             for hop, rounds in zip(way.hops, shape.rounds, strict=True)
         ]
         pair = reduce(bell.swap, links, way.kept)
-    return Least(pair, *way.fades[any(shape.levels)])
+    fades = way.fades[any(shape.levels)]
+    if shape.end_rounds:
+        ends = way.ends._replace(fresh=Least(pair, *fades).pair_at(shape.cutoff_s))
+        pair, fades = least_of_link(ends, shape.end_rounds, shape.end_cutoff_s, shape.protocol), (0.0, 0.0)
+    return Least(bell.swap(pair, way.held), *fades)
 
 
-def purest(way: Course, rounds: Sequence[int]) -> Least:
-    """No schedule of purification with at most so many rounds on each link makes better pairs."""
+def purest(way: Course, rounds: Sequence[int], end_rounds: int, cutoff_s: float) -> Correlations:
+    """No schedule of at most so many rounds on each link and between the ends makes better pairs.
+
+    Args: cutoff_s: nor does a longer one.
+    """
     links = (hop.purest[min(most, len(hop.purest) - 1)] for hop, most in zip(way.hops, rounds, strict=True))
-    return Least(reduce(bell.swap, links, way.kept), *way.fades[0])
+    pair = Least(reduce(bell.swap, links, way.kept), *way.fades[0]).pair_at(cutoff_s)
+    return bell.swap(purest_of(way.ends._replace(fresh=pair), end_rounds)[-1], way.held)
 
 
 def _resting(
-    hops: Sequence[Hop], legs: Sequence[Leg], waits: Sequence[Wait], shape: Shape
+    hops: Sequence[Hop], legs: Sequence[Leg], waited_s: Sequence[float], levels: Sequence[int]
 ) -> list[tuple[float, float]]:
     """What a pair loses by each second of the wait at each inner site: there, and at the ends for it."""
-    if not waits:
+    if not waited_s:
         return []
     first, last = hops[0].near, hops[-1].far
     all_s = mean_latest([one.span for one in legs])
-    total_s = sum(waiting.mean_s / shape.queue_factor(at) for at, waiting in enumerate(waits))
+    total_s = sum(waited_s)
     near, far = (max(0.0, all_s - at.span.mean_s) / total_s for at in (legs[0], legs[-1]))
-    halves = 2.0 if any(shape.levels) else 1.0
+    halves = 2.0 if any(levels) else 1.0
     flips = near * first.flip_per_s + far * last.flip_per_s
     relaxes = near * first.relax_per_s + far * last.relax_per_s
     halves /= 2.0  # either of the two at a site
@@ -236,28 +316,34 @@ def _tracked_s(hops: Sequence[Hop]) -> float:
     return sum(hop.delay_s for hop in hops) + max(hop.far.operation_s for hop in hops[:-1])
 
 
-def _swapped(hops: Sequence[Hop], pairs: Sequence[Correlations]) -> Correlations:
-    """The pair of a chain in which nobody waits: links, swaps, the way of TRACK, a correction."""
-    pair = pairs[0]
-    for (left, right), one in zip(pairwise(hops), pairs[1:], strict=True):
-        noise = Correlations(*map(min, left.far.swap, right.near.swap))
-        pair = bell.swap(bell.swap(pair, one), noise)
-    first, last, tracked_s = hops[0].near, hops[-1].far, _tracked_s(hops)
-    keep = min(first.correct_gain, last.correct_gain)
-    flip, relax = first.flip_per_s + last.flip_per_s, first.relax_per_s + last.relax_per_s
-    return bell.swap(rested(pair, flip * tracked_s, relax * tracked_s), Correlations(keep, keep, keep))
+def _kept(hops: Sequence[Hop], ends: Hop, tracked_s: float) -> Correlations:
+    """What swaps, the way of TRACK and a correction leave of a chain of perfect links."""
+    pair = rested(_PERFECT, ends.flip_per_s * tracked_s, ends.relax_per_s * tracked_s)
+    for left, right in pairwise(hops):
+        pair = bell.swap(pair, Correlations(*map(min, left.far.swap, right.near.swap)))
+    keep = min(hops[0].near.correct_gain, hops[-1].far.correct_gain)
+    return bell.swap(pair, Correlations(keep, keep, keep))
 
 
-def _time(hops: Sequence[Hop], legs: Sequence[Leg], waits: Sequence[Wait], shape: Shape) -> Span:
-    """Time until the chain is whole, swaps and cut-offs that fail included."""
+def _time(
+    hops: Sequence[Hop],
+    legs: Sequence[Leg],
+    waits: Sequence[Wait],
+    waited_s: Sequence[float],
+    levels: Sequence[int],
+) -> Span:
+    """Time until the chain is whole, swaps and cut-offs that fail included.
+
+    Args: waited_s: at each inner site, if no pairs stood in line.
+    """
     works = [min(left.far.swap_probability, right.near.swap_probability) for left, right in pairwise(hops)]
     spans = [one.span for one in legs]
     saved = []
-    for at, waiting in enumerate(waits):
+    for at, (waiting, each_s) in enumerate(zip(waits, waited_s, strict=True)):
         works[at] *= waiting.success_probability
-        saved.append(waiting.mean_s * (1.0 - waiting.success_probability) / shape.queue_factor(at))
-    if len(spans) <= 2 or any(shape.levels):
-        return _by_levels(spans, saved, works, shape.levels)
+        saved.append(each_s * (1.0 - waiting.success_probability))
+    if len(spans) <= 2 or any(levels):
+        return _by_levels(spans, saved, works, levels)
     if min(works) > _SURE:
         return Span(mean_latest(spans) / math.prod(works))
     nested = _by_levels(spans, saved, works, nested_levels(len(works)))

@@ -2,63 +2,25 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import suppress
-from typing import Final
+from collections.abc import Generator, Iterator
+from itertools import pairwise
 
 import msgspec
 
 from multiplane.api.fabric_units import Attainable, UnitOrder
+from multiplane.fabric.control.drafts import Draft, Drafts
 from multiplane.fabric.control.encoding import with_encoding
 from multiplane.fabric.control.generations import Purified
 from multiplane.fabric.control.links_now import LinksNow
-from multiplane.fabric.control.planning import FOREVER_NS, Plan, Unattainable, instead, planned
+from multiplane.fabric.control.planning import FOREVER_NS, Plan, Unattainable, again, instead, planned
 from multiplane.fabric.control.policies import Policies
-from multiplane.fabric.control.searching import Draft, drafting
+from multiplane.fabric.control.promises import Promises
+from multiplane.fabric.control.qui import attainable
 from multiplane.fabric.control.views import PairView
 from multiplane.fabric.control.windows import Line, needs
 from multiplane.fabric.planes import Circuit
 from multiplane.kernel.errors import Faulty
 from multiplane.kernel.names import link_id
-
-KEPT_DRAFTS: Final = 256
-
-
-class Drafts:
-    """What searches came to lately, by what was wished for: asked again, nobody searches again."""
-
-    def __init__(self, policies: Policies) -> None:
-        self._policies = policies
-        self._known: OrderedDict[tuple[UnitOrder, int], Draft] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def draft(self, order: UnitOrder, view: PairView) -> Draft:
-        """The best way in a view. Deadlines and names of orders do not change it."""
-        for found in self.drafting(order, view):
-            if found is not None:
-                return found
-        raise AssertionError("a search ends with a draft")
-
-    def drafting(self, order: UnitOrder, view: PairView) -> Iterator[Draft | None]:
-        """The same in steps, None after each but the last. The view must stay as it is."""
-        wish = msgspec.structs.replace(order, order_id="", deadline_ns=0), view.revision
-        known = self._known.pop(wish, None)
-        if known is not None and known.holds(view):
-            self._keep(wish, known)
-            yield known
-            return
-        for found in drafting(order, view, self._policies):
-            if found is not None:
-                self._keep(wish, found)
-            yield found
-
-    def _keep(self, wish: tuple[UnitOrder, int], known: Draft) -> None:
-        self._known[wish] = known
-        if len(self._known) > KEPT_DRAFTS:
-            self._known.popitem(last=False)
 
 
 class Choosing:
@@ -67,6 +29,7 @@ class Choosing:
     def __init__(self, links: LinksNow, policies: Policies) -> None:
         self._links, self._policies = links, policies
         self._drafts = Drafts(policies)
+        self._promises = Promises(links)
         self._line = Line()
         self._needs: dict[str, dict[str, int] | None] = {}
 
@@ -80,7 +43,42 @@ class Choosing:
         """With all memories free. Args: now_ns: by which deadlines are judged, 0 = not at all."""
         return self._plan(order, self._links.whole, now_ns)
 
-    def encoded(self, found: Attainable, order: UnitOrder, plan: Plan) -> Attainable:
+    def attainable(self, order: UnitOrder, now_ns: int) -> Iterator[Attainable | None]:
+        """What could be done, step by step: None after each but the last. One wish at a time.
+
+        What is planned with memories that are promised to nobody is promised to the order that follows.
+        """
+        self._promises.take(order, now_ns)
+        try:
+            yield from self._answering(order, now_ns)
+        except Faulty as error:
+            yield attainable(Unattainable(code=error.code, reason=error.reason))
+
+    def _answering(self, order: UnitOrder, now_ns: int) -> Iterator[Attainable | None]:
+        found = yield from self._planning(order, self._links.likely, now_ns)
+        if isinstance(found, Plan):
+            self._promises.keep(order, found, now_ns)
+        else:
+            found = yield from self._planning(order, self._links.now, now_ns)
+        if isinstance(found, Plan):
+            yield self._encoded(attainable(found), order, found)
+            return
+        found = yield from self._planning(order, self._links.whole, now_ns)
+        reserved = ("fabric.no_memory", "all memories on the way are reserved")
+        yield attainable(found, *reserved) if isinstance(found, Plan) else attainable(found)
+
+    def _planning(
+        self, order: UnitOrder, view: PairView, now_ns: int
+    ) -> Generator[None, None, Plan | Unattainable]:
+        """A plan in a view as it is now, searched for step by step. Raises: Faulty(`plugin.failed`)."""
+        still = msgspec.structs.replace(view, links=dict(view.links))
+        for known in self._drafts.drafting(order, still):
+            if known is not None:
+                return self._planned(known, order, still, now_ns)
+            yield
+        raise AssertionError("a search ends with a draft")
+
+    def _encoded(self, found: Attainable, order: UnitOrder, plan: Plan) -> Attainable:
         """An answer with what the configured generation of repeaters would reach on the way of a plan."""
         generation = self._policies.generation
         if isinstance(generation, Purified):
@@ -91,16 +89,6 @@ class Choosing:
         """With what is free."""
         return self._plan(order, self._links.now, now_ns)
 
-    def steps(self, order: UnitOrder) -> Iterator[None]:
-        """Search step by step, so that others may work meanwhile: `now` and `ideal` need not any more."""
-        with suppress(Faulty):  # it is told by `now`
-            for view in (self._links.now, self._links.whole):
-                still = msgspec.structs.replace(view, links=dict(view.links))
-                for found in self._drafts.drafting(order, still):
-                    if found is not None and found.good_for(order):
-                        return
-                    yield
-
     def around(self, order: UnitOrder, avoid: set[str]) -> Plan | Unattainable:
         """With what is free, not over the links to avoid if there is a choice. Work that has begun goes on
         while there is any chance to be in time: the deadline is not looked at."""
@@ -108,8 +96,12 @@ class Choosing:
         return self.now(order) if avoid and isinstance(found, Unattainable) else found
 
     def fitting(self, order: UnitOrder, now_ns: int) -> Plan | None:
-        """A plan with what is free, if nobody of the same rank waits for the same memories."""
-        found = self.now(order, now_ns)
+        """A plan, if nobody of the same rank waits for these memories: as it was promised, or else with what
+        is promised to nobody, or else with what is free."""
+        promised = self._promises.take(order, now_ns)
+        found = again(promised, order, now_ns) if promised else self._plan(order, self._links.likely, now_ns)
+        if isinstance(found, Unattainable):
+            found = self.now(order, now_ns)
         if isinstance(found, Unattainable):
             return None
         needed = needs(found.job).keys() if len(self._line) else set()
@@ -152,10 +144,12 @@ class Choosing:
 
     def _plan(self, order: UnitOrder, view: PairView, now_ns: int) -> Plan | Unattainable:
         try:
-            known = self._drafts.draft(order, view)
-            found = planned(known, order, view, self._policies, now_ns=now_ns)
+            return self._planned(self._drafts.draft(order, view), order, view, now_ns)
         except Faulty as error:
             return Unattainable(code=error.code, reason=error.reason)
+
+    def _planned(self, known: Draft, order: UnitOrder, view: PairView, now_ns: int) -> Plan | Unattainable:
+        found = planned(known, order, view, self._policies, now_ns=now_ns)
         return found if isinstance(found, Unattainable) or order.measure else _kept(found, order, view)
 
 
@@ -174,6 +168,8 @@ def _kept(found: Plan, order: UnitOrder, view: PairView) -> Plan | Unattainable:
 def _keeps_ns(circuit: Circuit, order: UnitOrder, view: PairView) -> int:
     """What is left of the cut-offs of the memories at both ends when the circuit delivers at its latest."""
     path, left_ns = circuit.path, FOREVER_NS
+    delays_ns = (view.links[link_id(*pair)].sheet.delay_ns for pair in pairwise(path))
+    purified_ns = circuit.end_rounds * (circuit.end_cutoff_ns + 2 * sum(delays_ns))
     for end, neighbour, waits_ns in (
         (path[0], path[1], circuit.cutoff_ns[0]),
         (path[-1], path[-2], circuit.cutoff_ns[-1]),
@@ -181,5 +177,5 @@ def _keeps_ns(circuit: Circuit, order: UnitOrder, view: PairView) -> int:
         sheet = view.links[link_id(end, neighbour)].sheet
         cutoff_ns = sheet.cutoff_ns[sheet.sites.index(end)]
         if cutoff_ns and end in order.sites:
-            left_ns = min(left_ns, max(0, cutoff_ns - waits_ns))
+            left_ns = min(left_ns, max(0, cutoff_ns - waits_ns - purified_ns))
     return left_ns

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from multiplane.api.instructions import LinkSheet
 from multiplane.api.policy import PairLink
@@ -107,23 +108,42 @@ def hop_of(sheet: LinkSheet) -> Hop:
         fresh=bell.from_weights(sheet.weights),
         seen=_UNSEEN,
         told_s=sheet.delay_ns / NS_PER_S + max(near.operation_s, far.operation_s),
-        flip_per_s=near.flip_per_s + far.flip_per_s,
-        relax_per_s=near.relax_per_s + far.relax_per_s,
-        double16=min(near, far, key=lambda place: place.double16[0]).double16,
-        flip_probability=max(near.flip_probability, far.flip_probability),
+        **_worse(near, far),
     )
-    return hop._replace(seen=_seen(hop, near, far), purest=_purest(hop))
+    return hop._replace(seen=_seen(hop, near, far), purest=purest_of(hop, _ROUNDS_ENOUGH))
 
 
-def _purest(hop: Hop) -> tuple[Correlations, ...]:
-    """The most that rounds make of <XX>, of <YY> and of <ZZ>, if nobody waits: none, one, two and so on."""
+def _worse(near: Place, far: Place) -> dict[str, Any]:
+    """What two ends do to a pair between them that rests or is purified."""
+    return {
+        "flip_per_s": near.flip_per_s + far.flip_per_s,
+        "relax_per_s": near.relax_per_s + far.relax_per_s,
+        "double16": min(near, far, key=lambda place: place.double16[0]).double16,
+        "flip_probability": max(near.flip_probability, far.flip_probability),
+    }
+
+
+def purest_of(hop: Hop, rounds: int) -> tuple[Correlations, ...]:
+    """The most that rounds make of <XX>, of <YY> and of <ZZ>, if nobody waits: none, one and so on."""
     pair = most = hop.fresh
     found = [most]
-    for _ in range(_ROUNDS_ENOUGH):
+    for _ in range(rounds):
         pair = least_of_link(hop._replace(fresh=pair), 1, 0.0, "dejmps")
         most = Correlations(*map(max, most, pair))
         found.append(most)
     return tuple(found)
+
+
+def whole(hops: Sequence[Hop]) -> Hop:
+    """A chain as if it were one link, as far as purification between its ends knows.
+
+    It begins when the end that leads knows of both pairs; the last word comes back to there.
+    """
+    first, last = hops[0].near, hops[-1].far
+    return hops[0]._replace(
+        told_s=2.0 * (sum(hop.delay_s for hop in hops) + max(first.operation_s, last.operation_s)),
+        **_worse(first, last),
+    )
 
 
 def _place(sheet: LinkSheet, end: int) -> Place:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 FEW_PARTIES: Final = 3
 """A tree between so many parties has one joint."""
+EACH_TREE: Final = 4
+"""In small networks every tree between so many parties is looked at, with up to so many other sites."""
 FEW_CENTRES: Final = 3
 FARTHER: Final = 1.5
 """In large networks: so many centres, and none that is so much farther than the nearest."""
@@ -178,15 +180,31 @@ def edge_layouts(order: UnitOrder) -> Iterator[Layout]:
 
 
 def tree_layouts(order: UnitOrder, ground: Ground) -> Iterator[Layout]:
-    """Trees of several joints, along the quickest ways: links that two parties need are used once."""
+    """Trees of several joints: links that two parties need are used once."""
     seen: set[frozenset[tuple[str, str]]] = set()
     for links in _trees(order, ground) if len(order.sites) > FEW_PARTIES else ():
-        legs = _legs(links, order.sites)
-        joints = {near for _, near in legs}
-        if len(joints) > 1 and not joints & set(order.avoid) and frozenset(legs) not in seen:
-            seen.add(frozenset(legs))
-            bare = joints - set(order.sites)
-            yield web("star" if bare else "ghz", legs, order.sites)
+        found = _tree(links, order)
+        if found and frozenset(found.ends) not in seen:
+            seen.add(frozenset(found.ends))
+            yield found
+
+
+def other_trees(order: UnitOrder, ground: Ground) -> Iterator[Layout]:
+    """All trees of several joints, where there are not too many."""
+    few = ground.small and order.kind == "ghz" and len(order.sites) == EACH_TREE
+    for links in sorted(map(sorted, _each_tree(order, ground))) if few else ():
+        found = _tree(links, order)
+        if found:
+            yield found
+
+
+def _tree(links: Collection[tuple[str, str]], order: UnitOrder) -> Layout | None:
+    """The layout of a tree of links, if it has several joints and none that is to be avoided."""
+    legs = _legs(links, order.sites)
+    joints = {near for _, near in legs}
+    if len(joints) < 2 or joints & set(order.avoid):
+        return None
+    return web("star" if joints - set(order.sites) else "ghz", legs, order.sites)
 
 
 def web(kind: str, legs: Sequence[tuple[str, str]], parties: Collection[str]) -> Layout:
@@ -209,8 +227,40 @@ def web(kind: str, legs: Sequence[tuple[str, str]], parties: Collection[str]) ->
     )
 
 
+def _each_tree(order: UnitOrder, ground: Ground) -> set[frozenset[tuple[str, str]]]:
+    """All trees between the parties and the nearest other sites, each of which joins three legs or more.
+
+    A party more is a leaf of any site, or it, or a site with it as a leaf, comes between any two.
+    """
+    others = [site for site in centres(order, ground) if site not in order.sites][:EACH_TREE]
+    first, second, *rest = order.sites
+    trees = {frozenset({_leg(first, second)})}
+    for party in rest:
+        trees = {more for tree in trees for more in _grown(tree, party, {*others, *rest})}
+    return trees
+
+
+def _grown(
+    tree: frozenset[tuple[str, str]], party: str, joints: set[str]
+) -> Iterator[frozenset[tuple[str, str]]]:
+    """The trees with one party more that may come of a tree."""
+    sites = {site for leg in tree for site in leg}
+    if party in sites:
+        yield tree
+        return
+    yield from (tree | {_leg(site, party)} for site in sites)
+    for a, b in tree:
+        for middle in joints - sites:
+            leaf = {_leg(middle, party)} if middle != party else set[tuple[str, str]]()
+            yield tree - {(a, b)} | {_leg(a, middle), _leg(middle, b)} | leaf
+
+
+def _leg(a: str, b: str) -> tuple[str, str]:
+    return (a, b) if a < b else (b, a)
+
+
 def _trees(order: UnitOrder, ground: Ground) -> Iterator[set[tuple[str, str]]]:
-    """Links of trees that reach all parties: whoever is nearest next, and the ways to one centre.
+    """Links of trees along the quickest ways: whoever is nearest next, and the ways to one centre.
 
     *Source*: Takahashi, Matsuyama, Math. Japonica 24, 573 (1980): at most twice as much as the least.
     """

@@ -5,7 +5,8 @@ The views are kept, not made: an order that comes or goes changes the few links 
 
 from __future__ import annotations
 
-import msgspec
+from collections import Counter
+from collections.abc import Mapping
 
 from multiplane.api.instructions import LinkSheet
 from multiplane.fabric.control.views import LinkFact, PairView
@@ -14,18 +15,21 @@ from multiplane.fabric.planes import Job
 
 
 class LinksNow:
-    """`now`: what is free now; `whole`: as if nothing were reserved."""
+    """`now`: what is free now; `likely`: and promised to nobody; `whole`: as if nothing were reserved."""
 
     def __init__(self) -> None:
         self.windows = Windows()
         self._now: dict[str, LinkFact] = {}
+        self._likely: dict[str, LinkFact] = {}
         self._whole: dict[str, LinkFact] = {}
         self._held: dict[str, tuple[int, int]] = {}
+        self._promised = Counter[str]()
         self._asides = 0
         self._renew(0)
 
     def _renew(self, revision: int) -> None:
         self.now = PairView(links=self._now, revision=revision)
+        self.likely = PairView(links=self._likely, revision=revision)
         self.whole = PairView(links=self._whole, revision=revision)
 
     def put(self, sheet: LinkSheet, *, up: bool) -> bool:
@@ -64,6 +68,18 @@ class LinksNow:
             self._free(link)
         return links
 
+    def promise(self, takes: Mapping[str, int]) -> None:
+        """Somebody was told that these memories are likely his."""
+        for link, count in takes.items():
+            self._promised[link] += count
+            self._free(link)
+
+    def take_back(self, takes: Mapping[str, int]) -> None:
+        """The end of a promise."""
+        for link, count in takes.items():
+            self._promised[link] -= count
+            self._free(link)
+
     def room(self, needed: dict[str, int]) -> bool:
         """Whether every link of `needed` is up and has a memory free at each end."""
         return all((fact := self._now.get(link)) and fact.up and min(fact.free) > 0 for link in needed)
@@ -77,9 +93,14 @@ class LinksNow:
     def _free(self, link: str) -> None:
         whole = self._whole.get(link)
         if whole is not None:
-            taken = self.windows.taken(link)
-            near, far = (
-                max(0, free - taken - held)
-                for free, held in zip(whole.free, self._held.get(link, (0, 0)), strict=True)
-            )
-            self._now[link] = msgspec.structs.replace(whole, free=(near, far))
+            taken, held = self.windows.taken(link), self._held.get(link, (0, 0))
+            self._now[link] = self._likely[link] = now = _less(whole, taken + held[0], taken + held[1])
+            promised = self._promised[link]
+            if promised:
+                self._likely[link] = _less(now, promised, promised)
+
+
+def _less(fact: LinkFact, near: int, far: int) -> LinkFact:
+    """A link with so many memories less at each end."""
+    free = max(0, fact.free[0] - near), max(0, fact.free[1] - far)
+    return LinkFact(sheet=fact.sheet, free=free, up=fact.up)

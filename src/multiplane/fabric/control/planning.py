@@ -7,15 +7,15 @@ after that as the order asks.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from typing import Final
 
 import msgspec
 
 from multiplane.api.fabric_units import UnitOrder
 from multiplane.api.policy import Promise
+from multiplane.fabric.control.drafts import Draft, draft
 from multiplane.fabric.control.policies import Policies
-from multiplane.fabric.control.searching import Draft, Woven, draft, windows_of
+from multiplane.fabric.control.searching import Woven
 from multiplane.fabric.control.shaping import Shaped
 from multiplane.fabric.control.views import PairView
 from multiplane.fabric.planes import Circuit, Job, Junction
@@ -102,6 +102,12 @@ def planned(
     return refused or msgspec.structs.replace(found, rate_per_s=order.rate_per_s or found.rate_per_s)
 
 
+def again(found: Plan, order: UnitOrder, now_ns: int) -> Plan | Unattainable:
+    """A plan for the same wish, under the name of this order. Args: now_ns: against the deadline."""
+    job = found.job.named(order.order_id, order.deadline_ns)
+    return _too_slow(order, found, now_ns) or msgspec.structs.replace(found, job=job)
+
+
 def _why_not(known: Draft, order: UnitOrder) -> Unattainable:
     """Nothing was found that is good enough."""
     sites = f"between {' and '.join(order.sites)}"
@@ -128,10 +134,7 @@ def _not_admitted(
     order: UnitOrder, found: Plan, woven: Woven, view: PairView, policies: Policies
 ) -> Unattainable | None:
     """Why the admission policy refuses a plan, if it does."""
-    taken: Counter[str] = Counter()
-    for one in woven.chains:
-        taken.update(windows_of(one))
-    facts = [(view.links[link], count) for link, count in taken.items()]
+    facts = [(view.links[link], count) for link, count in woven.takes().items()]
     shares = [1.0 - (min(fact.free) - count) / min(fact.sheet.memories) for fact, count in facts]
     promise = Promise(found.fidelity, found.rate_per_s, found.expected_ns, found.lifetime_ns, max(shares))
     reason = policies.admission.admit(order, promise)
@@ -212,6 +215,8 @@ def _circuit(order: UnitOrder, name: str, one: Shaped, binding: int, burst: int)
             for hop, rounds in zip(one.hops, one.shape.rounds, strict=True)
         ),
         fidelity=one.gives.fidelity,
+        end_rounds=one.shape.end_rounds,
+        end_cutoff_ns=_ns(one.shape.end_cutoff_s) if one.shape.end_rounds else 0,
         protocol=one.shape.protocol,
         pairs=order.size,
         until_ns=order.deadline_ns,

@@ -22,7 +22,7 @@ from multiplane.api.policy import (
 from multiplane.fabric.control.anchors import Anchors
 from multiplane.fabric.control.chains import nested_levels
 from multiplane.fabric.control.generations import Encoded, OneWay, Purified
-from multiplane.fabric.control.shaping import EACH_LINK, MOST_ROUNDS
+from multiplane.fabric.control.shaping import EACH_LINK, MOST_ROUNDS, most_end_rounds
 from multiplane.fabric.control.views import PairView
 from multiplane.fabric.control.ways import Ground, hops_cost, seconds_cost
 
@@ -97,26 +97,39 @@ class OneMemory:
 
 
 class OnDemand:
-    """None; then rounds on the worst links, first one on each or first two on one; then on the quickest."""
+    """None; then rounds on the worst links, first one on each or first two on one; then on the quickest.
+    The same with a round between the ends, with two."""
 
     def rounds(self, path: tuple[PairLink, ...], windows: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-        places = range(len(path))
-        worst = sorted(places, key=lambda at: path[at].fidelity)
-        quickest = sorted(places, key=lambda at: path[at].mean_s / windows[at])
-        many = range(1, MOST_ROUNDS + 1)
-        steps = range(1, len(path) + 1) if len(path) <= EACH_LINK else (len(path) // 2, len(path))
-        orders = [(first, [(some, more) for more in many for some in steps]) for first in (worst, quickest)]
-        orders.insert(1, (worst, [(some, more) for some in steps for more in many]))
-        seen = {(0,) * len(path)}
-        yield from seen
-        for first, stages in orders:
-            rounds = [0] * len(path)
-            for some, more in stages:
-                for at in first[:some]:
-                    rounds[at] = max(rounds[at], min(more, windows[at] - 1))
-                if tuple(rounds) not in seen:
-                    seen.add(tuple(rounds))
-                    yield tuple(rounds)
+        most = [min(window, MOST_ROUNDS + 1) - 1 for window in windows]
+        for ends in range(most_end_rounds(windows) + 1):
+            for at in {0, len(path) - 1} if ends else ():
+                most[at] = min(most[at], windows[at] - 1 - ends)
+            for rounds in _by_links(path, windows, most):
+                yield (*rounds, ends) if ends else rounds
+
+
+def _by_links(
+    path: tuple[PairLink, ...], windows: tuple[int, ...], most: list[int]
+) -> Iterator[tuple[int, ...]]:
+    """Schedules of the links, the least purified first. Args: most: rounds of each."""
+    places, plain = range(len(path)), (0,) * len(path)
+    yield plain
+    worst = sorted(places, key=lambda at: path[at].fidelity)
+    quickest = sorted(places, key=lambda at: path[at].mean_s / windows[at])
+    many = range(1, MOST_ROUNDS + 1)
+    steps = range(1, len(path) + 1) if len(path) <= EACH_LINK else (len(path) // 2, len(path))
+    orders = [(first, [(some, more) for more in many for some in steps]) for first in (worst, quickest)]
+    orders.insert(1, (worst, [(some, more) for some in steps for more in many]))
+    seen = {plain}
+    for first, stages in orders:
+        rounds = [0] * len(path)
+        for some, more in stages:
+            for at in first[:some]:
+                rounds[at] = max(rounds[at], min(more, most[at]))
+            if tuple(rounds) not in seen:
+                seen.add(tuple(rounds))
+                yield tuple(rounds)
 
 
 class NoPurification:

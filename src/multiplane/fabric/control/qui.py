@@ -59,12 +59,14 @@ class Carried:
         owner: principal of who placed it.
         binding: the highest that an earlier controller gave it, 0 = none.
         flips: of the readouts at the sites of the order, by site; told again with each plan.
+        sites: those that have a part in the job.
     """
 
     def __init__(self, order: UnitOrder, owner: str, domain: str, binding: int, now_ns: int) -> None:
         self.order, self.owner = order, owner
         self.job: Job | None = None
         self.binding = binding
+        self.sites = frozenset[str]()
         self.taken_on: set[str] = set()
         self.seen: set[str] = set()
         self.states: dict[str, JobState] = {}
@@ -94,16 +96,11 @@ class Carried:
     def carry(self, found: Plan, now_ns: int, flips: Iterable[float]) -> Job:
         """Begin a new binding; the job to give to its sites."""
         self.binding += 1
-        circuits = tuple(
-            msgspec.structs.replace(circuit, binding=self.binding) for circuit in found.job.circuits
-        )
-        junctions = tuple(
-            msgspec.structs.replace(junction, binding=self.binding) for junction in found.job.junctions
-        )
-        job = msgspec.structs.replace(found.job, binding=self.binding, circuits=circuits, junctions=junctions)
+        job = found.job.bound(self.binding)
         self.job, self.flips = job, tuple(flips)
         self.taken_on.clear()
-        self.seen |= sites_of(job)
+        self.sites = sites_of(job)
+        self.seen |= self.sites
         self.window, self._counted, self._told = Window(), estimation.NONE, 0
         self.expected_ns, self.lifetime_ns = found.expected_ns, found.lifetime_ns
         self.moved_ns = now_ns
@@ -121,7 +118,7 @@ class Carried:
         if self.job is None or binding != self.binding or self.ended:
             return False
         self.taken_on.add(site)
-        if self.taken_on < sites_of(self.job) or self.qui.binding == binding:
+        if self.taken_on < self.sites or self.qui.binding == binding:
             return False
         fidelity, rate_per_s = self._promised
         self.moved_ns = now_ns
@@ -146,14 +143,14 @@ class Carried:
             self.moved_ns = now_ns
         errors, before_errors = self._errors(), self._counted
         self._counted = errors
-        if not self.window.add(estimation.since(before_errors, errors)):
+        if errors == before_errors or not self.window.add(estimation.since(before_errors, errors)):
             return False
         self.moved_ns = now_ns
         return self._judge(self.estimate())
 
     def link_errors(self) -> tuple[str, estimation.Counts] | None:
-        """What this order measured of a link, if it is carried by one link alone, without purification."""
-        if self.job is None or len(self.job.circuits) != 1:
+        """What this order measured of a link, if anything: where it has but one, without purification."""
+        if self.job is None or self._counted == estimation.NONE or len(self.job.circuits) != 1:
             return None
         (circuit,) = self.job.circuits
         if len(circuit.path) != 2 or circuit.rounds[0] or circuit.end_rounds:
@@ -237,7 +234,9 @@ class Carried:
     def _errors(self) -> estimation.Counts:
         """Of all sites that count, together."""
         return estimation.together(
-            state.errors for state in self.states.values() if state.binding == self.binding
+            state.errors
+            for state in self.states.values()
+            if state.binding == self.binding and state.errors != estimation.NONE
         )
 
     def _expires_ns(self, now_ns: int) -> int:

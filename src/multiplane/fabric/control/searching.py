@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from itertools import islice, pairwise, product
 from typing import Final, NamedTuple
 
-import msgspec
-
 from multiplane.api.fabric_units import UnitOrder
 from multiplane.api.policy import PairLink, RouteAsk
-from multiplane.fabric.control.chains import QUEUE_EXPONENT, Shape, course, least
+from multiplane.fabric.control.chains import QUEUE_EXPONENT, Course, Shape, least
 from multiplane.fabric.control.hops import rested
-from multiplane.fabric.control.layouts import Layout, layouts
+from multiplane.fabric.control.layouts import Layout, layouts, other_trees
 from multiplane.fabric.control.policies import Policies
 from multiplane.fabric.control.segments import latest_s
 from multiplane.fabric.control.shaping import (
@@ -24,7 +21,9 @@ from multiplane.fabric.control.shaping import (
     Shaped,
     bound_fidelity,
     bound_per_s,
+    most_ends,
     most_pair,
+    scheduled,
     shaped,
 )
 from multiplane.fabric.control.soonest import Soonest
@@ -36,15 +35,13 @@ from multiplane.physics.bell import Correlations, werner
 
 _HALVINGS: Final = 12
 _SLACK: Final = 1e-3
-_LOWERED: Final = 8
-"""Each twice as far down as the last: of many parties only a bound is known of what can be had."""
 _ROUTES_VIA: Final = 4
-SPARE: Final = 1.25
-"""Links that shall make states at a rate can make so much more: chance has its ups and downs."""
 UNBOUNDED: Final = 2**31
 _EXACT: Final = 1e-9
 _SLOW: Final = 0.3
 """Legs that take this share of the time of the slowest are slow."""
+_EVENED: Final = 0.8
+"""Legs that are not evened make this share of the rate, at least."""
 _RAISED: Final = (0.0, 0.9)
 _STEPS: Final = (0.0, 0.5, 0.8)
 
@@ -59,93 +56,27 @@ class Woven(NamedTuple):
     rate_per_s: float
     first_s: float
 
-
-class Draft(NamedTuple):
-    """What a search has come to; an order of another name or with another deadline comes to the same.
-
-    Args:
-        woven: the best way that keeps `floor_fidelity`: that of the order, or else the best that can be kept.
-        reached: whether any links with free memories lead there; full: whether only memories are missing.
-        looked: free memories of the links that had a say.
-    """
-
-    floor_fidelity: float
-    woven: Woven | None
-    best_fidelity: float
-    lifetime_s: float
-    reached: bool
-    full: bool
-    looked: dict[str, int]
-
-    def good_for(self, order: UnitOrder) -> bool:
-        """Whether there is a way above the floor."""
-        return self.woven is not None and self.floor_fidelity >= order.min_fidelity
-
-    def holds(self, view: PairView) -> bool:
-        """Whether a search would come to the same again: what it takes is free, nothing else is more free."""
-        taken = {hop.link for one in self.woven.chains for hop in one.hops} if self.woven else self.looked
-        return all(
-            (now := min(view.links[link].free)) == free or (now < free and link not in taken)
-            for link, free in self.looked.items()
-        )
-
-
-def draft(order: UnitOrder, view: PairView, policies: Policies) -> Draft:
-    """Look for the best way above the floor, or for the best floor that there is.
-
-    Raises: Faulty(`plugin.failed`): a policy of one's own; ValueError as `planning.plan`.
-    """
-    return next(found for found in drafting(order, view, policies) if found is not None)
-
-
-def drafting(order: UnitOrder, view: PairView, policies: Policies) -> Iterator[Draft | None]:
-    """The same in steps, None after each but the last. The view must stay as it is."""
-    first = search = Search(order, view, policies)
-    yield from search.steps()
-    woven, floor_fidelity = search.best, order.min_fidelity
-    if woven is not None and order.rate_per_s:
-        woven = _thrifty(woven, order, view, policies)
-    looked, best_fidelity = first.looked, first.best_fidelity
-    for step in range(_LOWERED) if woven is None and first.reached else ():
-        floor_fidelity = best_fidelity * (1.0 - _SLACK * 2.0**step)
-        search = Search(msgspec.structs.replace(order, min_fidelity=floor_fidelity), view, policies)
-        yield from search.steps()
-        woven, looked = search.best, looked | search.looked
-        if woven is not None:
-            break
-        best_fidelity = min(floor_fidelity, search.best_fidelity)
-    yield Draft(
-        floor_fidelity=floor_fidelity,
-        woven=woven,
-        best_fidelity=best_fidelity,
-        lifetime_s=_lifetime_s(woven, floor_fidelity) if woven else 0.0,
-        reached=first.reached,
-        full=first.full,
-        looked=looked,
-    )
-
-
-def _thrifty(woven: Woven, order: UnitOrder, view: PairView, policies: Policies) -> Woven:
-    """A way with few memories of each link that has some rate to spare, or else the given one."""
-    wanted_per_s = SPARE * order.rate_per_s / (1.0 - order.sacrifice_share)
-    most = 1
-    while most < max(max(one.shape.windows) for one in woven.chains):
-        search = Search(order, view, policies, most_memories=most)
-        for _ in search.steps():
-            pass
-        found = search.best
-        if found is not None and found.rate_per_s >= wanted_per_s:
-            return found
-        most *= 2
-    return woven
+    def takes(self) -> dict[str, int]:
+        """Memories of each link."""
+        return memories_of(self.chains)
 
 
 class Search:
-    """Looks for the best way to carry one order. Args: most_memories: of a link, for each chain."""
+    """Looks for the best way to carry one order.
+
+    Args: most_memories: of a link, for each chain; thorough: whether at trees off the quickest ways, too.
+    """
 
     def __init__(
-        self, order: UnitOrder, view: PairView, policies: Policies, *, most_memories: int = UNBOUNDED
+        self,
+        order: UnitOrder,
+        view: PairView,
+        policies: Policies,
+        *,
+        most_memories: int = UNBOUNDED,
+        thorough: bool = True,
     ) -> None:
+        self.thorough = thorough
         self.order, self.view, self.policies = order, view, policies
         self._most_memories = most_memories
         self.ground = policies.ground(view)
@@ -162,21 +93,34 @@ class Search:
 
     def steps(self) -> Iterator[None]:
         """Look at one layout after another: `best` is the first of the best rate above the floor then."""
+        yield from self._looked_at(layouts(self.order, self.ground))
+        if self.thorough:
+            yield from self._looked_at(other_trees(self.order, self.ground), may_do=self._may_do)
+
+    def _may_do(self, layout: Layout) -> bool:
+        """Whether its legs could be pure enough."""
+        tops = [self._top(ends, layout.among) for ends in layout.ends]
+        return layout.fidelity(tops) >= self.order.min_fidelity
+
+    def _looked_at(
+        self, found: Iterable[Layout], may_do: Callable[[Layout], bool] | None = None
+    ) -> Iterator[None]:
+        """Look at one after the other."""
         at = -1
-        for soonest_s, place, layout in self._promising():
+        for number, (soonest_s, place, layout) in enumerate(self._promising(found)):
             if self.best is not None and self.best.rate_per_s * soonest_s > 1.0:
                 break
-            woven = self.weave(layout)
+            if number:
+                yield
+            woven = self.weave(layout) if may_do is None or may_do(layout) else None
             if woven is not None and (
                 self.best is None or (woven.rate_per_s, -place) > (self.best.rate_per_s, -at)
             ):
                 self.best, at = woven, place
-            yield
 
-    def _promising(self) -> list[tuple[float, int, Layout]]:
+    def _promising(self, found: Iterable[Layout]) -> list[tuple[float, int, Layout]]:
         """Layouts, those first that could be whole soonest."""
-        found = enumerate(layouts(self.order, self.ground))
-        return sorted((self._soonest_s(layout), place, layout) for place, layout in found)
+        return sorted((self._soonest_s(layout), place, layout) for place, layout in enumerate(found))
 
     def _soonest_s(self, layout: Layout, found: Sequence[Shaped] = ()) -> float:
         """No chains of a layout are all there sooner, where these of its first legs are found.
@@ -202,7 +146,9 @@ class Search:
         return min(max(1, share), free - taken, self._most_memories)
 
     def _free(self, link: PairLink) -> int:
-        free = self.looked[link.link] = min(self.view.links[link.link].free)
+        free = self.looked.get(link.link)
+        if free is None:
+            free = self.looked[link.link] = min(self.view.links[link.link].free)
         return free
 
     def weave(self, layout: Layout) -> Woven | None:
@@ -223,7 +169,9 @@ class Search:
             self.best_fidelity = max(self.best_fidelity, woven.fidelity)
             if woven.fidelity >= floor:
                 break
-        woven = self._evened(woven) if woven else None
+        least_per_s = _EVENED * self.best.rate_per_s if self.best else 0.0
+        if woven and (woven.fidelity < floor or woven.rate_per_s >= least_per_s):
+            woven = self._evened(woven)
         return woven if woven and woven.fidelity >= floor else None
 
     def _passes(self, chains: Iterable[Shaped]) -> bool:
@@ -273,11 +221,12 @@ class Search:
         if found is None:
             found = Correlations(0.0, 0.0, 0.0)
             ask = RouteAsk(*ends, self._free, frozenset(self.order.avoid))
-            hold_s = self.order.hold_ns / NS_PER_S
-            for hops in map(self.ground.path, self._routes(ask)):
-                windows = tuple(self._window(hop.seen, among) for hop in hops)
-                plain = Shape((0,) * len(hops), windows, PATIENCE, (), wanted=self.order.size)
-                found = Correlations(*map(max, found, most_pair(course(hops, hold_s), plain)))
+            least_per_s = self.best.rate_per_s if self.best else 0.0
+            for way in self._ways(ask):
+                windows = tuple(self._window(hop.seen, among) for hop in way.hops)
+                plain = Shape((0,) * len(windows), windows, PATIENCE, (), wanted=self.order.size)
+                end_rounds = most_ends(way.hops, windows, least_per_s)
+                found = Correlations(*map(max, found, most_pair(way, plain, end_rounds)))
             self._tops[ends, among] = found
         return found
 
@@ -288,9 +237,9 @@ class Search:
 
         Args: useless: promises of each leg below its floor are looked for only above this one.
         """
-        taken: Counter[str] = Counter()
         found: tuple[Shaped, ...] = ()
         for ends, floor_fidelity, known_fidelity in zip(layout.ends, floors, useless, strict=True):
+            taken = memories_of(found)
             best, fidelity = self._chain(ends, layout.among, taken, floor_fidelity, known_fidelity)
             if best is None:
                 if fidelity > 0.0:
@@ -298,7 +247,6 @@ class Search:
                     self.best_fidelity = max(self.best_fidelity, worst)
                 return found, fidelity
             found = (*found, best)
-            taken.update(windows_of(best))
         return found, 0.0
 
     def _evened(self, woven: Woven) -> Woven:
@@ -343,9 +291,7 @@ class Search:
         self, layout: Layout, chains: Sequence[Shaped], leg: int, floor_fidelity: float, least_per_s: float
     ) -> Shaped | None:
         """The best chain for a leg beside the others, if it may give more than that."""
-        taken = Counter[str]()
-        for one in (*chains[:leg], *chains[leg + 1 :]):
-            taken.update(windows_of(one))
+        taken = memories_of((*chains[:leg], *chains[leg + 1 :]))
         best, _ = self._chain(
             layout.ends[leg], layout.among, taken, floor_fidelity, 1.0, least_per_s=least_per_s
         )
@@ -353,13 +299,13 @@ class Search:
 
     def _worst(self, one: Shaped) -> Correlations:
         """No pair of a chain is worse."""
-        return least(course(one.hops, self.order.hold_ns / NS_PER_S), one.shape).pair_at(one.shape.cutoff_s)
+        return least(one.way, one.shape).pair_at(one.shape.cutoff_s)
 
     def _chain(
         self,
         ends: tuple[str, str],
         among: int,
-        taken: Counter[str],
+        taken: Mapping[str, int],
         floor_fidelity: float,
         known_fidelity: float,
         *,
@@ -371,29 +317,31 @@ class Search:
         """
 
         def free(link: PairLink) -> int:
-            return self._free(link) - taken[link.link]
+            return self._free(link) - taken.get(link.link, 0)
 
         best: Shaped | None = None
         best_fidelity, tried = 0.0, False
         least_per_s = max(least_per_s, self.best.rate_per_s if self.best else 0.0)
         ask = RouteAsk(*ends, free, frozenset(self.order.avoid))
-        for hops in map(self.ground.path, self._routes(ask)):
-            path = tuple(hop.seen for hop in hops)
-            windows = tuple(self._window(link, among, taken[link.link]) for link in path)
-            if not path or min(windows) < 1:
+        for way in self._ways(ask):
+            path = tuple(hop.seen for hop in way.hops)
+            windows = tuple(self._window(link, among, taken.get(link.link, 0)) for link in path)
+            if min(windows) < 1:
                 continue
             tried = True
-            if bound_per_s(hops, windows) <= max(least_per_s, best.gives.rate_per_s if best else 0.0):
+            enough_per_s = max(least_per_s, best.gives.rate_per_s if best else 0.0)
+            if enough_per_s > 0.0 and bound_per_s(way.hops, windows) <= enough_per_s:
                 continue
-            way = course(hops, self.order.hold_ns / NS_PER_S)
             plain = Shape((0,) * len(path), windows, PATIENCE, (), wanted=self.order.size)
-            most_fidelity = bound_fidelity(way, plain) if floor_fidelity > 0.0 else 1.0
-            if most_fidelity < floor_fidelity and most_fidelity <= max(known_fidelity, best_fidelity):
-                continue
+            if floor_fidelity > 0.0:
+                most_fidelity = bound_fidelity(way, plain, most_ends(way.hops, windows, enough_per_s))
+                if most_fidelity < floor_fidelity and most_fidelity <= max(known_fidelity, best_fidelity):
+                    continue
             for levels in self.policies.swapping.levels(path):
+                swapping = plain._replace(levels=levels)
                 rounds = self.policies.purification.rounds(path, windows)
-                shapes = (plain._replace(rounds=each, levels=levels) for each in rounds)
-                sought = shaped(way, shapes, floor_fidelity)
+                shapes = (scheduled(swapping, each) for each in rounds)
+                sought = shaped(way, shapes, floor_fidelity, least_per_s=enough_per_s)
                 best_fidelity = max(best_fidelity, sought.best_fidelity)
                 found = sought.found
                 if found is not None and (best is None or found.gives.rate_per_s > best.gives.rate_per_s):
@@ -401,6 +349,13 @@ class Search:
         self.reached |= tried
         self.full |= not tried and ends[0] in self.ground.table(seconds_cost, ends[1]).left
         return best, best_fidelity
+
+    def _ways(self, ask: RouteAsk) -> Iterator[Course]:
+        """What pairs go through along each route of the policy, and in memory after it."""
+        hold_s = self.order.hold_ns / NS_PER_S
+        for way in map(self.ground.course, self._routes(ask)):
+            if way is not None:
+                yield way.resting(hold_s)
 
     def _routes(self, ask: RouteAsk) -> Iterable[tuple[str, ...]]:
         """Routes of the policy; a single chain goes over the sites that it must pass, in order."""
@@ -436,9 +391,13 @@ class Search:
         return Woven(layout, chains, tuple(pairs), fidelity, rate_per_s, first_s)
 
 
-def windows_of(one: Shaped) -> dict[str, int]:
-    """Memories that a chain takes of its links."""
-    return {hop.link: window for hop, window in zip(one.hops, one.shape.windows, strict=True)}
+def memories_of(chains: Iterable[Shaped]) -> dict[str, int]:
+    """Memories that chains take of each link."""
+    taken: dict[str, int] = {}
+    for one in chains:
+        for hop, window in zip(one.hops, one.shape.windows, strict=True):
+            taken[hop.link] = taken.get(hop.link, 0) + window
+    return taken
 
 
 def _level(layout: Layout, known: Mapping[int, Correlations], floor_fidelity: float) -> float:
@@ -449,27 +408,6 @@ def _level(layout: Layout, known: Mapping[int, Correlations], floor_fidelity: fl
         pairs = [known.get(at) or werner(middle) for at in range(len(layout.ends))]
         low, high = (low, middle) if layout.fidelity(pairs) >= floor_fidelity else (middle, high)
     return high
-
-
-def _lifetime_s(woven: Woven, floor_fidelity: float) -> float:
-    """How long a state in the mean stays above the floor, or above 1/2 without one; infinite = for ever."""
-    decays = [(one.gives.flip_per_s, one.gives.relax_per_s) for one in woven.chains]
-    fastest = max(max(both) for both in decays)
-    if fastest <= 0.0:
-        return math.inf
-
-    def after(held_s: float) -> float:
-        held = zip(woven.pairs, decays, strict=True)
-        return woven.layout.fidelity(
-            [rested(pair, flip * held_s, relax * held_s) for pair, (flip, relax) in held]
-        )
-
-    low_s, high_s = 0.0, 4.0 / fastest
-    for _ in range(_HALVINGS):
-        middle_s = (low_s + high_s) / 2.0
-        stays = after(middle_s) >= (floor_fidelity or 0.5)
-        low_s, high_s = (middle_s, high_s) if stays else (low_s, middle_s)
-    return low_s
 
 
 def _floors(kind: str, legs: int, floor_fidelity: float) -> tuple[float, ...]:

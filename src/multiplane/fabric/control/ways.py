@@ -12,6 +12,7 @@ from itertools import islice, pairwise
 from typing import Final, NamedTuple
 
 from multiplane.api.policy import PairLink, RouteAsk
+from multiplane.fabric.control.chains import Course, course
 from multiplane.fabric.control.hops import Hop, hop_of, reverse
 from multiplane.fabric.control.views import PairView
 
@@ -20,6 +21,7 @@ MOST_STEPS: Final = 400
 SMALL_SITES: Final = 24
 """Networks of so many sites are small."""
 ROUTES: Final = 16
+KEPT_COURSES: Final = 4096
 LinkCost = Callable[[PairLink], float]
 
 
@@ -58,6 +60,7 @@ class Ground:
                 hop = hop_of(fact.sheet)
                 self.hops[a][b] = hop
                 self.hops[b][a] = reverse(hop)
+        self._courses: dict[Sequence[str], Course | None] = {}
         self._tables: dict[tuple[LinkCost, str], Table] = {}
         self._costs: dict[tuple[LinkCost, str, str], float] = {}
 
@@ -78,6 +81,15 @@ class Ground:
         """The links along a route; empty where there is none."""
         hops = [self.hops.get(a, {}).get(b) for a, b in pairwise(sites)]
         return tuple(hop for hop in hops if hop is not None) if all(hops) else ()
+
+    def course(self, sites: Sequence[str]) -> Course | None:
+        """What pairs go through along a route, worked out once; None where there is none."""
+        if sites not in self._courses:
+            if len(self._courses) >= KEPT_COURSES:
+                del self._courses[next(iter(self._courses))]
+            hops = self.path(sites)
+            self._courses[sites] = course(hops) if hops else None
+        return self._courses[sites]
 
     def table(self, cost: LinkCost, target: str) -> Table:
         """The table towards `target`, by Dijkstra's method."""

@@ -13,11 +13,12 @@ from multiplane.kernel.names import link_id
 
 def needs(job: Job) -> dict[str, int]:
     """Memories that a job takes at each end of each link."""
-    taken: Counter[str] = Counter()
+    taken: dict[str, int] = {}
     for circuit in job.circuits:
         for (a, b), window in zip(pairwise(circuit.path), circuit.window, strict=True):
-            taken[link_id(a, b)] += window
-    return dict(taken)
+            link = link_id(a, b)
+            taken[link] = taken.get(link, 0) + window
+    return taken
 
 
 class Windows:
@@ -31,7 +32,8 @@ class Windows:
         """Set aside what a job needs, in the place of what the order had; the links that changed."""
         changed = self.release(order_id)
         wanted = self._by_order[order_id] = needs(job)
-        self._taken.update(wanted)
+        for link, count in wanted.items():
+            self._taken[link] += count
         return changed | wanted.keys()
 
     def release(self, order_id: str) -> set[str]:

@@ -21,7 +21,7 @@ from multiplane.fabric.control.checks import Checks, enough
 from multiplane.fabric.control.choosing import Choosing
 from multiplane.fabric.control.planning import Plan, Unattainable
 from multiplane.fabric.control.policies import Policies
-from multiplane.fabric.control.qui import Carried, attainable, sites_of
+from multiplane.fabric.control.qui import Carried
 from multiplane.fabric.control.unit_orders import check
 from multiplane.fabric.edc.errands import Errands, Heard
 from multiplane.fabric.edc.sight import Sight
@@ -73,6 +73,7 @@ class EntanglementController:
         self._sight = Sight()
         self._links = self._sight.links
         self._choosing = Choosing(self._links, policies or Policies())
+        self._asking = asyncio.Lock()
         self._checks = Checks()
         self._strangers: set[str] = set()
         self._stuck: set[str] = set()
@@ -101,17 +102,13 @@ class EntanglementController:
     async def attainable(self, caller: Caller, order: UnitOrder) -> Attainable:
         """See `api.fabric_units.FabricUnits`. Raises: Refused(`fabric.not_allowed`, `fabric.order`)."""
         self._post.check(caller)
-        now_ns = self._timeline.now_ns()
-        check(order, self._sight.sites, now_ns)
-        for _ in self._choosing.steps(order):
-            await asyncio.sleep(0)
-        found = self._choosing.now(order, now_ns)
-        if isinstance(found, Unattainable):
-            whole = self._choosing.ideal(order, now_ns)
-            if not isinstance(whole, Unattainable):
-                return attainable(whole, "fabric.no_memory", "all memories on the way are reserved")
-            return attainable(whole)
-        return self._choosing.encoded(attainable(found), order, found)
+        check(order, self._sight.sites, self._timeline.now_ns())
+        async with self._asking:
+            for found in self._choosing.attainable(order, self._timeline.now_ns()):
+                if found is not None:
+                    return found
+                await asyncio.sleep(0)
+        raise AssertionError("a search ends with an answer")
 
     async def place(self, caller: Caller, order: UnitOrder) -> Qui:
         """See `api.fabric_units.FabricUnits`. An order that has to wait for memories is `preparing`.
@@ -304,10 +301,9 @@ class EntanglementController:
         self._choosing.leave(order_id, served=True)
         job = carried.carry(found, self._timeline.now_ns(), self._sight.flips(found.job))
         self._links.reserve(order_id, job)
-        sites = sites_of(job)
-        for site in sorted(sites):
+        for site in sorted(carried.sites):
             self._errands.take_on(site, job)
-        for site in sorted(carried.seen - sites):
+        for site in sorted(carried.seen - carried.sites):
             self._errands.drop(site, order_id, "carried another way")
 
     def _advance(self) -> None:

@@ -6,7 +6,7 @@ A call that failed stays here until somebody says `again`; a site that is not th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from multiplane.fabric.planes import Job, JobState, RepeaterControl
@@ -14,7 +14,7 @@ from multiplane.fabric.work import Work
 from multiplane.kernel.errors import MultiplaneError, Refused
 from multiplane.kernel.nouns import Caller
 
-AT_ONCE: Final = 64
+AT_ONCE: Final = 16
 """Calls to one site that are under way together."""
 
 
@@ -90,20 +90,21 @@ class Errands:
         try:
             while batch := self._untried(site, tried):
                 tried.update(batch)
-                await asyncio.gather(*(self._one(site, order_id, what) for order_id, what in batch.items()))
+                errands = iter(batch.items())
+                await asyncio.gather(*(self._some(site, errands) for _ in range(min(AT_ONCE, len(batch)))))
         finally:
             self._running.discard(site)
             if not self._todo.get(site):
                 self._todo.pop(site, None)
 
     def _untried(self, site: str, tried: dict[str, Job | str]) -> dict[str, Job | str]:
-        found: dict[str, Job | str] = {}
-        for order_id, what in self._todo.get(site, {}).items():
-            if tried.get(order_id) is not what:
-                found[order_id] = what
-                if len(found) == AT_ONCE:
-                    break
-        return found
+        todo = self._todo.get(site, {})
+        return {order_id: what for order_id, what in todo.items() if tried.get(order_id) is not what}
+
+    async def _some(self, site: str, errands: Iterator[tuple[str, Job | str]]) -> None:
+        """One after another, as long as there are any; others take of the same."""
+        for order_id, what in errands:
+            await self._one(site, order_id, what)
 
     async def _one(self, site: str, order_id: str, what: Job | str) -> None:
         repeater = self._repeaters(site)

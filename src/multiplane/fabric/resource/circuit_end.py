@@ -37,7 +37,7 @@ from multiplane.fabric.resource.quality import (
     Leg,
     Pair,
     form_of,
-    gate_gain,
+    gates_of,
     leg_of,
     of_memory,
     rested,
@@ -192,7 +192,7 @@ class CircuitEnd:
             made_ns=min(track.made_ns, half.since_ns),
             rows=track.rows,
             elapsed_ps=track.elapsed_ps,
-            gate_gain=track.gate_gain,
+            gates=track.gates,
         )
         self.circuit_site.settle(half)
         self.known[half.number] = known
@@ -210,7 +210,7 @@ class CircuitEnd:
         if not known.frame:
             then(known)
         elif self.head:
-            then(known._replace(leg=turned_leg(known.leg, known.gate_gain)))
+            then(known._replace(leg=turned_leg(known.leg, known.gates.keep_single)))
         else:
             self.gate(known, then)
 
@@ -234,7 +234,7 @@ class CircuitEnd:
             parts=(known.rows[-1].name,),
             at_ns=report.due_ns,
         )
-        leg = turned_leg(known.leg, gate_gain(self.sheet, self.site))
+        leg = turned_leg(known.leg, gates_of(self.sheet, self.site).keep_single)
         known = known._replace(frame=0, leg=leg, rows=(*known.rows, row))
         self.known[half.number] = known
         then(known)
@@ -453,9 +453,9 @@ class CircuitEnd:
                 self._weaver.told(message)
             case Joined() if self.given:
                 self._joined(message)
-            case Distil() if not self.head:
+            case Distil() if self.head:
                 self._pool.distiller.begun(message.kept, message.sacrificed, message.bit, message.at_ns)
-            case Distilled() if self.head:
+            case Distilled() if not self.head:
                 self._pool.distiller.done(message.kept, message.sacrificed, message.bit)
             case _:
                 pass

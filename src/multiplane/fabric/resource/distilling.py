@@ -1,7 +1,7 @@
 """Purification of a pool of pairs between two ends: nested rounds, each of two pairs of the same round.
 
-The upper end leads: it does its part and tells its bit; the lower one does its own and answers. One message
-each way, and both know.
+One end leads: it does its part and tells its bit; the other one does its own and answers. One message each
+way, and both know.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Pool(Protocol):
         """All rounds are behind it."""
         ...
 
-    def used(self, half: Half) -> None:
-        """A sacrificed half: its memory is free."""
+    def used(self, kept: Half, sacrificed: Half) -> None:
+        """The memory of the sacrificed half is free."""
         ...
 
     def broken(self, half: Half) -> None:
@@ -53,7 +53,7 @@ class _Round:
 class Distiller:
     """One end's part.
 
-    Args: rounds: each pair goes through; leads: the upper end.
+    Args: rounds: each pair goes through; leads: whether it is the one that begins.
     """
 
     def __init__(self, desk: Desk, pool: Pool, name: str, rounds: int, protocol: str, *, leads: bool) -> None:
@@ -98,8 +98,10 @@ class Distiller:
         if mine[0] is not None and mine[1] is not None:
             if not mine[0].busy and not mine[1].busy:
                 self._purify(mine[0], mine[1], bit, at_ns)
-        elif len(self._early) < 2 * len(self._halves) + 2:
+        else:
             self._early[kept, sacrificed] = bit, at_ns
+            if len(self._early) > 2 * len(self._halves) + 2:
+                del self._early[next(iter(self._early))]
 
     def missing(self, number: int) -> None:
         """A pair will not come, or is broken: neither will the purification with it."""
@@ -111,9 +113,10 @@ class Distiller:
                 self.drop(other)
                 self._pool.broken(other)
         for running in list(self._running.values()):
-            if running.sacrificed.shared == number and running.mine >= 0:
-                del self._running[running.kept.shared, number]
-                self._break(running.kept)
+            if number in (running.kept.shared, running.sacrificed.shared) and running.mine >= 0:
+                del self._running[running.kept.shared, running.sacrificed.shared]
+                if running.kept.shared != number:
+                    self._break(running.kept)
 
     def _purify(self, kept: Half, sacrificed: Half, theirs: int, at_ns: int) -> None:
         kept.busy = sacrificed.busy = True
@@ -140,7 +143,7 @@ class Distiller:
         running.mine = report.bits[0]
         self.drop(sacrificed)
         sacrificed.gone = True
-        self._pool.used(sacrificed)
+        self._pool.used(kept, sacrificed)
         if self._leads:
             running.at_ns = report.due_ns
             self._pool.tell_begun(kept, sacrificed, running.mine, report.due_ns)
@@ -149,7 +152,7 @@ class Distiller:
             self._compare(running)
 
     def done(self, kept: int, sacrificed: int, bit: int) -> None:
-        """The lower end's word."""
+        """The other end's word."""
         running = self._running.get((kept, sacrificed))
         if running is not None and running.mine >= 0:
             running.theirs = bit

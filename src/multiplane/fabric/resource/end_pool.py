@@ -1,8 +1,12 @@
-"""Purification between the two ends of a circuit: pairs that are known and put right, two by two."""
+"""Purification between the two ends of a circuit: pairs that are known and put right, two by two.
+
+The end down the path leads: it is the one that puts pairs right.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
@@ -12,7 +16,7 @@ from multiplane.fabric.planes import Circuit, Job
 from multiplane.fabric.resource.distilling import Distiller
 from multiplane.fabric.resource.network_layer import CircuitSite
 from multiplane.fabric.resource.pair_words import Desk, Distil, Distilled, Grown, Half, Joined, Outcome
-from multiplane.fabric.resource.quality import Leg, Pair, at, leg_of, purified
+from multiplane.fabric.resource.quality import Gates, Leg, Pair, at, gates_of, leg_of, purified
 
 
 class Confirmed(NamedTuple):
@@ -22,7 +26,7 @@ class Confirmed(NamedTuple):
         frame: still to be taken out, at the end down the path or, once it is joined, at the far end of it.
         leg: its quality; first: its number at the far end.
         beyond: legs of the circuits that the far end has joined it to.
-        elapsed_ps, gate_gain: as of the other end's TRACK; no `elapsed_ps` where no times are told.
+        elapsed_ps, gates: as of the other end's TRACK; no `elapsed_ps` where no times are told.
     """
 
     half: Half
@@ -33,7 +37,7 @@ class Confirmed(NamedTuple):
     rows: tuple[TraceRow, ...]
     beyond: Mapping[str, Leg] = MappingProxyType({})
     elapsed_ps: int | None = None
-    gate_gain: float = 1.0
+    gates: Gates = Gates()
 
 
 class Weaver(Protocol):
@@ -92,10 +96,12 @@ class EndPool:
         self._desk, self._site, self._circuit = desk, circuit_site, circuit
         self._pure, self._broken = pure, broken
         self._known: dict[int, Confirmed] = {}
-        self._sheet = sheet
+        self._spent: dict[int, Confirmed] = {}  # sacrificed for the pair of this number
+        self._gates = gates_of(sheet, circuit_site.site)
         name = f"{desk.order_id}/{desk.binding}/{circuit.circuit}"
-        leads = circuit_site.place == 0
-        self.distiller = Distiller(desk, self, name, circuit.end_rounds, circuit.protocol, leads=leads)
+        self._leads = circuit_site.place > 0
+        rounds = circuit.rounds[-1 if self._leads else 0] + circuit.end_rounds
+        self.distiller = Distiller(desk, self, name, rounds, circuit.protocol, leads=self._leads)
 
     def add(self, known: Confirmed) -> None:
         """It counts as a pair of the quality that it has now."""
@@ -103,14 +109,36 @@ class EndPool:
         self._known[half.shared] = known
         half.pair, half.known_ns = Pair(*known.leg.pair), known.leg.at_ns
         self.distiller.add(half)
+        if self._leads and not half.busy and half.shared in self._known:
+            self._wait(half, half.level)
+
+    def _wait(self, half: Half, level: int) -> None:
+        """For the pair that it is purified with, but not for ever; nor is a word that is late waited for."""
+        if self._circuit.end_cutoff_ns:
+            patience_ns = self._circuit.end_cutoff_ns + self._desk.slack_ns()
+            self._desk.wake(patience_ns, partial(self._cut_off, half, level))
+
+    def _cut_off(self, half: Half, level: int, now_ns: int) -> None:  # noqa: ARG002
+        if half.shared in self._known and not half.busy and half.level == level:
+            self._give_up(half)
+
+    def _give_up(self, half: Half) -> None:
+        self._lose(half)
+        self._broken(half)
+
+    def _lose(self, half: Half) -> None:
+        self._forget(half)
+        self.distiller.drop(half)
+        self.distiller.missing(half.shared)
 
     def drop(self, number: int) -> None:
         """The half with this number, of the link here, is lost."""
-        known = next((known for known in self._known.values() if known.half.number == number), None)
-        if known is not None:
-            del self._known[known.half.shared]
-            self.distiller.drop(known.half)
-            self.distiller.missing(known.half.shared)
+        for known in list(self._known.values()):
+            if known.half.number == number:
+                self._lose(known.half)
+        for spent in list(self._spent.values()):
+            if spent.half.number == number:
+                self.distiller.missing(spent.half.shared)
 
     def clear(self) -> None:
         """Let go of all that waits."""
@@ -144,9 +172,9 @@ class EndPool:
         self._site.send(message)
 
     def improved(self, kept: Half, sacrificed: Half, at_ns: int) -> Pair:
-        mine, other = self._known[kept.shared], self._known.pop(sacrificed.shared)
-        both = at(mine.leg, at_ns), at(other.leg, at_ns)
-        better = purified(*both, self._circuit.protocol, self._sheet, self._site.site)
+        mine, other = self._known[kept.shared], self._spent.pop(kept.shared)
+        pairs = at(mine.leg, at_ns), at(other.leg, at_ns)
+        better = purified(pairs, self._circuit.protocol, (self._gates, mine.gates))
         row = TraceRow(
             what="purify",
             name=f"{self._circuit.circuit}/{kept.shared}+{sacrificed.shared}",
@@ -164,9 +192,17 @@ class EndPool:
     def pure(self, half: Half) -> None:
         self._pure(half, self._known.pop(half.shared))
 
-    def used(self, half: Half) -> None:
-        self._site.freed(half.handle)
+    def used(self, kept: Half, sacrificed: Half) -> None:
+        self._spent[kept.shared] = self._known.pop(sacrificed.shared)
+        self._site.freed(sacrificed.handle)
 
     def broken(self, half: Half) -> None:
-        self._known.pop(half.shared, None)
+        self._forget(half)
         self._broken(half)
+
+    def _forget(self, half: Half) -> None:
+        """With what was sacrificed for it, which the other end may still hold, and links are to replace."""
+        self._known.pop(half.shared, None)
+        spent = self._spent.pop(half.shared, None)
+        if spent is not None and self._leads:
+            self._site.expire_number(spent.half.number)

@@ -32,7 +32,7 @@ from multiplane.fabric.resource.quality import (
     Pair,
     at,
     combined,
-    gate_gain,
+    gates_of,
     leg_of,
     of_memory,
     swapped,
@@ -227,7 +227,7 @@ class Fusing:
         """What the noise of a step leaves of the pair of a half."""
         end = self._ends[place]
         if step.do == "h":
-            return turned(pair, gate_gain(end.sheet, end.site))
+            return turned(pair, gates_of(end.sheet, end.site).keep_single)
         if step.do == "x":
             right = 1.0 - 2.0 * end.sheet.flip_probability[end.sheet.sites.index(end.site)]
             return pair._replace(x=pair.x * right, y=pair.y * right)
@@ -274,10 +274,10 @@ class Fusing:
         legs = {name: leg for known in run.parts for name, leg in known.beyond.items()}
         for place, name in enumerate(self._junction.circuits):
             known, end = run.parts[place], self._ends[place]
-            pair, resting = turned(run.pairs[place], known.gate_gain), known.leg.resting
+            pair, resting = turned(run.pairs[place], known.gates.keep_single), known.leg.resting
             kept = self._junction.party and place == self._kept
             if kept and self._junction.kind == "edges":
-                pair = turned(pair, gate_gain(end.sheet, end.site))
+                pair = turned(pair, gates_of(end.sheet, end.site).keep_single)
             legs[name] = leg_of(pair, self._desk.now_ns, *(resting if kept else resting[1:]))
         return legs
 

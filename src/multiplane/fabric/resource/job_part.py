@@ -296,9 +296,7 @@ def _check_circuit(circuit: Circuit) -> None:
     ):
         if len(values) != wanted or any(value < 0 for value in values):
             _refuse(name, values, f"{wanted} numbers of at least 0")
-    for rounds, window in zip(circuit.rounds, circuit.window, strict=True):
-        if window < rounds + 1:
-            _refuse("window", window, f"at least {rounds + 1} for {rounds} rounds of purification")
+    _check_windows(circuit)
     if circuit.protocol not in PROTOCOLS:
         _refuse("protocol", circuit.protocol, " or ".join(PROTOCOLS))
     if circuit.measure not in ("", *BASES):
@@ -307,6 +305,17 @@ def _check_circuit(circuit: Circuit) -> None:
         _refuse("rate_per_s", circuit.rate_per_s, "0 or more")
     if circuit.burst < 1:
         _refuse("burst", circuit.burst, "1 or more")
+
+
+def _check_windows(circuit: Circuit) -> None:
+    """Whether there are memories for all rounds of purification."""
+    if circuit.end_rounds < 0 or circuit.end_cutoff_ns < 0:
+        _refuse("end_rounds", (circuit.end_rounds, circuit.end_cutoff_ns), "numbers of at least 0")
+    last = len(circuit.window) - 1
+    for at, (rounds, window) in enumerate(zip(circuit.rounds, circuit.window, strict=True)):
+        all_rounds = rounds + (circuit.end_rounds if at in (0, last) else 0)
+        if window < all_rounds + 1:
+            _refuse("window", window, f"at least {all_rounds + 1} for {all_rounds} rounds of purification")
 
 
 def _check_junctions(job: Job) -> None:

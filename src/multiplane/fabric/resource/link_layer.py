@@ -29,7 +29,7 @@ from multiplane.fabric.resource.pair_words import (
     PairMessage,
     Tell,
 )
-from multiplane.fabric.resource.quality import Pair, fresh, of_memory, purified, rested
+from multiplane.fabric.resource.quality import Pair, fresh, gates_of, of_memory, purified, rested
 from multiplane.kernel.quantity import NS_PER_MS, NS_PER_S
 
 SILENT_MEANS: Final = 30
@@ -95,6 +95,7 @@ class LinkWish:
         self._settled = 0
         self._pace: Pace | None = None
         self._failed = self._watching = self._far_full = self._waking = False
+        self._gates = gates_of(sheet, self.site), gates_of(sheet, self.peer)
         mean_ns = sheet.attempt_ns / sheet.success_probability
         self._patience_ns = round(SILENT_MEANS * mean_ns) + 10 * sheet.delay_ns + NS_PER_MS
 
@@ -169,7 +170,8 @@ class LinkWish:
         """Pairs to ask for at the pace of the order; the next are asked for when they are due."""
         now_ns, circuit = self.desk.now_ns, self.circuit
         if self._pace is None:
-            self._pace = Pace(circuit.rate_per_s, circuit.burst, now_ns)
+            used = 1 << circuit.end_rounds  # of each state
+            self._pace = Pace(used * circuit.rate_per_s, used * circuit.burst, now_ns)
         made = self._settled + len(self._good)
         held = sum(half.level >= self._rounds for half in self.halves.values())
         under_way = len(self.halves) - held + sum(self._asked.values())
@@ -407,7 +409,6 @@ class LinkWish:
         )
 
     def improved(self, kept: Half, sacrificed: Half, at_ns: int) -> Pair:
-        both = self._aged(kept, at_ns), self._aged(sacrificed, at_ns)
         row = TraceRow(
             what="purify",
             name=f"{kept.row.name}+{sacrificed.number}",
@@ -417,7 +418,8 @@ class LinkWish:
         )
         kept.rows += [kept.row, *sacrificed.rows, sacrificed.row]
         kept.row = row
-        return purified(*both, self.circuit.protocol, self.sheet, self.site)
+        pairs = self._aged(kept, at_ns), self._aged(sacrificed, at_ns)
+        return purified(pairs, self.circuit.protocol, self._gates)
 
     def _aged(self, half: Half, at_ns: int) -> Pair:
         pair = half.pair
@@ -430,8 +432,8 @@ class LinkWish:
             self._came_good(half.number)
         self._events.ready(half)
 
-    def used(self, half: Half) -> None:
-        self.gone(half)
+    def used(self, kept: Half, sacrificed: Half) -> None:  # noqa: ARG002
+        self.gone(sacrificed)
 
     def broken(self, half: Half) -> None:
         self.expire(half.number)

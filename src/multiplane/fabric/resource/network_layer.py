@@ -32,7 +32,7 @@ from multiplane.fabric.resource.pair_words import (
     Track,
     Want,
 )
-from multiplane.fabric.resource.quality import Pair, gate_gain, of_memory, rested, swapped
+from multiplane.fabric.resource.quality import Pair, gates_of, of_memory, rested, swapped
 from multiplane.fabric.resource.tags import onward
 
 REMEMBERED: Final = 1024
@@ -381,7 +381,7 @@ class CircuitSite:
             made_ns=half.since_ns,
             rows=(*half.rows, half.row),
             elapsed_ps=None if half.seen_ps is None else 0,
-            gate_gain=gate_gain(sheet, self.site),
+            gates=gates_of(sheet, self.site),
         )
         self.desk.put(Tell(link.peer, message))
 

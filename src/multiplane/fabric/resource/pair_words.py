@@ -17,7 +17,7 @@ import msgspec
 from multiplane.api.fabric_units import HeldState, StateLost
 from multiplane.api.instructions import CoreInstruction, Report
 from multiplane.api.states import TraceRow
-from multiplane.fabric.resource.quality import Leg, Pair, PairWords, Resting, Share
+from multiplane.fabric.resource.quality import Gates, Leg, Pair, PairWords, Resting
 from multiplane.kernel.nouns import Noun
 
 UP: Final = 0
@@ -110,7 +110,7 @@ class Track(Message, frozen=True, kw_only=True):
         frame: of all so far; pair: without the rest of the origin's half, which is `resting` since
             `known_ns`; made_ns: of the oldest qubit; rows: what went into it.
         elapsed_ps: `tags.onward` of all inner sites so far; None: some device tells no times.
-        gate_gain: what a gate on the origin's half leaves of the correlations.
+        gates: of the origin.
     """
 
     number: int
@@ -122,12 +122,12 @@ class Track(Message, frozen=True, kw_only=True):
     known_ns: int
     made_ns: int
     rows: tuple[TraceRow, ...]
-    gate_gain: Share
+    gates: Gates
     elapsed_ps: int | None = None
 
 
 class Distil(Message, frozen=True, kw_only=True):
-    """The upper end has done its part of a purification with these pairs and read `bit`.
+    """The end that leads has done its part of a purification with these pairs and read `bit`.
 
     Args: far: between the ends of the circuit, not of one link; kept, sacrificed: numbers on that link,
         or on the first link of the path.
@@ -141,7 +141,7 @@ class Distil(Message, frozen=True, kw_only=True):
 
 
 class Distilled(Message, frozen=True, kw_only=True):
-    """The lower end's bit; -1: it had lost one of the two."""
+    """The other end's bit; -1: it had lost one of the two."""
 
     kept: int
     sacrificed: int

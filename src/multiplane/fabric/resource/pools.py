@@ -87,7 +87,7 @@ class Lane:
         return freed
 
 
-class Pad(Secret, frozen=True, kw_only=True, gc=False):
+class Pad(Secret, frozen=True, kw_only=True):
     """Key to be spent once; `end` is the position behind its last byte."""
 
     epoch: int

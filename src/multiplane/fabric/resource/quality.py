@@ -29,6 +29,7 @@ FOREVER_NS: Final = 10**18
 
 
 Share = Annotated[float, msgspec.Meta(ge=-1.0, le=1.0)]
+Probability = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 PerSecond = Annotated[float, msgspec.Meta(ge=0.0)]
 RelaxLevel = Annotated[float, msgspec.Meta(ge=0.0)]
 PairWords = tuple[Share, Share, Share, RelaxLevel]
@@ -58,6 +59,15 @@ class Resting(Noun, frozen=True, kw_only=True):
     xy_per_s: PerSecond = 0.0
     z_per_s: PerSecond = 0.0
     until_ns: int = 0
+
+
+class Gates(Noun, frozen=True, kw_only=True):
+    """How good operations at one end are: probabilities that a gate of one or of two qubits keeps them, and
+    that a readout is wrong."""
+
+    keep_single: Probability = 1.0
+    keep_double: Probability = 1.0
+    flip_probability: Probability = 0.0
 
 
 class Leg(Noun, frozen=True, kw_only=True):
@@ -105,22 +115,28 @@ def swapped(one: Pair, two: Pair, sheet: LinkSheet, site: str) -> Pair:
     return combined(combined(one, two), Pair(*factors))
 
 
-def purified(kept: Pair, sacrificed: Pair, protocol: str, sheet: LinkSheet, site: str) -> Pair:
-    """The kept pair after a round that worked, as noisy as on memories of this link at this site."""
+def gates_of(sheet: LinkSheet, site: str) -> Gates:
+    """Of halves in memories of this link at this site."""
     end = sheet.sites.index(site)
+    return Gates(
+        keep_single=sheet.keep_single[end],
+        keep_double=sheet.keep_double[end],
+        flip_probability=sheet.flip_probability[end],
+    )
+
+
+def purified(pairs: tuple[Pair, Pair], protocol: str, gates: tuple[Gates, Gates]) -> Pair:
+    """The first of two pairs after a round that worked, as if both ends were as bad as the worse one."""
+    kept, sacrificed = pairs
+    double16 = depolarising16(min(end.keep_double for end in gates))
+    flip_probability = max(end.flip_probability for end in gates)
     rule = dejmps if protocol == "dejmps" else bbpssw
-    noise = depolarising16(sheet.keep_double[end]), sheet.flip_probability[end]
-    better, _ = rule(kept.correlations, sacrificed.correlations, *noise)
+    better, _ = rule(kept.correlations, sacrificed.correlations, double16, flip_probability)
     return Pair(*better, kept.relax_level + sacrificed.relax_level)
 
 
-def gate_gain(sheet: LinkSheet, site: str) -> float:
-    """What a gate on a half in a memory of this link at this site leaves of the correlations of its pair."""
-    return sheet.keep_single[sheet.sites.index(site)]
-
-
 def turned(pair: Pair, gain: float) -> Pair:
-    """The pair after a gate on one half. Args: gain: as of `gate_gain`."""
+    """The pair after a gate on one half. Args: gain: as of `Gates.keep_single`."""
     return combined(pair, Pair(gain, gain, gain))
 
 

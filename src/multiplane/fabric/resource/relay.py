@@ -43,14 +43,14 @@ class HopHeader(msgspec.Struct, frozen=True, array_like=True, gc=False):
     label: str
 
 
-class HopMessage(Secret, frozen=True, kw_only=True, array_like=True, gc=False):
+class HopMessage(Secret, frozen=True, kw_only=True, array_like=True):
     """One message between neighbours: the header as encoded, and the payload under pad and tag."""
 
     header: bytes
     locked: bytes
 
 
-class Send(Secret, frozen=True, kw_only=True, gc=False):
+class Send(Secret, frozen=True, kw_only=True):
     """Put a message on the channel to `peer`."""
 
     peer: str

@@ -50,7 +50,7 @@ class Asking:
         """The answer to a wish. Raises: see `api.units.Units.request`."""
         master = self._core.application(caller)
         case = admission.case_of(self._core.ground, master, wish, self._core.now_ns)
-        if self._core.count() >= self._ports.rules.max_units:
+        if self._core.full:
             reason = f"{self._ports.site}: expected at most {self._ports.rules.max_units} units"
             raise Busy("unit.full", reason, retry_after_ns=NS_PER_S)
         drawn = self.stocking.draw(case)

@@ -45,9 +45,13 @@ class Core:
         """What wishes are judged by now."""
         return self.ports.ground
 
-    def count(self) -> int:
-        """Units that are not over."""
-        return sum(live.state not in ENDED for live in self.units.values())
+    @property
+    def full(self) -> bool:
+        """Whether as many units live here as may. Those that are over are remembered, and do not count."""
+        most = self.ports.rules.max_units
+        return (
+            len(self.units) >= most and sum(live.state not in ENDED for live in self.units.values()) >= most
+        )
 
     def of(self, caller: Caller, unit: str) -> Live:
         """A unit that the caller is an end of. Raises: Refused(`unit.unknown`)."""

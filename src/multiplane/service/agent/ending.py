@@ -93,7 +93,7 @@ class Ending:
             if now_ns - self._proposals[oldest][2] < PROPOSAL_NS:
                 break
             del self._proposals[oldest]
-        if len(self._proposals) >= MOST_PROPOSALS or self._core.count() >= self._ports.rules.max_units:
+        if len(self._proposals) >= MOST_PROPOSALS or self._core.full:
             reason = f"{self._ports.site}: expected at most {self._ports.rules.max_units} units"
             raise Busy("unit.full", reason, retry_after_ns=NS_PER_S)
         self._check(caller, proposal)

@@ -15,7 +15,7 @@ UNIT_KIND: Final = "unit"
 VERDICT_KIND: Final = "unit-verdict"
 
 
-class UnitRow(msgspec.Struct, frozen=True):
+class UnitRow(msgspec.Struct, frozen=True, gc=False):
     """A unit whose name is committed.
 
     Args:
@@ -36,7 +36,7 @@ class UnitRow(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-class VerdictRow(msgspec.Struct, frozen=True):
+class VerdictRow(msgspec.Struct, frozen=True, gc=False):
     """A verdict at one end, with where its part of the state lay."""
 
     unit: str
