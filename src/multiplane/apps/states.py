@@ -18,6 +18,7 @@ from multiplane.kernel.quantity import NS_PER_S
 T = TypeVar("T")
 MOST_OF_A_UNIT: Final = 500
 """States: a memory keeps them for seconds, and a unit lives no longer."""
+_BEGIN_WITHIN_S: Final = 60.0
 _GONE: Final = ("lost", "expired")
 _AT_ONCE: Final = 8
 _PATIENCE_S: Final = 5.0
@@ -108,7 +109,7 @@ class Used(NamedTuple, Generic[T]):
 async def use(parties: Sequence[Party], wish: Wish, act: Callable[[Shared], Awaitable[T]]) -> Used[T]:
     """Ask for states as the first party, act on each as soon as all hold it, and let go of what is left.
 
-    Many states are asked for in several units, one after the other, until one gives none.
+    Many states are asked for in several units, one after the other, until one gives none or a minute is over.
 
     Args: wish: of one part; `parties` in it are overwritten; act: on a state, on several side by side.
     Raises: Refused with the code of the answer when it is not accepted; Faulty(`app.no_states`) when no
@@ -117,6 +118,8 @@ async def use(parties: Sequence[Party], wish: Wish, act: Callable[[Shared], Awai
     (part,) = wish.parts
     units = math.ceil(part.size / MOST_OF_A_UNIT)
     used = Used[T]([], [], 0)
+    loop = asyncio.get_running_loop()
+    due_s = loop.time() + _BEGIN_WITHIN_S
     for unit in range(units):
         size = part.size * (unit + 1) // units - part.size * unit // units
         one = replace(
@@ -126,13 +129,12 @@ async def use(parties: Sequence[Party], wish: Wish, act: Callable[[Shared], Awai
             parts=(replace(part, size=size),),
         )
         found = await _use_unit(parties, one, act)
-        if not found.results:
+        used = Used(used.results + found.results, used.fidelities + found.fidelities, used.lost + found.lost)
+        if not found.results or loop.time() > due_s:
             break
-        used.results.extend(found.results)
-        used.fidelities.extend(found.fidelities)
     if not used.results:
-        raise Faulty("app.no_states", f"request {wish.request}: none of {part.size} states came")
-    return used._replace(lost=part.size - len(used.results))
+        raise Faulty("app.no_states", f"request {wish.request}: none of {used.lost} states came")
+    return used
 
 
 async def _use_unit(parties: Sequence[Party], wish: Wish, act: Callable[[Shared], Awaitable[T]]) -> Used[T]:

@@ -85,6 +85,14 @@ def test_many_states_come_in_several_units() -> None:
     assert network.released == [0, 1] * 3
 
 
+def test_no_unit_is_begun_when_the_time_for_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(states, "_BEGIN_WITHIN_S", -1.0)
+    network = DenseNetwork(dense.bell(0), 0.9)
+    size = states.MOST_OF_A_UNIT + 2
+    found = asyncio.run(run("teleport", network.parties("alice", "bob"), Random(3), size=size))
+    assert (found.states, found.lost, len(network.wishes)) == (size // 2, 0, 1)
+
+
 def test_no_key_and_no_gain_where_there_is_none() -> None:
     e91 = ran("e91", 0.75)
     assert e91.remarks[:2] == ("no key: S is not 2 standard errors above 2", e91.remarks[1])
