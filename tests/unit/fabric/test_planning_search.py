@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 from itertools import pairwise
@@ -14,7 +15,7 @@ from multiplane.fabric.control import drafts
 from multiplane.fabric.control.chains import Shape, chain, course, least
 from multiplane.fabric.control.choosing import Choosing
 from multiplane.fabric.control.drafts import Drafts, draft, drafting
-from multiplane.fabric.control.layouts import layouts
+from multiplane.fabric.control.layouts import layouts, other_trees
 from multiplane.fabric.control.links_now import LinksNow
 from multiplane.fabric.control.planning import Plan, plan
 from multiplane.fabric.control.policies import OnDemand, Policies
@@ -57,8 +58,9 @@ def wishes(seeds: range) -> Iterator[tuple[PairView, UnitOrder]]:
 
 def best_of_all(shown: PairView, wanted: UnitOrder) -> Woven | None:
     """Of all layouts, each looked at as if it were the only one."""
-    policies = Policies()
-    found = [Search(wanted, shown, policies).weave(each) for each in layouts(wanted, Ground(shown))]
+    policies, ground = Policies(), Ground(shown)
+    every = itertools.chain(layouts(wanted, ground), other_trees(wanted, ground))
+    found = [Search(wanted, shown, policies).weave(each) for each in every]
     return max((each for each in found if each), key=lambda woven: woven.rate_per_s, default=None)
 
 

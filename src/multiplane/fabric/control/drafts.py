@@ -73,8 +73,7 @@ def drafting(order: UnitOrder, view: PairView, policies: Policies) -> Iterator[D
     looked, best_fidelity = first.looked, first.best_fidelity
     for step in range(_LOWERED) if woven is None and first.reached else ():
         floor_fidelity = best_fidelity * (1.0 - _LOWER * 2.0**step)
-        lower = msgspec.structs.replace(order, min_fidelity=floor_fidelity)
-        search = Search(lower, view, policies, thorough=False)
+        search = first.lower(floor_fidelity)
         yield from search.steps()
         woven, looked = search.best, looked | search.looked
         if woven is not None:

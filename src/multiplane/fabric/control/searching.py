@@ -8,6 +8,8 @@ from functools import lru_cache, partial
 from itertools import islice, pairwise, product
 from typing import Final, NamedTuple
 
+import msgspec
+
 from multiplane.api.fabric_units import UnitOrder
 from multiplane.api.policy import PairLink, RouteAsk
 from multiplane.fabric.control.chains import QUEUE_EXPONENT, Course, Shape, least
@@ -64,7 +66,7 @@ class Woven(NamedTuple):
 class Search:
     """Looks for the best way to carry one order.
 
-    Args: most_memories: of a link, for each chain; thorough: whether at trees off the quickest ways, too.
+    Args: most_memories: of a link, for each chain; thorough: the best of all layouts, not the first.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class Search:
         most_memories: int = UNBOUNDED,
         thorough: bool = True,
     ) -> None:
-        self.thorough = thorough
+        self._thorough = thorough
         self.order, self.view, self.policies = order, view, policies
         self._most_memories = most_memories
         self.ground = policies.ground(view)
@@ -85,16 +87,24 @@ class Search:
         self.looked: dict[str, int] = {}
         self.best: Woven | None = None
         self._tops: dict[tuple[tuple[str, str], int], Correlations] = {}
+        self._courses: dict[tuple[tuple[str, str], tuple[str, ...]], Sequence[Course]] = {}
         self._soonest: dict[int, Soonest] = {}
         if self.ground.small and len(order.sites) > 2:
             self._soonest = {
                 among: Soonest(self.ground, partial(self._window, among=among)) for among in (1, 2)
             }
 
+    def lower(self, floor_fidelity: float) -> Search:
+        """A search for some way above a lower floor, after this one has found none."""
+        order = msgspec.structs.replace(self.order, min_fidelity=floor_fidelity)
+        search = Search(order, self.view, self.policies, thorough=False)
+        search._courses, search._tops = self._courses, self._tops
+        return search
+
     def steps(self) -> Iterator[None]:
         """Look at one layout after another: `best` is the first of the best rate above the floor then."""
         yield from self._looked_at(layouts(self.order, self.ground))
-        if self.thorough:
+        if self._thorough:
             yield from self._looked_at(other_trees(self.order, self.ground), may_do=self._may_do)
 
     def _may_do(self, layout: Layout) -> bool:
@@ -108,7 +118,7 @@ class Search:
         """Look at one after the other."""
         at = -1
         for number, (soonest_s, place, layout) in enumerate(self._promising(found)):
-            if self.best is not None and self.best.rate_per_s * soonest_s > 1.0:
+            if self.best is not None and (not self._thorough or self.best.rate_per_s * soonest_s > 1.0):
                 break
             if number:
                 yield
@@ -220,9 +230,8 @@ class Search:
         found = self._tops.get((ends, among))
         if found is None:
             found = Correlations(0.0, 0.0, 0.0)
-            ask = RouteAsk(*ends, self._free, frozenset(self.order.avoid))
             least_per_s = self.best.rate_per_s if self.best else 0.0
-            for way in self._ways(ask):
+            for way in self._ways(ends, {}):
                 windows = tuple(self._window(hop.seen, among) for hop in way.hops)
                 plain = Shape((0,) * len(windows), windows, PATIENCE, (), wanted=self.order.size)
                 end_rounds = most_ends(way.hops, windows, least_per_s)
@@ -315,15 +324,10 @@ class Search:
 
         Args: among: so many chains share windows; taken: of which the others took these.
         """
-
-        def free(link: PairLink) -> int:
-            return self._free(link) - taken.get(link.link, 0)
-
         best: Shaped | None = None
         best_fidelity, tried = 0.0, False
         least_per_s = max(least_per_s, self.best.rate_per_s if self.best else 0.0)
-        ask = RouteAsk(*ends, free, frozenset(self.order.avoid))
-        for way in self._ways(ask):
+        for way in self._ways(ends, taken):
             path = tuple(hop.seen for hop in way.hops)
             windows = tuple(self._window(link, among, taken.get(link.link, 0)) for link in path)
             if min(windows) < 1:
@@ -350,12 +354,24 @@ class Search:
         self.full |= not tried and ends[0] in self.ground.table(seconds_cost, ends[1]).left
         return best, best_fidelity
 
-    def _ways(self, ask: RouteAsk) -> Iterator[Course]:
-        """What pairs go through along each route of the policy, and in memory after it."""
-        hold_s = self.order.hold_ns / NS_PER_S
-        for way in map(self.ground.course, self._routes(ask)):
-            if way is not None:
-                yield way.resting(hold_s)
+    def _ways(self, ends: tuple[str, str], taken: Mapping[str, int]) -> Sequence[Course]:
+        """What pairs go through along each route of the policy, and in memory after it.
+
+        Args: taken: memories that other chains took. Routes are asked for anew where those are all of a link.
+        """
+        spent = tuple(
+            sorted(link for link, count in taken.items() if count >= min(self.view.links[link].free))
+        )
+        known = self._courses.get((ends, spent))
+        if known is None:
+
+            def free(link: PairLink) -> int:
+                return self._free(link) - taken.get(link.link, 0)
+
+            hold_s = self.order.hold_ns / NS_PER_S
+            ways = map(self.ground.course, self._routes(RouteAsk(*ends, free, frozenset(self.order.avoid))))
+            known = self._courses[ends, spent] = [way.resting(hold_s) for way in ways if way is not None]
+        return known
 
     def _routes(self, ask: RouteAsk) -> Iterable[tuple[str, ...]]:
         """Routes of the policy; a single chain goes over the sites that it must pass, in order."""
