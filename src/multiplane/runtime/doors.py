@@ -108,7 +108,7 @@ def strict(
     return cast(P, _strict_of(proto, tap, direct).before(impl))
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=128)
 def _strict_of(proto: Callable[..., Any], tap: Tap | None, direct: frozenset[str]) -> _Strict:
     return _Strict(describe(proto), tap, direct)
 
