@@ -18,7 +18,7 @@ from .planning_cases import order
 from .test_planning_brute_force import drawn
 from .test_planning_brute_stars import Leg, best_of_layout, legs
 
-SEEDS = 60
+SEEDS = 40
 AS_GOOD = 0.9
 
 
