@@ -162,6 +162,7 @@ CHECKS: Final[dict[ModuleType, tuple[Check, ...]]] = {
     memory: (
         rules("rest", "merged_rest"),
         test_relaxation.test_each_further_half_that_shifts_counts_by_its_level,
+        test_relaxation.test_long_rest_leaves_nothing_that_is_sure,
     ),
     operations: (rules("gains", "noisy_swap", "pauli", "depolarising", "teleport", "measured"),),
     purification: (

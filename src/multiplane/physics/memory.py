@@ -8,12 +8,10 @@ before; so keep the time since then, or merge with `then`, instead of applying `
 from __future__ import annotations
 
 import math
-from typing import Final
 
 from multiplane.physics import ranges
 from multiplane.physics.bell import Correlations
 
-_NOTHING_SURE: Final = 2.0
 Decay = tuple[float, float, float, float]
 """Factors of X, Y, Z of one half and what is added to its Z."""
 
@@ -97,7 +95,6 @@ def least_fidelity(mean_fidelity: float, relax_level: float) -> float:
         s = e^relax_level - 1 - relax_level < 1 it is below the truth by at most 3 s / (1 - s^2).
     Source: `docs/physics/entanglement.md`, many halves that rest.
     """
-    if relax_level >= _NOTHING_SURE:
-        return 0.0
-    shifted = math.expm1(relax_level) - relax_level
-    return max(0.0, (mean_fidelity - shifted / 2.0) / (1.0 + shifted))
+    kept = math.exp(-relax_level)
+    shifted = 1.0 - kept - relax_level * kept  # s and 1 times e^-relax_level: that never overflows
+    return max(0.0, (mean_fidelity * kept - shifted / 2.0) / (kept + shifted))

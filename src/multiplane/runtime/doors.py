@@ -108,7 +108,7 @@ def strict(
     return cast(P, _strict_of(proto, tap, direct).before(impl))
 
 
-@functools.lru_cache(maxsize=128)
+@functools.lru_cache(maxsize=16)
 def _strict_of(proto: Callable[..., Any], tap: Tap | None, direct: frozenset[str]) -> _Strict:
     return _Strict(describe(proto), tap, direct)
 
@@ -158,9 +158,12 @@ def _direct_notice(method: Method) -> _Guard:
 
 def _wrapper(tap: Tap | None, direct: frozenset[str]) -> _Make:
     """What wraps the listeners of one door."""
+    known: dict[type, _Strict] = {}
 
     def wrap(proto: type, listener: Any) -> object:
-        return _strict_of(proto, tap, direct).before(listener)
+        if proto not in known:
+            known[proto] = _Strict(describe(proto), tap, direct)
+        return known[proto].before(listener)
 
     return wrap
 

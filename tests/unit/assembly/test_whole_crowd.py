@@ -190,6 +190,7 @@ async def remains(crowd: Crowd) -> list[str]:
     for site in study.sites.values():
         rows = sum(len(study.store.scan(site.caller.principal, kind)) for kind in (UNIT_KIND, VERDICT_KIND))
         found += [f"{site.parts.site}: {rows} rows"] if rows else []
+    gc.collect()  # of networks of other tests, too
     found += [f"a {type(one).__name__}" for one in gc.get_objects() if isinstance(one, Live | Holding)]
     accounts = (await ledgers(study)).values()
     for side in ("near", "far"):
