@@ -1,13 +1,19 @@
-"""Links of pairs to plan with, made from a few numbers."""
+"""Links of pairs to plan with, made from a few numbers.
+
+With MULTIPLANE_FULL=1 plans are held against brute force on many networks; otherwise on a sample of them.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from typing import Any, Final
 
 from multiplane.api.fabric_units import UnitOrder
 from multiplane.api.instructions import LinkSheet
 from multiplane.fabric.control.views import LinkFact, PairView
 from multiplane.kernel.names import link_id
+
+FULL: Final = os.environ.get("MULTIPLANE_FULL", "") not in ("", "0")
 
 
 def sheet(a: str, b: str, *, fidelity: float = 0.97, **given: Any) -> LinkSheet:

@@ -14,11 +14,11 @@ from multiplane.fabric.control.policies import Policies
 from multiplane.fabric.control.searching import Search
 from multiplane.fabric.control.ways import Ground
 
-from .planning_cases import order
+from .planning_cases import FULL, order
 from .test_planning_brute_force import drawn
 from .test_planning_brute_stars import Leg, best_of_layout, legs
 
-SEEDS = 40
+SEEDS = 60 if FULL else 12
 AS_GOOD = 0.9
 
 

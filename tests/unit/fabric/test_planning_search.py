@@ -25,7 +25,7 @@ from multiplane.fabric.control.soonest import Soonest
 from multiplane.fabric.control.views import PairView
 from multiplane.fabric.control.ways import Ground
 
-from .planning_cases import order, sheet, view
+from .planning_cases import FULL, order, sheet, view
 from .test_planning_brute_force import drawn
 
 CHAIN = view(*(sheet(a, b, memories=(8, 8)) for a, b in pairwise("abcd")))
@@ -82,7 +82,8 @@ def test_layouts_are_left_out_only_where_another_is_better() -> None:
 
 @pytest.mark.slow
 def test_no_better_layout_is_left_out_in_many_networks() -> None:
-    assert check_stars(range(12, 200)) >= 100
+    seeds = range(12, 200 if FULL else 60)
+    assert check_stars(seeds) >= len(seeds) // 2
 
 
 def test_no_shape_of_a_chain_is_better_than_its_bounds() -> None:
