@@ -96,8 +96,8 @@ def test_a_link_fed_by_another_network_carries_keys_fails_with_it_and_comes_back
             assert spans["bob", "relay"]["profile"] == "constant-rate"
 
             source.kill_all()
-            # Whichever end asked last says so first: nobody answers, or a request that was under way broke. The
-            # state before is that which was looked at last, and looks are a second apart.
+            # Whichever end asked last says so first: nobody answers, or a request that was under way broke.
+            # The state before is that which was looked at last, and looks are a second apart.
             why = r"(url: \S+ does not answer|answer: none came)"
             gone = rf"{NAME}: \w+ -> faulted: (relay: )?(alice|relay): {why}"
             book.use_until(lambda: re.search(gone, mixed.printed()) is not None)
