@@ -185,6 +185,7 @@ async def everything_is_free(storm: Storm) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_whatever_dies_in_whatever_weather_the_ends_agree_and_everything_is_free() -> None:
     counts: Counter[str] = Counter()
     for seed in range(SEEDS):
