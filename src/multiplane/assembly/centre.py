@@ -70,8 +70,8 @@ class Centre:
         optical = strict(OpticalDevice, self.twin.optical, self.tap)
         self.connectivity = ConnectivityController(self.caller, timeline, optical, bus)
         downward = strict(FabricConnectivity, self.connectivity.for_fabric, self.tap)
-        equipped = frozenset(span.id for span in world.spans if PROFILES[span.profile].makes_key)
-        self.fabric = FabricController(self.caller, timeline, downward, nodes, bus, equipped=equipped)
+        self.equipped = frozenset(span.id for span in world.spans if PROFILES[span.profile].makes_key)
+        self.fabric = FabricController(self.caller, timeline, downward, nodes, bus, equipped=self.equipped)
         self.service = ServiceController(
             self.caller,
             strict(FabricControl, self.fabric, self.tap),

@@ -28,7 +28,6 @@ from multiplane.kernel.nouns import Caller
 from multiplane.runtime.clocks import JumpClock, PacedClock
 from multiplane.service.planes import KmeControl
 from multiplane.standards.exposition import exposition
-from multiplane.twin.profiles import PROFILES
 from multiplane.twin.scenario_writing import write
 
 PATIENCE_S: Final = 2.0
@@ -103,7 +102,7 @@ class OperatorDesk:
         measured_db = {each.span.span: each.span.loss_db for each in self._centre.connectivity.inventory()}
         links = []
         for span in world.spans:
-            if not PROFILES[span.profile].makes_key:
+            if span.id not in self._centre.equipped:
                 continue
             a, b = span.sites
             link = known.get(span.id, DARK)

@@ -144,10 +144,7 @@ class Drafts:
 
     def draft(self, order: UnitOrder, view: PairView) -> Draft:
         """The best way in a view. Deadlines and names of orders do not change it."""
-        for found in self.drafting(order, view):
-            if found is not None:
-                return found
-        raise AssertionError("a search ends with a draft")
+        return next(found for found in self.drafting(order, view) if found is not None)
 
     def drafting(self, order: UnitOrder, view: PairView) -> Iterator[Draft | None]:
         """The same in steps, None after each but the last. The view must stay as it is."""

@@ -359,9 +359,7 @@ class Search:
 
         Args: taken: memories that other chains took. Routes are asked for anew where those are all of a link.
         """
-        spent = tuple(
-            sorted(link for link, count in taken.items() if count >= min(self.view.links[link].free))
-        )
+        spent = tuple(sorted(link for link, count in taken.items() if count >= self.looked[link]))
         known = self._courses.get((ends, spent))
         if known is None:
 
