@@ -241,6 +241,8 @@ class FabricAgent:
         self._grant(link)
         if known is None or (known.state, known.epoch) != (status.state, status.epoch):
             self._reporting.report(link)
+        elif (known.rate_bit_per_s, known.qber) != (status.rate_bit_per_s, status.qber):
+            self._reporting.soon(link)
 
     # channels
 

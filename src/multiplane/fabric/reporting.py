@@ -22,7 +22,7 @@ from multiplane.kernel.ports import Bus, Channel, Timeline
 from multiplane.kernel.quantity import NS_PER_MS, NS_PER_S, bit_from_byte
 
 REPORT_EVERY_NS: Final = NS_PER_S
-"""At most so often it is told that key came or went; a new state is told at once."""
+"""At most so often it is told that key came or went, or at what rate; a new state is told at once."""
 TELLING_SHARE: Final = 64
 LEAST_TELLING_BYTE: Final = 4096
 """It is told when the stock changed by that part of its room, or this; less waits for a full report, or for
@@ -122,10 +122,14 @@ class Reporting:
     def note(self, link: AgentLink, stock_byte: int) -> None:
         """Key of a link came or went: if it was much, one timer of the site tells of it soon."""
         if not stock_byte or abs(stock_byte - link.told_byte) >= self._telling_byte:
-            link.moved = True
-            if not self._ticking:
-                self._ticking = True
-                self._timeline.at_ns(self._timeline.now_ns() + REPORT_EVERY_NS, self._tick)
+            self.soon(link)
+
+    def soon(self, link: AgentLink) -> None:
+        """One timer of the site tells of this link within `REPORT_EVERY_NS`, however often it changes."""
+        link.moved = True
+        if not self._ticking:
+            self._ticking = True
+            self._timeline.at_ns(self._timeline.now_ns() + REPORT_EVERY_NS, self._tick)
 
     def moved(self) -> tuple[LinkReport, ...]:
         """Reports of the links whose stock is not what was last told."""

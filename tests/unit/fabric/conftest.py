@@ -154,7 +154,7 @@ class FakeDevices:
         held.epoch += 1
         held.offset = 0
         held.windows.clear()
-        self._tell(link)
+        self.tell(link)
         return self._status(link)
 
     async def start(self, caller: Caller, link: str) -> None:
@@ -175,7 +175,7 @@ class FakeDevices:
     def become(self, link: str, state: LinkState) -> None:
         if self.links[link].state is not state:
             self.links[link].state = state
-            self._tell(link)
+            self.tell(link)
 
     def make(self, link: str, size_byte: int) -> int:
         """Make up to `size_byte` of key, as far as both ends granted; how much it was."""
@@ -210,7 +210,8 @@ class FakeDevices:
             at_ns=self.timeline.now_ns(),
         )
 
-    def _tell(self, link: str) -> None:
+    def tell(self, link: str) -> None:
+        """The modules say to both ends how it is now."""
         for listener in list(self.links[link].listeners.values()):
             listener.link_status(self._status(link))
 

@@ -234,6 +234,24 @@ def test_reports_come_at_each_change_and_seldom_at_rest(virtual: Virtual) -> Non
     virtual(body)
 
 
+def test_a_link_that_makes_key_at_another_rate_is_told_of_within_a_second_and_once(virtual: Virtual) -> None:
+    async def body(rig: Rig) -> None:
+        await row(rig)
+        await rig.sleep(2_000 * MS)
+        reports: list[LinkReport] = []
+        rig.bus.subscribe("lab.fabric.telemetry.a.link", LinkReport, lambda _, report: reports.append(report))
+        for rate_bit_per_s in (9_000.0, 8_000.0, 7_000.0):
+            rig.devices.rate_bit_per_s = rate_bit_per_s
+            rig.devices.tell("a--b")
+        await rig.sleep(1_010 * MS)
+        assert [report.rate_bit_per_s for report in reports] == [7_000.0]
+        rig.devices.tell("a--b")
+        await rig.sleep(1_500 * MS)
+        assert len(reports) == 1, "the same rate said again is no news"
+
+    virtual(body)
+
+
 def test_who_asks_hears_of_each_stock_that_moved_and_of_none_twice(virtual: Virtual) -> None:
     async def body(rig: Rig) -> None:
         await row(rig)
