@@ -242,7 +242,8 @@ def test_nothing_leaks_over_many_interleavings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "rounds", "end_rounds", "loser"), [("ab", 1, 0, -1), ("abc", 0, 1, 0), ("abc", 0, 1, -1)]
+    ("path", "rounds", "end_rounds", "loser"),
+    [("ab", 1, 0, 0), ("ab", 1, 0, -1), ("abc", 0, 1, 0), ("abc", 0, 1, -1)],
 )
 def test_a_round_one_end_of_which_loses_a_half_is_given_up(
     path: str, rounds: int, end_rounds: int, loser: int

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 from multiplane.api.instructions import Purify, Report
 from multiplane.fabric.resource.pair_words import Desk, Half
 from multiplane.fabric.resource.quality import Pair
+
+REMEMBERED: Final = 256
+"""So many pairs that are no more are known; a window holds far fewer."""
 
 
 class Pool(Protocol):
@@ -66,9 +69,13 @@ class Distiller:
         self._halves: dict[int, Half] = {}
         self._running: dict[tuple[int, int], _Round] = {}
         self._early: dict[tuple[int, int], tuple[int, int]] = {}
+        self._past: dict[int, None] = {}
 
     def add(self, half: Half) -> None:
         """A pair of some round."""
+        if half.shared in self._past:
+            self._pool.broken(half)
+            return
         if half.level >= self._rounds:
             self._halves.pop(half.shared, None)
             self._pool.pure(half)
@@ -84,7 +91,14 @@ class Distiller:
     def drop(self, half: Half) -> None:
         """It is gone."""
         if self._halves.get(half.shared) is half:
-            del self._halves[half.shared]
+            self._pass(half.shared)
+
+    def _pass(self, number: int) -> None:
+        """That pair is no more: a word that names it is not waited for, a half that comes is let go."""
+        self._halves.pop(number, None)
+        self._past[number] = None
+        if len(self._past) > REMEMBERED:
+            del self._past[next(iter(self._past))]
 
     def _lead(self, level: int) -> None:
         free = [half for half in self._halves.values() if half.level == level and not half.busy]
@@ -95,7 +109,9 @@ class Distiller:
         """The leader's word. What has not come yet is waited for."""
         mine = self._halves.get(kept), self._halves.get(sacrificed)
         self._early.pop((kept, sacrificed), None)
-        if mine[0] is not None and mine[1] is not None:
+        if kept in self._past or sacrificed in self._past:
+            self._give_up(kept, sacrificed)
+        elif mine[0] is not None and mine[1] is not None:
             if not mine[0].busy and not mine[1].busy:
                 self._purify(mine[0], mine[1], bit, at_ns)
         else:
@@ -105,18 +121,24 @@ class Distiller:
 
     def missing(self, number: int) -> None:
         """A pair will not come, or is broken: neither will the purification with it."""
+        self._pass(number)
         for kept, sacrificed in [both for both in self._early if number in both]:
             del self._early[kept, sacrificed]
-            self._pool.tell_done(kept, sacrificed, -1)
-            other = self._halves.get(sacrificed if number == kept else kept)
-            if other is not None:
-                self.drop(other)
-                self._pool.broken(other)
+            self._give_up(kept, sacrificed)
         for running in list(self._running.values()):
             if number in (running.kept.shared, running.sacrificed.shared) and running.mine >= 0:
                 del self._running[running.kept.shared, running.sacrificed.shared]
                 if running.kept.shared != number:
                     self._break(running.kept)
+
+    def _give_up(self, kept: int, sacrificed: int) -> None:
+        """One of the two is no more: the leader is told, and the other one is let go."""
+        self._pool.tell_done(kept, sacrificed, -1)
+        for number in (kept, sacrificed):
+            half = self._halves.get(number)
+            self._pass(number)
+            if half is not None:
+                self._break(half)
 
     def _purify(self, kept: Half, sacrificed: Half, theirs: int, at_ns: int) -> None:
         kept.busy = sacrificed.busy = True
