@@ -13,7 +13,7 @@ from multiplane.fabric.control.policies import Policies
 
 ROWS = [[f"n{y}{x}" for x in range(4)] for y in range(3)]
 GRID = view(*(sheet(a, b) for row in (*ROWS, *zip(*ROWS, strict=True)) for a, b in pairwise(row)))
-LONG = order("n00", "n03", "n20", "n23", min_fidelity=0.9)
+LONG = order("n00", "n13", "n20", min_fidelity=0.95)
 
 
 def test_the_loop_turns_while_a_long_search_goes_on() -> None:
@@ -24,7 +24,7 @@ def test_the_loop_turns_while_a_long_search_goes_on() -> None:
         while not searching.done():
             await asyncio.sleep(0.001)
             turns += 1
-        assert turns > 10
+        assert turns > 3
         assert await searching == draft(LONG, GRID, Policies())
         thread.close()
 
