@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -75,10 +75,15 @@ class StockOutlook(Noun, frozen=True, kw_only=True):
     at_ns: int
 
 
+CUT: Final = "cut"
+"""State of a link on whose fibre no light passes."""
+
+
 class LinkReport(Noun, frozen=True, kw_only=True):
     """A link as fabric telemetry knows it.
 
     Args:
+        state: a `device.LinkState`, or `CUT`.
         parcels: counted by fate, both ends together.
         stock_bit: key for both ways, at the end that holds less.
         stock_ab_bit, stock_ba_bit: key for the way from `a` to `b` and back, each at the end that sends.

@@ -11,6 +11,7 @@ import msgspec
 
 from multiplane.api.operations import NetworkFigures, ProcessFigures, TrafficFigures
 from multiplane.api.operator import (
+    CUT,
     Condition,
     DoorMessage,
     KmeReport,
@@ -99,15 +100,19 @@ class OperatorDesk:
         )
         world = self._centre.world
         known = {link_id(link.a, link.b): link for link in self._centre.fabric.links()}
-        measured_db = {each.span.span: each.span.loss_db for each in self._centre.connectivity.inventory()}
+        measured = {each.span.span: each.span for each in self._centre.connectivity.inventory()}
         links = []
         for span in world.spans:
             if span.id not in self._centre.equipped:
                 continue
             a, b = span.sites
             link = known.get(span.id, DARK)
-            loss_db = measured_db.get(span.id, span.loss_db)
-            links.append(msgspec.structs.replace(link, a=a, b=b, length_km=span.length_km, loss_db=loss_db))
+            fibre = measured.get(span.id)
+            loss_db = span.loss_db if fibre is None else fibre.loss_db
+            link = msgspec.structs.replace(link, a=a, b=b, length_km=span.length_km, loss_db=loss_db)
+            if fibre is not None and fibre.lost:
+                link = msgspec.structs.replace(link, state=CUT, rate_bit_per_s=0.0, reason=fibre.reason)
+            links.append(link)
         return NetworkReport(
             domain=world.domain,
             scenario=world.name,

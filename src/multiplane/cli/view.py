@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from multiplane.api.operator import (
+    CUT,
     DoorMessage,
     KmeReport,
     LinkReport,
@@ -24,7 +25,7 @@ from multiplane.api.operator import (
 from multiplane.api.scenario import WorldLink
 from multiplane.assembly.findings import Finding
 
-_STATE_STYLE: Final = {"up": "green", "faulted": "red", "dark": "dim"}
+_STATE_STYLE: Final = {"up": "green", "faulted": "red", CUT: "red", "dark": "dim"}
 SHORT_S: Final = 30.0
 MOST_LINKS: Final = 24
 """Rows of a table of links, unless all of them were asked for."""
@@ -82,7 +83,7 @@ def first_to_see(states: Sequence[str], most: int | None) -> list[int]:
     places = range(len(states))
     if most is None or len(states) <= most:
         return list(places)
-    order = {"faulted": 0, "cut": 0, "up": 2, "dark": 3}
+    order = {"faulted": 0, CUT: 0, "up": 2, "dark": 3}
     return sorted(sorted(places, key=lambda place: order.get(states[place], 1))[:most])
 
 
@@ -225,7 +226,7 @@ def pair_links_view(links: Sequence[PairLinkReport]) -> list[RenderableType]:
     """Links of pairs, dark ones first, and what is wrong with backends; nothing where there are none."""
     if not links:
         return []
-    states = [{"dark": "cut", "making": "up", "idle": "dark"}[link.state] for link in links]
+    states = [{"dark": CUT, "making": "up", "idle": "dark"}[link.state] for link in links]
     shown = first_to_see(states, MOST_LINKS)
     table = pair_link_table(links[place] for place in shown)
     left_out = [f"{len(shown)} of {len(links)} links of pairs"] if len(shown) < len(links) else []
