@@ -253,9 +253,12 @@ def changes(before: NetworkReport, after: NetworkReport) -> list[str]:
         for link in after.links
         if states.get((link.a, link.b), link.state) != link.state
     ]
-    served, serving = ({kme.name for kme in report.kmes if kme.serving} for report in (before, after))
-    lines += [f"key manager {name} does not serve" for name in sorted(served - serving)]
-    return lines + [f"key manager {name} serves again" for name in sorted(serving - served)]
+    served, serving = (
+        {kme.name: kme.pid for kme in report.kmes if kme.serving} for report in (before, after)
+    )
+    lines += [f"key manager {name} does not serve" for name in sorted(served.keys() - serving.keys())]
+    anew = [name for name, pid in serving.items() if served.get(name) != pid]
+    return lines + [f"key manager {name} serves again" for name in sorted(anew)]
 
 
 def _state(link: LinkReport) -> str:
