@@ -70,6 +70,10 @@ async def diagnose(
         patient.findings.append(host.descriptor_limit(world, spread=spread))
         if loaded is not None:
             spans = [span.id for span in world.spans]
+            try:
+                settings.check_prefixes(loaded.prefixes, world)
+            except Refused as error:
+                patient.findings.append(fail("settings", error.reason, "correct that line"))
             patient.findings += await feeds_audit.audit(loaded.feeds, spans, loaded.rate)
     if not patient.running:
         patient.findings.append(host.free_ports(network.ports if network else {}))
