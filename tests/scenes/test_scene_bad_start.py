@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import socket
 from pathlib import Path
@@ -89,23 +88,6 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
         assert process.wait(30) in (1, 2), network.tail()
     network.process = None
     assert str(port) in one_line((tmp_path / "up-1.err").read_text())
-    assert _left_over(network) == []
-
-
-def test_a_port_between_sites_in_use_is_named(tmp_path: Path) -> None:
-    with running("pair", tmp_path, "--spread", "per-node"):
-        pass
-    ports = json.loads((tmp_path / "state" / "network.json").read_text())["ports"]
-    port = ports["bob/channels"]
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", port))
-        taken.listen()
-        network = Network("pair", tmp_path, "--spread", "per-node")
-        process = network.launch()
-        assert process.wait(30) == 2, network.tail()
-    network.process = None
-    line = one_line((tmp_path / "up-1.err").read_text())
-    assert f"port {port} of the channels of bob" in line
     assert _left_over(network) == []
 
 

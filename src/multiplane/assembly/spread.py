@@ -306,6 +306,7 @@ class Spread:
                 child.name,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
+                process_group=0,  # the Ctrl-C of a terminal is for us alone
             )
             said, _ = await child.process.communicate(msgspec.json.encode(orders))
             code = child.process.returncode or 0
