@@ -163,6 +163,7 @@ class NetworkReport(Noun, frozen=True, kw_only=True):
         rate: simulated seconds per wall second in force; 0 while paused (see `api.pace`).
         secret: False when random numbers come from a seed.
         relay_count: sites without applications, which have no key manager.
+        silent: sites whose key managers do not answer; they are not among `kmes`.
     """
 
     domain: str
@@ -177,6 +178,7 @@ class NetworkReport(Noun, frozen=True, kw_only=True):
     relay_count: int = 0
     pair_links: tuple[PairLinkReport, ...] = ()
     quis: QuiFigures = QuiFigures()
+    silent: tuple[str, ...] = ()
 
 
 class BlockFlight(Noun, frozen=True, kw_only=True):

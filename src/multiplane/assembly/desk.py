@@ -93,7 +93,7 @@ class OperatorDesk:
         self.traffic: Callable[[], TrafficFigures | None] = lambda: None
 
     async def report(self, caller: Caller) -> NetworkReport:
-        """Everything at once; key managers that do not answer are missing."""
+        """Everything at once."""
         del caller
         reports, quis, _ = await asyncio.gather(
             self._reports(), self._centre.unit_control.quis(), self._centre.fabric.look()
@@ -113,6 +113,8 @@ class OperatorDesk:
             if fibre is not None and fibre.lost:
                 link = msgspec.structs.replace(link, state=CUT, rate_bit_per_s=0.0, reason=fibre.reason)
             links.append(link)
+        kmes = tuple(report for report in reports if report is not None)
+        heard = {kme.name for kme in kmes}
         return NetworkReport(
             domain=world.domain,
             scenario=world.name,
@@ -120,12 +122,13 @@ class OperatorDesk:
             rate=self._clock.factor(),
             secret=self._secret,
             table_version=self._centre.fabric.table_version,
-            kmes=tuple(report for report in reports if report is not None),
+            kmes=kmes,
             links=tuple(links),
             outlooks=self._centre.service.outlooks(self._clock.now_ns()),
             relay_count=sum(not place.saes for place in world.sites),
             pair_links=self._pair_links.reports(self._clock.now_ns()),
             quis=quis,
+            silent=tuple(place.name for place in world.sites if place.saes and place.name not in heard),
         )
 
     async def moment(self, caller: Caller) -> NetworkMoment:

@@ -229,9 +229,9 @@ async def _network(patient: Examination) -> None:
             fail("network", found, "wait if it just starts; else end that process (see store.sqlite.lock)")
         )
         return
-    silent = [kme.name for kme in report.kmes if not kme.serving]
-    if silent:
-        patient.findings.append(warn("network", f"do not serve: {some(silent)}", "look at its output"))
+    idle = [*(kme.name for kme in report.kmes if not kme.serving), *report.silent]
+    if idle:
+        patient.findings.append(warn("network", f"do not serve: {some(idle)}", "look at its output"))
     else:
         patient.findings.append(ok("network", f"runs, {len(report.kmes)} key managers serve"))
     wrong = [

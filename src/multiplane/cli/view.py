@@ -62,7 +62,7 @@ def headline(report: NetworkReport) -> str:
     serving = sum(kme.serving for kme in report.kmes)
     line = (
         f"{report.domain} ({report.scenario}) at rate {report.rate:g}: {up} of {len(report.links)} links up, "
-        f"{serving} of {len(report.kmes)} key managers serve"
+        f"{serving} of {len(report.kmes) + len(report.silent)} key managers serve"
     )
     if report.relay_count:
         line = f"{line}, {report.relay_count} relays"
@@ -154,8 +154,8 @@ def backend_faults(links: Iterable[PairLinkReport]) -> list[str]:
     ]
 
 
-def kme_table(kmes: Iterable[KmeReport]) -> Table:
-    """Key managers with what they hold and what they gave."""
+def kme_table(kmes: Iterable[KmeReport], silent: Iterable[str]) -> Table:
+    """Key managers with what they hold and what they gave, then those that do not answer."""
     table = _table(
         "key manager",
         "serves",
@@ -174,6 +174,8 @@ def kme_table(kmes: Iterable[KmeReport]) -> Table:
             bits(stock_bit(kme)),
             bits(delivered_bit(kme)),
         )
+    for name in silent:
+        table.add_row(name, Text("no answer", style="red"))
     return table
 
 
@@ -216,7 +218,7 @@ def status_view(report: NetworkReport) -> RenderableType:
         *links,
         *pairs,
         *quis_line(report.quis),
-        kme_table(report.kmes),
+        kme_table(report.kmes, report.silent),
         *short,
         *faults,
     )

@@ -8,14 +8,16 @@ from contextlib import suppress
 
 import pytest
 
-from multiplane.api.operations import ProcessFigures
+from multiplane.api.operations import NetworkFigures, ProcessFigures
 from multiplane.api.operator import Condition, KmeReport, LinkReport, StockFlight, UnitRecord
 from multiplane.assembly.desk import MOST_BEHIND_S, OperatorDesk
 from multiplane.assembly.fork import issue_in
 from multiplane.assembly.study import Study, run_study
+from multiplane.cli.view import headline
 from multiplane.kernel.errors import Busy, Faulty
 from multiplane.kernel.nouns import Caller, ends
 from multiplane.service.planes import KmeControl
+from multiplane.standards.exposition import exposition
 from multiplane.twin.scenario import load_shipped
 
 
@@ -79,6 +81,20 @@ def test_ready_names_each_key_manager_that_is_not() -> None:
         assert amiss(await some.readiness(caller)) == dict.fromkeys(
             ("key manager alice", "key manager relay", "key manager bob"), "does not answer"
         )
+
+    run_study(load_shipped("lab3"), 1, workload)
+
+
+def test_key_managers_that_do_not_answer_are_told_of() -> None:
+    async def workload(study: Study) -> None:
+        there = {name: site.kme for name, site in study.sites.items() if name != "bob"}
+        desk = desk_of(study, {**there, "bob": Mute(gone=True)})
+        report = await desk.report(study.centre.caller)
+        assert ([kme.name for kme in report.kmes], report.silent) == (["alice", "relay"], ("bob",))
+        assert "2 of 3 key managers serve" in headline(report)
+        metrics = exposition(NetworkFigures(report=report, processes=()))
+        for line in ('serving{site="alice"} 1.0', 'serving{site="bob"} 0.0', "key_managers_serving 2.0"):
+            assert f"multiplane_{line}\n" in metrics
 
     run_study(load_shipped("lab3"), 1, workload)
 
