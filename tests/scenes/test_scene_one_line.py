@@ -63,6 +63,12 @@ def test_another_sealing_key(state: Path) -> None:
     told(up(state, "--kek-command", "false"), 2, "'false' ended with 1")
 
 
+def test_a_missing_sealing_key_is_not_made_anew(state: Path) -> None:
+    (state / "kek").unlink()
+    told(up(state), 2, "kek: is not there", "put the key of these stores back")
+    assert not (state / "kek").exists()
+
+
 def test_another_sealing_key_for_what_the_first_version_left(tmp_path: Path) -> None:
     state = Path(shutil.copytree(ROOT / "tests/fixtures/state-1", tmp_path / "state"))
     (state / "kek").write_text("ab" * 32)

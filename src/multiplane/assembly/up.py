@@ -124,7 +124,7 @@ async def run_up(
     set_up_logs(style=settings.log, level=settings.log_level)
     state = StateDirectory(settings.state, world.name, world_digest(world), spread=settings.spread)
     world = in_state_model(world, settings.state_model)  # one directory serves either
-    kek = kek_of(state.path, settings.kek_command)
+    kek = kek_of(state.path, settings.kek_command, make=not state.sealed)
     state.check_kek(kek_check(kek))
     # In one process nobody has to prove who he is but key managers and applications.
     sites = {place.name: place.saes for place in world.sites if place.saes or settings.spread}
