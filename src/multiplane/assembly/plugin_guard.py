@@ -67,8 +67,13 @@ def place(source: str, file: str, error: BaseException) -> str:
 
 def told(error: BaseException) -> str:
     """What was raised, in one line."""
-    said = " ".join(str(getattr(error, "reason", error)).split())[:_LONGEST_SAID]
+    said = one_line(str(getattr(error, "reason", error)))
     return f"raised {type(error).__name__}" + (f": {said}" if said else "")
+
+
+def one_line(said: str) -> str:
+    """What a plug-in said, for one line."""
+    return " ".join(said.split())[:_LONGEST_SAID]
 
 
 def make(origin: Origin, kind: type, given: Mapping[str, float]) -> Any:
