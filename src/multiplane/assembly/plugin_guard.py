@@ -109,11 +109,13 @@ class GuardedMemory:
     def __init__(self, origin: Origin, kind: type, given: Mapping[str, float]) -> None:
         self._origin = origin
         self._decay = make(origin, kind, given).decay
+        self._logged = True
         for elapsed_ps in (0, _TRIAL_PS):
             try:
                 self.decay(elapsed_ps)
             except Faulty as error:
                 raise Refused("input.plugin", error.reason) from error
+        self._logged = False
 
     def decay(self, elapsed_ps: int) -> Decay:
         """As the model says. Raises: Faulty(`plugin.failed`)."""
@@ -121,11 +123,18 @@ class GuardedMemory:
             decay = Decay(*self._decay(elapsed_ps))
             possible = _is_possible(decay)
         except Exception as error:
-            raise Faulty("plugin.failed", self._origin.raised(f"decay({elapsed_ps})", error)) from error
+            raise self._fault(self._origin.raised(f"decay({elapsed_ps})", error)) from error
         if not possible:
             what = f"decay({elapsed_ps}) is {tuple(decay)}, expected what a memory can do to a qubit"
-            raise Faulty("plugin.failed", self._origin.says(what))
+            raise self._fault(self._origin.says(what))
         return decay
+
+    def _fault(self, reason: str) -> Faulty:
+        """Logged once: who waits for states is not told why none are made."""
+        if not self._logged:
+            self._logged = True
+            _log.error("plugin.failed", plugin=self._origin.name, reason=reason)
+        return Faulty("plugin.failed", reason)
 
 
 def _is_possible(decay: Decay) -> bool:

@@ -11,6 +11,7 @@ from typing import cast
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 from tests.support.quantum import SECOND_PS, Heap
 
 from multiplane.api.instructions import Cancel, Generate, Measure, Report
@@ -391,6 +392,22 @@ def test_a_memory_that_fails_refuses_the_instruction_that_asked_it(tmp_path: Pat
     assert failed.value.code == "plugin.failed"
     assert f"{path}:5: plug-in 'mine': decay(" in failed.value.reason
     assert "raised ZeroDivisionError" in failed.value.reason
+
+
+def test_a_memory_that_fails_is_logged_once(tmp_path: Path) -> None:
+    path = tmp_path / "m.py"
+    path.write_text(MEMORY.replace("1.0, 1.0, 1.0, 0.0", "1.0, 1.0, 1.0, elapsed_ps // 10**13"))
+    with capture_logs() as logs:
+        memory = load_plugins([path]).policies.memories["mine"]({})
+        memory.decay(1)
+        assert not logs
+        for _ in range(2):
+            with pytest.raises(Faulty):
+                memory.decay(10**14)
+    assert [(line["event"], line["plugin"], line["log_level"]) for line in logs] == [
+        ("plugin.failed", "mine", "error")
+    ]
+    assert "decay(100000000000000) is (1.0, 1.0, 1.0, 10)" in logs[0]["reason"]
 
 
 def test_an_operation_that_takes_time_tells_what_a_memory_raised(tmp_path: Path) -> None:
