@@ -99,6 +99,13 @@ class Fabric:
             reason="" if possible else "beyond what devices give",
         )
 
+    def begin_anew(self) -> None:
+        """The fabric dies, at all sites: it knows of no order and holds nothing."""
+        self.orders.clear()
+        self._made.clear()
+        for place in self.places.values():
+            place.held.clear()
+
     def qui(self, order: UnitOrder, phase: QuiPhase, **more: Any) -> Qui:
         return Qui(
             qui=order.order_id,
@@ -126,7 +133,7 @@ class Fabric:
 
     def _make(self, order: UnitOrder) -> None:
         over = self.timeline.now_ns() >= order.deadline_ns
-        if order.order_id in self.withdrawn or over:
+        if self.orders.get(order.order_id) is not order or order.order_id in self.withdrawn or over:
             return
         number = self._made[order.order_id]
         self._made[order.order_id] += 1
