@@ -222,7 +222,9 @@ class Deciding:
         while True:
             try:
                 await say()
-            except (Busy, *later) as error:
+            except MultiplaneError as error:
+                if not isinstance(error, (Busy, *later)):
+                    raise
                 again_ns = AGAIN_NS if isinstance(error, Busy) else NS_PER_S
                 await self._core.pause(max(error.retry_after_ns, again_ns))
                 if wanted():
