@@ -144,7 +144,8 @@ class Course(NamedTuple):
         fresh: a pair in which nobody waits inside, of links as they are; kept: what is left of perfect links.
         held: what rest leaves.
         fades: what each second of the cut-off costs (<XX> and <YY>, <ZZ>), as soon as possible and by levels.
-        emptied_s: age at which devices throw qubits away: any of them, one at an inner site, one at an end.
+        emptied_s: age at which devices throw qubits away: any of them, one at an inner site, one at an end that
+            is still to rest.
     """
 
     hops: Sequence[Hop]
@@ -157,9 +158,14 @@ class Course(NamedTuple):
     emptied_s: tuple[float, float, float]
 
     def resting(self, hold_s: float) -> Course:
-        """The same where pairs rest for so long after they were delivered."""
+        """The same where pairs rest for so long after they were delivered, if memories can keep them."""
         flip_level, relax_level = self.ends.flip_per_s * hold_s, self.ends.relax_per_s * hold_s
-        return self._replace(held=rested(_PERFECT, flip_level, relax_level))
+        soonest_s, inner_s, outer_s = self.emptied_s
+        if hold_s < outer_s:
+            outer_s -= hold_s
+        return self._replace(
+            held=rested(_PERFECT, flip_level, relax_level), emptied_s=(soonest_s, inner_s, outer_s)
+        )
 
 
 def course(hops: Sequence[Hop]) -> Course:

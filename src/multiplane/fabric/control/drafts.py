@@ -22,6 +22,8 @@ SPARE: Final = 1.25
 _HALVINGS: Final = 30
 _EXACT: Final = 2.0**-10
 _LOWER: Final = 1e-3
+_NEAR: Final = 1e-2
+"""So near to the best floor there is little to choose."""
 
 
 class Draft(NamedTuple):
@@ -65,7 +67,7 @@ def draft(order: UnitOrder, view: PairView, policies: Policies) -> Draft:
         pure = _purest(search)
         if not pure.good_for(order):
             return pure
-    if search.cut_short:
+    if search.cut_short and (pure is None or pure.best_fidelity > order.min_fidelity * (1.0 + _NEAR)):
         search = search.lower(order.min_fidelity)
         search.look()
     return _quickest(search) if search.best is not None or pure is None else pure

@@ -209,9 +209,9 @@ def _cutoffs_s(way: Course, shape: Shape, slowest_s: float) -> tuple[float, floa
     longest_s = PATIENCE * slowest_s * max((shape.queue_factor(at) for at in range(inner)), default=1.0)
     kept_s, inner_s, outer_s = way.emptied_s
     longest_s = min(max(longest_s, min(REACTION_S, REACTION_SHARE * kept_s)), inner_s)
-    if inner and outer_s < math.inf:
+    if outer_s < math.inf:
         left_s = outer_s - sum(hop.delay_s for hop in way.hops) - (ends * way.ends.told_s if ends else 0.0)
-        longest_s = min(longest_s, left_s / (inner + ends * len(way.hops)))
+        longest_s = min(longest_s, left_s / max(1, inner + ends * len(way.hops)))
     longest_s = max(longest_s, _SHORTEST_S)
     return min(longest_s, LEAST_PATIENCE * slowest_s), longest_s
 
