@@ -75,6 +75,13 @@ def test_another_sealing_key_for_what_the_first_version_left(tmp_path: Path) -> 
     told(up(state), 2, "key-encryption key", "give the one")
 
 
+def test_keys_of_a_seed_stay_not_secret_in_later_runs(tmp_path: Path) -> None:
+    with running("pair", tmp_path, "--seed", "4", "--rate", "10") as network:
+        assert network.cli("key", "get", "alice-1", "bob-1").returncode == 0
+    with running("pair", tmp_path) as network:
+        assert "NOT SECRET" in network.cli("status").stdout
+
+
 def test_another_layout_and_a_newer_directory(state: Path) -> None:
     told(up(state, "--spread", "per-node"), 2, "one process", "name another --state")
     network = json.loads((state / "network.json").read_text())

@@ -38,7 +38,12 @@ LAYOUT: Final = {False: "one process", True: "per node"}
 
 
 class NetworkFile(msgspec.Struct, kw_only=True):
-    """`network.json`. `kek_check` is told by the key-encryption key and tells nothing of it."""
+    """`network.json`.
+
+    Args:
+        kek_check: is told by the key-encryption key and tells nothing of it.
+        seeded: whether the network ever ran with a seed: what lies in stock since then is not secret.
+    """
 
     scenario: str
     digest: str
@@ -47,6 +52,7 @@ class NetworkFile(msgspec.Struct, kw_only=True):
     ports: dict[str, int] = msgspec.field(default_factory=dict)
     version: int = 1
     kek_check: str = ""
+    seeded: bool = False
 
 
 def read_network(path: Path) -> NetworkFile | None:
@@ -134,6 +140,17 @@ class StateDirectory:
         """The stores have opened under this key-encryption key."""
         self._network.kek_check = check
         self._write()
+
+    @property
+    def seeded(self) -> bool:
+        """Whether keys may come from a seed, in this run or from the stock of another."""
+        return self._network.seeded
+
+    def remember_seed(self, seed: int | None) -> None:
+        """Keys that this run makes from a seed may outlive it; None = it makes none."""
+        if seed is not None:
+            self._network.seeded = True
+            self._write()
 
     def witness(self, name: str) -> Path:
         """What tells whether the store of a site (or "network") was put back from a copy."""

@@ -126,6 +126,7 @@ async def run_up(
     world = in_state_model(world, settings.state_model)  # one directory serves either
     kek = kek_of(state.path, settings.kek_command, make=not state.sealed)
     state.check_kek(kek_check(kek))
+    state.remember_seed(settings.seed)
     # In one process nobody has to prove who he is but key managers and applications.
     sites = {place.name: place.saes for place in world.sites if place.saes or settings.spread}
     host.require(world, state.path, spread=settings.spread)
@@ -251,7 +252,7 @@ async def _open_desk(
         layout.kmes,
         figures=layout.figures,
         behind_s=ground.timeline.behind_s,
-        secret=ground.settings.seed is None,
+        secret=not ground.state.seeded,
         stop=stop,
     )
     pace = strict(Pace, _pace_desk(ground), centre.tap)

@@ -13,7 +13,8 @@ ScenarioArgument = Annotated[
     typer.Argument(
         metavar="SCENARIO",
         envvar="MULTIPLANE_SCENARIO",
-        help="A scenario file, or one that ships: madqci (default), lab3, ring6, pair.",
+        help="A scenario file, or one that ships: madqci (default), pair, lab3, chain5, ring6, ring6-busy, "
+        "ghz20.",
     ),
 ]
 SpreadOption = Annotated[

@@ -90,7 +90,7 @@ def test_other_errors_do_not_leak_their_text(capsys: pytest.CaptureFixture[str])
     error = virtual(main)
     assert error.code == "door.fault"
     assert "0123abcd" not in str(error)
-    log = capsys.readouterr().out
+    log = "".join(capsys.readouterr())
     assert "ValueError" in log
     assert "0123abcd" not in log
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from typing import Any
 
 import pytest
 from tests.unit.service.unit_kit import SITES, Ear, Net, play, wish
 
 from multiplane.api.units import Answer, Part, Wish
 from multiplane.kernel.errors import MultiplaneError, Refused
+from multiplane.runtime.dispatcher import Dispatcher
 from multiplane.service.planes.units import UnitRules
 from multiplane.service.resource.unit_rows import UNIT_KIND, VERDICT_KIND, UnitRow, units_of, verdicts_of
 
@@ -117,6 +119,29 @@ def test_whoever_dies_ends_agree_and_nothing_is_left(block: int) -> None:
         counts += play(lambda net, seed=seed: scene(net, seed), rules=RULES)  # type: ignore[misc]
     assert counts["delivered"] > 25
     assert counts["accepted"] > 10
+
+
+def test_a_site_that_rises_puts_nothing_off_to_the_past(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under a clock of the wall that would count as late work: a minute for a minute's sleep."""
+    ahead_ns: list[int] = []
+    at_ns = Dispatcher.at_ns
+
+    def noted(timeline: Dispatcher, due_ns: int, *more: Any) -> None:
+        ahead_ns.append(due_ns - timeline.now_ns())
+        at_ns(timeline, due_ns, *more)
+
+    async def run(net: Net) -> None:
+        answer = await net.units("ann").request(net.caller("ann-1"), wish("bob-1", valid_s=4.0))
+        await net.fall("ann")
+        await asyncio.sleep(60.0)
+        monkeypatch.setattr(Dispatcher, "at_ns", noted)
+        await net.rise("ann")
+        ear = Ear()
+        await net.units("ann").watch(net.caller("ann-1"), answer.unit, 0, ear)
+        await ear.until("expired")
+        assert min(ahead_ns) == 0
+
+    play(run, rules=RULES)
 
 
 def test_an_asker_that_dies_and_rises_goes_on_where_it_was() -> None:

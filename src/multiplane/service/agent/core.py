@@ -103,13 +103,13 @@ class Core:
             self.ports.spawn(later())
 
     def at(self, due_ns: int, do: Callable[[str], None], unit: str) -> None:
-        """Do something for a unit at a time, unless this agent has closed by then."""
+        """Do something for a unit at a time, now if that is past, unless this agent has closed by then."""
 
         def timed() -> None:
             if not self.closing:
                 do(unit)
 
-        self.ports.timeline.at_ns(due_ns, timed)
+        self.ports.timeline.at_ns(max(due_ns, self.now_ns), timed)
 
     async def pause(self, pause_ns: int) -> None:
         """Wait in the network's time."""

@@ -60,7 +60,7 @@ class Deciding:
         due_ns = live.decider.next_due_ns()
         if due_ns < live.alarm_ns:
             live.alarm_ns = due_ns
-            self._core.at(max(due_ns, self._core.now_ns), self._alarm, live.digest)
+            self._core.at(due_ns, self._alarm, live.digest)
 
     def _alarm(self, unit: str) -> None:
         live = self._core.units.get(unit)
