@@ -39,7 +39,7 @@ class Findings(Noun, frozen=True, kw_only=True):
 
     Args:
         application: its name; parties: who took part.
-        states: how many were used; lost: how many were promised and did not come.
+        states: how many were used; lost: how many were wanted and did not come.
         fidelity: promised, mean over the states that were used.
         figures: measured beside predicted; remarks: what follows, in words.
     """
@@ -103,7 +103,7 @@ def lines(findings: Findings) -> list[str]:
     head = f"{findings.application}: {', '.join(findings.parties)}"
     used = f"{findings.states} states of promised fidelity {findings.fidelity:.4f}"
     if findings.lost:
-        used += f", {findings.lost} lost"
+        used += f", {findings.lost} did not come"
     shown = [head, used, f"{'':{_WIDTH}}{'measured':>22}{'theory':>12}"]
     for one in findings.figures:
         name = f"{one.name}, {one.unit}" if one.unit else one.name

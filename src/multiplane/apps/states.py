@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
@@ -94,7 +95,7 @@ class Shared:
 
 
 class Used(NamedTuple, Generic[T]):
-    """What became of a unit: what acting on each state gave, promised fidelities, how many were lost."""
+    """What became of states: what acting on each gave, promised fidelities, how many did not come."""
 
     results: list[T]
     fidelities: list[float]
@@ -109,28 +110,34 @@ class Used(NamedTuple, Generic[T]):
 async def use(parties: Sequence[Party], wish: Wish, act: Callable[[Shared], Awaitable[T]]) -> Used[T]:
     """Ask for states as the first party, act on each as soon as all hold it, and let go of what is left.
 
-    Many states are asked for in several units, one after the other, until one gives none or a minute is over.
+    Many states are asked for in several units, one after the other, and so are those that did not come, until
+    a unit gives none or is not granted, or a minute is over.
 
     Args: wish: of one part; `parties` in it are overwritten; act: on a state, on several side by side.
-    Raises: Refused with the code of the answer when it is not accepted; Faulty(`app.no_states`) when no
-        state came at all; what `act` raises.
+    Raises: Refused with the code of the answer when not even the first is accepted; Faulty(`app.no_states`)
+        when no state came at all; what `act` raises.
     """
     (part,) = wish.parts
-    units = math.ceil(part.size / MOST_OF_A_UNIT)
-    used = Used[T]([], [], 0)
+    used = Used[T]([], [], part.size)
     loop = asyncio.get_running_loop()
     due_s = loop.time() + _BEGIN_WITHIN_S
-    for unit in range(units):
-        size = part.size * (unit + 1) // units - part.size * unit // units
+    for unit in itertools.count():
         one = replace(
             wish,
             request=f"{wish.request}-{unit}",
             parties=tuple(party.name for party in parties[1:]),
-            parts=(replace(part, size=size),),
+            parts=(replace(part, size=math.ceil(used.lost / math.ceil(used.lost / MOST_OF_A_UNIT))),),
         )
-        found = await _use_unit(parties, one, act)
-        used = Used(used.results + found.results, used.fidelities + found.fidelities, used.lost + found.lost)
-        if not found.results or loop.time() > due_s:
+        try:
+            found = await _use_unit(parties, one, act)
+        except (Refused, Busy):
+            if not used.results:
+                raise
+            break
+        used = Used(
+            used.results + found.results, used.fidelities + found.fidelities, used.lost - len(found.results)
+        )
+        if not found.results or not used.lost or loop.time() > due_s:
             break
     if not used.results:
         raise Faulty("app.no_states", f"request {wish.request}: none of {used.lost} states came")

@@ -23,8 +23,7 @@ from multiplane.cli.network import (
     print_json,
     read_ready,
 )
-from multiplane.cli.starting import duration_s
-from multiplane.cli.unit_request import OptionOption, option_of
+from multiplane.cli.unit_request import OptionOption, ValidOption, option_of, seconds_of
 from multiplane.kernel.errors import Refused
 from multiplane.sdk.units import UnitClient
 
@@ -42,9 +41,7 @@ def app_command(
     *,
     size: Annotated[int, typer.Option(help="States; 0 = as many as it likes.", min=0)] = 0,
     min_fidelity: Annotated[float, typer.Option(help="Floor of the states.", min=0.0, max=1.0)] = 0.0,
-    valid_text: Annotated[
-        str, typer.Option("--valid", metavar="TIME", help="How long the unit shall live.", show_default=False)
-    ] = "",
+    valid: ValidOption = None,
     option: OptionOption = None,
     state: StateOption = DEFAULT_STATE,
     as_json: JsonOption = False,
@@ -68,7 +65,7 @@ def app_command(
     """
     options = tuple(map(option_of, option or ()))
     application(name, len(ends))
-    valid_s = duration_s(valid_text) if valid_text else 0.0
+    valid_s = seconds_of("--valid", valid)
     ready = read_ready(state)
     check_listening(state, ready)
     ids = [find_application(ready, end) for end in ends]

@@ -95,7 +95,8 @@ def option_of(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _seconds(option: str, text: str | None) -> float:
+def seconds_of(option: str, text: str | None) -> float:
+    """What an option such as `--valid` says, 0 without it. Raises: Refused(`input.duration`)."""
     if text is None:
         return 0.0
     try:
@@ -165,7 +166,7 @@ def request(
     asked = any_wish(
         [_party(ready, name) for name in parties],
         [_part(text) for text in part] if part else [single],
-        valid_s=_seconds("--valid", valid),
+        valid_s=seconds_of("--valid", valid),
         rate_per_s=rate,
         consumption=consumption.value,
         at_ns=at_ns,
@@ -174,7 +175,7 @@ def request(
         accept_offer=accept_offer,
     )
     who = find_application(ready, asker)
-    sent = _Request(asked, _seconds("--retry", retry), wait=wait, as_json=as_json)
+    sent = _Request(asked, seconds_of("--retry", retry), wait=wait, as_json=as_json)
     if not asyncio.run(sent.whole(client_of(ready, who))):
         raise typer.Exit(1)
 

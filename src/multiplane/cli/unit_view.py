@@ -10,7 +10,7 @@ from multiplane.api.states import TraceRow
 from multiplane.api.units import Answer, Offer, StateTrace, UnitEvent, UnitTrace, UnitView, Verdict
 from multiplane.kernel.duration import duration_text
 from multiplane.kernel.nouns import Noun
-from multiplane.kernel.quantity import NS_PER_S
+from multiplane.kernel.quantity import NS_PER_S, at_most
 
 SHORT: Final = 12
 """Hexadecimal digits of a unit where a line has no room for 64; commands take as few as tell it apart."""
@@ -45,13 +45,13 @@ def _less(span_ns: int) -> str:
     return duration_text(span_ns // step_ns * step_ns)
 
 
-def offer_text(offer: Offer, *, from_stock: bool = False) -> str:
-    """What an offer promises, leaving out what does not apply."""
+def offer_text(offer: Offer, *, from_stock: bool = False, floor: bool = False) -> str:
+    """What an offer promises, leaving out what does not apply. Args: floor: whether its fidelity is one."""
     words = []
     if offer.fidelity:
-        words.append(f"fidelity {offer.fidelity:.4g} in the mean")
+        words.append(f"fidelity {at_most(offer.fidelity)} {'at least' if floor else 'in the mean'}")
     if offer.rate_per_s:
-        words.append(f"{offer.rate_per_s:.4g} states/s")
+        words.append(f"{at_most(offer.rate_per_s)} states/s")
     words.append("from stock: at once" if from_stock else f"cold: first in {span(offer.expected_ns)}")
     if offer.valid_s:
         words.append(f"lives {_less(round(offer.valid_s * NS_PER_S))} at most")
@@ -68,8 +68,10 @@ def answer_lines(answer: Answer, took_ns: int) -> list[str]:
         return [*lines, f"  expected: {offer_text(answer.offer, from_stock=answer.from_stock)}"]
     lines = [f"{answer.verdict}: {answer.code}: {answer.reason}"]
     if answer.offer != NOTHING:
-        best = "could be had" if answer.verdict == Verdict.COUNTER_OFFER.value else "best attainable"
-        lines.append(f"  {best}: {offer_text(answer.offer)}")
+        instead = answer.verdict == Verdict.COUNTER_OFFER.value
+        best = "could be had" if instead else "best attainable"
+        floor = instead and answer.code == "unit.fidelity"
+        lines.append(f"  {best}: {offer_text(answer.offer, floor=floor)}")
     return lines
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import ROUND_FLOOR, Context, Decimal
 from typing import Final
 
 PS_PER_NS: Final = 1_000
@@ -12,6 +13,15 @@ BIT_PER_BYTE: Final = 8
 
 FIBRE_KM_PER_S: Final = 2.0e5
 """Speed of light in silica fibre, rounded: 5 us per km."""
+
+
+def at_most(value: float, digits: int = 4) -> str:
+    """So many digits of a number, rounded down: never more than what is there.
+
+    >>> at_most(0.99589), at_most(4.84975), at_most(793.897, 6), at_most(0.97), at_most(0.0)
+    ('0.9958', '4.849', '793.897', '0.97', '0')
+    """
+    return format(Decimal(str(value)).normalize(Context(prec=digits, rounding=ROUND_FLOOR)), "f")
 
 
 def ns_from_s(duration_s: float) -> int:

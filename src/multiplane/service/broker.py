@@ -9,6 +9,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Final
 
+import msgspec
+
 from multiplane.api.fabric_units import FabricUnits, Qui, QuiPhase
 from multiplane.api.kinds import Carrier
 from multiplane.api.service_connectivity import ServiceConnectivity
@@ -38,6 +40,8 @@ from multiplane.service.planes.units import (
 from multiplane.service.resource.metering import KEPT_BUCKETS, Bucket
 
 MOST_ORDERS: Final = 100_000
+LOWERED: Final = 4
+"""Times that what is asked is lowered for one counter-offer."""
 
 
 class Broker:
@@ -78,7 +82,10 @@ class Broker:
         self._listeners[site_of(caller.principal)] = listener
 
     async def admit(self, caller: Caller, case: UnitCase) -> Admission:
-        """Ask the fabric what could be done for each part, judge, and take tokens."""
+        """Ask the fabric what could be done for each part, judge, and take tokens.
+
+        Raises: Busy(`unit.no_memory`, `unit.over_rate`).
+        """
         if not case.sites or site_of(caller.principal) != case.sites[0]:
             raise Refused("unit.site", f"sites: expected {site_of(caller.principal)} first, got {case.sites}")
         delays_ns, cut = await self._delays_ns(case.sites)
@@ -90,12 +97,33 @@ class Broker:
         if case.stocked is not None:
             self._take(case, now_ns)
             return Admission(answer=Admitted.YES, offer=case.stocked, delays_ns=delays_ns)
-        held_ns = admission.holding_ns(self._rules, case, delays_ns, now_ns)
-        found = [await self._found(caller, case, part, held_ns) for part in range(len(case.parts))]
-        answer = admission.judge(case, found, delays_ns, self._kept(case))
+        answer = await self._judged(caller, case, delays_ns)
         if answer.answer is Admitted.YES:
             self._take(case, now_ns)
+        elif answer.answer is Admitted.LESS:
+            return await self._granted(caller, case, answer)
         return answer
+
+    async def _judged(self, caller: Caller, case: UnitCase, delays_ns: tuple[int, ...]) -> Admission:
+        held_ns = admission.holding_ns(self._rules, case, delays_ns, self._timeline.now_ns())
+        found = [await self._found(caller, case, part, held_ns) for part in range(len(case.parts))]
+        for one in found:
+            if one.code == "fabric.no_memory" and not one.none:
+                raise Busy("unit.no_memory", one.reason, retry_after_ns=NS_PER_S)
+        return admission.judge(case, found, delays_ns, self._kept(case))
+
+    async def _granted(self, caller: Caller, case: UnitCase, answer: Admission) -> Admission:
+        """A counter-offer that is granted when it is asked for: where two numbers are too high at once, what
+        could be had with one of them lower may still be too much."""
+        found, asked = answer, case
+        for _ in range(LOWERED):
+            asked = admission.less(asked, found.offer)
+            found = await self._judged(caller, asked, answer.delays_ns)
+            if found.answer is Admitted.YES:
+                return admission.instead(case, asked, answer, found)
+            if found.answer is Admitted.NO:
+                break
+        return msgspec.structs.replace(answer, answer=Admitted.NO)
 
     async def open(self, caller: Caller, opening: UnitOpening) -> UnitNews:
         """Place the order of one part."""
@@ -106,6 +134,8 @@ class Broker:
         name = order_id(opening.unit, opening.part, opening.round)
         if len(self._owners) >= MOST_ORDERS:
             raise Busy("unit.no_memory", f"expected at most {MOST_ORDERS} orders", retry_after_ns=NS_PER_S)
+        if opening.until_ns <= self._timeline.now_ns():
+            raise Refused("unit.valid", "valid_s: expected longer, it was over before states were ordered")
         self._owners.setdefault(opening.unit, caller.principal)
         self._orders.setdefault(opening.unit, {})[name] = opening.sites
         try:
@@ -167,6 +197,9 @@ class Broker:
         try:
             best = await self._fabric.attainable(self._caller, order)
         except Refused as error:
+            if self._timeline.now_ns() >= until_ns:
+                reason = f"valid_s: expected longer than it takes to ask, got {case.valid_s:g}"
+                return Found((), "fabric.deadline", reason)
             return Found((), error.code, error.reason)
         quality = admission.states_offer(best, kept=not made.measure)
         if not best.possible and best.fidelity <= 0:

@@ -174,3 +174,7 @@ def test_what_could_be_had_instead_can_be_had() -> None:
         best = refused(plan(msgspec.structs.replace(wanted, min_fidelity=0.9999), domain))
         assert 0.5 < best.fidelity < 0.99
         planned(plan(msgspec.structs.replace(wanted, min_fidelity=best.fidelity), domain))
+    rated = msgspec.structs.replace(order("a", "c", rate_per_s=1e6), sacrifice_share=0.2)
+    best = refused(plan(msgspec.structs.replace(rated, min_fidelity=0.9999), domain))
+    less = msgspec.structs.replace(rated, min_fidelity=best.fidelity, rate_per_s=best.rate_per_s)
+    assert planned(plan(less, domain)).rate_per_s == best.rate_per_s

@@ -163,31 +163,6 @@ def test_bad_wishes_are_refused_with_field_value_and_expectation(name: str) -> N
     assert "expected" in error.reason or code == "unit.route"
 
 
-def test_what_the_network_cannot_is_answered_with_what_it_can() -> None:
-    async def run(net: Net) -> None:
-        high = await ask(net, wish("bob-1", min_fidelity=0.99))
-        assert (high.verdict, high.code) == ("counter-offer", "unit.fidelity")
-        assert high.offer.fidelity == pytest.approx(0.95)
-        long = await ask(net, wish("bob-1", valid_s=60.0, request="r2"))
-        assert (long.verdict, long.code, long.offer.valid_s) == ("counter-offer", "unit.valid", 5.0)
-        taken = await ask(net, wish("bob-1", min_fidelity=0.99, accept_offer=True, request="r3"))
-        assert taken.verdict == "accepted"
-        assert taken.offer.fidelity == pytest.approx(0.95)
-        net.fabric.rate_per_s = 0.0
-        never = await ask(net, wish("bob-1", min_fidelity=0.99, request="never"))
-        assert never.verdict == "refused"
-        assert never.offer.fidelity == pytest.approx(0.95), "the best attainable"
-        net.fabric.fidelity = 0.0
-        none = await ask(net, wish("bob-1", request="r4"))
-        assert (none.verdict, none.offer.fidelity) == ("refused", 0.0)
-        net.routes.cut.add("cy")
-        cut = await ask(net, wish("cy-1", request="r5"))
-        assert (cut.verdict, cut.code) == ("refused", "unit.route")
-        assert none.unit == cut.unit == high.unit == ""
-
-    play(run)
-
-
 def test_policy_and_buckets_stand_before_the_fabric() -> None:
     rules = (Rule(master="test:ann", slave="test:cy", allow=False),)
 

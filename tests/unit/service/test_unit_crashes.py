@@ -10,7 +10,7 @@ import pytest
 from tests.unit.service.unit_kit import SITES, Ear, Net, play, wish
 
 from multiplane.api.units import Answer, Part, Wish
-from multiplane.kernel.errors import MultiplaneError
+from multiplane.kernel.errors import MultiplaneError, Refused
 from multiplane.service.planes.units import UnitRules
 from multiplane.service.resource.unit_rows import UNIT_KIND, VERDICT_KIND, UnitRow, units_of, verdicts_of
 
@@ -133,5 +133,58 @@ def test_an_asker_that_dies_and_rises_goes_on_where_it_was() -> None:
             await one.until("delivered", 30)
         rows = [sorted(event.index for event in one.of("delivered")) for one in (ear, other)]
         assert rows[0][:30] == rows[1][:30] == list(range(30))
+
+    play(run, rules=RULES)
+
+
+async def restart(net: Net, *names: str) -> None:
+    """All dies, the fabric too, and rises one after the other."""
+    for name in names:
+        await net.fall(name)
+    net.fabric.begin_anew()
+    for name in names:
+        await net.rise(name)
+
+
+def test_when_the_whole_network_began_anew_units_that_were_granted_go_on() -> None:
+    async def run(net: Net) -> None:
+        asked = wish("bob-1", kind="bell", rate_per_s=2.0, valid_s=30.0, request="rate")
+        rate = await net.units("ann").request(net.caller("ann-1"), asked)
+        asked = wish("bob-1", kind="ghz", size=40, valid_s=4.5, request="many")
+        many = await net.units("cy").request(net.caller("cy-1"), asked)
+        await asyncio.sleep(0.02)
+        net.fabric.refuse = Refused("fabric.unattainable", "no links that are up lead there")
+        await restart(net, "ann", "bob", "cy")
+        at_ns = net.timeline.now_ns()
+        await asyncio.sleep(2)
+        net.fabric.refuse = None
+        ear, other = Ear(), Ear()
+        await net.units("bob").watch(net.caller("bob-1"), rate.unit, 0, ear)
+        await net.units("cy").watch(net.caller("cy-1"), many.unit, 0, other)
+        await asyncio.sleep(2)
+        assert any(event.at_ns > at_ns for event in ear.of("delivered"))
+        lost, came = other.of("lost"), other.of("delivered")
+        assert 0 < len(lost) < 20
+        assert sorted(event.index for event in lost + came) == list(range(40))
+
+    play(run, rules=RULES)
+
+
+def test_keys_of_a_unit_are_there_once_after_a_restart_and_the_unit_is_as_it_was() -> None:
+    async def run(net: Net) -> None:
+        answer = await net.units("ann").request(
+            net.caller("ann-1"), wish("bob-1", kind="key", size=3, valid_s=100.0)
+        )
+        await asyncio.sleep(0.1)
+        await restart(net, "ann", "bob")
+        await asyncio.sleep(1)
+        for name in ("ann", "bob"):
+            (view,) = await net.units(name).units(net.caller(f"{name}-1"))
+            assert (view.state, view.delivered, view.consumed) == ("delivered", 3, 0)
+        assert len(await net.units("bob").keys(net.caller("bob-1"), answer.unit)) == 3
+        await restart(net, "ann", "bob")
+        await asyncio.sleep(1)
+        with pytest.raises(Refused, match=r"unit\.consumed.*taken before"):
+            await net.units("bob").keys(net.caller("bob-1"), answer.unit)
 
     play(run, rules=RULES)

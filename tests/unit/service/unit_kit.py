@@ -82,22 +82,37 @@ class Fabric:
         self.places: dict[str, Memories] = {}
         self.listener: QuiListener | None = None
         self.refuse: Exception | None = None
+        self.taken = False
+        self.expected_ns = STEP_NS
         self._made: Counter[str] = Counter()
 
     async def subscribe(self, caller: Caller, listener: QuiListener) -> None:
         self.listener = listener
 
     async def attainable(self, caller: Caller, order: UnitOrder) -> Attainable:
-        possible = order.min_fidelity <= self.fidelity and order.hold_ns <= self.lifetime_ns
+        good = order.min_fidelity <= self.fidelity
+        possible = good and order.hold_ns <= self.lifetime_ns and not self.taken
+        code, reason = "fabric.fidelity", "beyond what devices give"
+        if self.taken:
+            code, reason = "fabric.no_memory", "all memories on the way are reserved"
+        elif good:
+            code, reason = "fabric.hold", "memories are emptied at their cut-off"
         return Attainable(
             possible=possible and self.rate_per_s > 0,
             fidelity=self.fidelity,
             rate_per_s=self.rate_per_s,
-            expected_ns=STEP_NS,
-            lifetime_ns=self.lifetime_ns,
-            code="" if possible else "fabric.fidelity",
-            reason="" if possible else "beyond what devices give",
+            expected_ns=self.expected_ns,
+            lifetime_ns=self.lifetime_ns if good else max(order.hold_ns, self.lifetime_ns),
+            code="" if possible else code,
+            reason="" if possible else reason,
         )
+
+    def begin_anew(self) -> None:
+        """The fabric dies, at all sites: it knows of no order and holds nothing."""
+        self.orders.clear()
+        self._made.clear()
+        for place in self.places.values():
+            place.held.clear()
 
     def qui(self, order: UnitOrder, phase: QuiPhase, **more: Any) -> Qui:
         return Qui(
@@ -116,6 +131,8 @@ class Fabric:
     async def place(self, caller: Caller, order: UnitOrder) -> Qui:
         if self.refuse is not None:
             raise self.refuse
+        if self.timeline.now_ns() >= order.deadline_ns > 0:
+            raise Refused("fabric.order", f"deadline_ns: {order.deadline_ns}, expected a time after now")
         if order.order_id not in self.orders:
             self.orders[order.order_id] = order
             self._next(order)
@@ -126,7 +143,7 @@ class Fabric:
 
     def _make(self, order: UnitOrder) -> None:
         over = self.timeline.now_ns() >= order.deadline_ns
-        if order.order_id in self.withdrawn or over:
+        if self.orders.get(order.order_id) is not order or order.order_id in self.withdrawn or over:
             return
         number = self._made[order.order_id]
         self._made[order.order_id] += 1

@@ -15,9 +15,9 @@ from multiplane.api.fabric_units import UnitOrder
 from multiplane.api.policy import Promise
 from multiplane.fabric.control.drafts import Draft, draft
 from multiplane.fabric.control.policies import Policies
-from multiplane.fabric.control.searching import Woven
 from multiplane.fabric.control.shaping import Shaped
 from multiplane.fabric.control.views import PairView
+from multiplane.fabric.control.weaving import Woven
 from multiplane.fabric.planes import Circuit, Job, Junction
 from multiplane.kernel.errors import Faulty
 from multiplane.kernel.nouns import Noun
@@ -89,11 +89,10 @@ def planned(
     best = known.woven
     if best is None or not known.good_for(order):
         return _why_not(known, order)
-    left_share = 1.0 - order.sacrifice_share if order.rate_per_s else 1.0
     found = Plan(
         job=_job(order, best, binding),
         fidelity=best.fidelity,
-        rate_per_s=best.rate_per_s * left_share,
+        rate_per_s=_left_per_s(best, order),
         expected_ns=_ns(best.first_s),
         lifetime_ns=_ns(known.lifetime_s),
         legs=best.layout.places(order.sites),
@@ -114,7 +113,7 @@ def _why_not(known: Draft, order: UnitOrder) -> Unattainable:
     sites += f" over {', '.join(order.via)}" if order.via else ""
     sites += f" around {', '.join(order.avoid)}" if order.avoid else ""
     if not known.reached and known.full:
-        return Unattainable(code="fabric.no_memory", reason=f"no free memories on any way {sites}")
+        return Unattainable(code="fabric.no_memory", reason=f"no way with free memories {sites}")
     if not known.reached:
         return Unattainable(code="fabric.no_route", reason=f"no links that are up lead {sites}")
     reason = f"min_fidelity: {order.min_fidelity}, expected at most {known.best_fidelity:.4f} here"
@@ -124,10 +123,15 @@ def _why_not(known: Draft, order: UnitOrder) -> Unattainable:
         code="fabric.fidelity",
         reason=reason,
         fidelity=known.floor_fidelity,
-        rate_per_s=known.woven.rate_per_s,
+        rate_per_s=_left_per_s(known.woven, order),
         expected_ns=_ns(known.woven.first_s),
         lifetime_ns=_ns(known.lifetime_s),
     )
+
+
+def _left_per_s(woven: Woven, order: UnitOrder) -> float:
+    """What arrives of a rate: without the states that are sacrificed."""
+    return woven.rate_per_s * (1.0 - order.sacrifice_share if order.rate_per_s else 1.0)
 
 
 def _not_admitted(

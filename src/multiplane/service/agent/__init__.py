@@ -6,6 +6,7 @@ Applications come through `Units`; agents of other sites through `UnitPeer`; sta
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from multiplane.api.fabric_units import HeldState, QuiPhase, StateLost
@@ -20,7 +21,7 @@ from multiplane.service.agent.asking import Asking, Once
 from multiplane.service.agent.core import Core
 from multiplane.service.agent.deciding import Deciding
 from multiplane.service.agent.ending import Ending
-from multiplane.service.agent.live import ENDED, EXPIRED, MAKING, REFUSED, RELEASED, Live
+from multiplane.service.agent.live import DELIVERED, ENDED, EXPIRED, MAKING, REFUSED, RELEASED, Live
 from multiplane.service.agent.ports import AgentPorts
 from multiplane.service.agent.stocking import Stocking
 from multiplane.service.planes.units import (
@@ -69,7 +70,7 @@ class ServiceAgent:
             lives.append(live)
             live.state, live.reason = row.state or MAKING, row.reason
             for one in rows:
-                if one.decision.delivered:
+                if one.decision.delivered and one.order:
                     self.core.book.hold(
                         Holding(
                             unit=row.digest,
@@ -84,10 +85,16 @@ class ServiceAgent:
                         )
                     )
         held = await ports.states.subscribe(ports.caller, self) if ports.states is not None else ()
-        self._begin_again(lives, held)
+        at_ns = {(row.unit, row.decision.state): row.at_ns for rows in verdicts.values() for row in rows}
+        self._begin_again(lives, held, at_ns)
 
-    def _begin_again(self, lives: list[Live], held: tuple[HeldState, ...]) -> None:
-        """What was delivered before this start is bound where its memory still holds it."""
+    def _begin_again(
+        self, lives: list[Live], held: tuple[HeldState, ...], at_ns: Mapping[tuple[str, str], int]
+    ) -> None:
+        """What was delivered before this start is bound where its memory still holds it.
+
+        Args: at_ns: when each state was delivered.
+        """
         there = {(one.order_id, one.state) for one in held}
         bound = set()
         for live in lives:
@@ -97,15 +104,26 @@ class ServiceAgent:
                     bound.add((holding.order, holding.made_as))
                     if holding.address and (holding.order, holding.made_as) not in there:
                         holding.fate = Fate.LOST
-                self._ending.deliver(live, decision, holding)
-            if live.decider is not None and live.row.state:
-                live.decider.close(live.row.state, live.row.reason)
-            elif live.decider is not None and live.row.proposal.stock:
-                self._deciding.close(live, RELEASED, "the agent that kept the stock began again")
+                self._ending.deliver(live, decision, holding, at_ns[live.digest, decision.state])
+            self._go_on(live)
             self._ending.arm(live)
         for one in held:
             if (one.order_id, one.state) not in bound:
                 self.state_held(one)
+
+    def _go_on(self, live: Live) -> None:
+        """A unit whose deliveries are told again: it is over, or what it lacks is ordered in a while."""
+        if live.state == MAKING and live.complete:
+            live.state = DELIVERED
+        if live.decider is None:
+            return
+        if live.row.state:
+            live.decider.close(live.row.state, live.row.reason)
+        elif live.row.proposal.stock:
+            self._deciding.close(live, RELEASED, "the agent that kept the stock began again")
+        else:
+            again_ns = self.core.now_ns + 2 * round(self.ports.rules.lease_s * NS_PER_S)
+            self.core.at(again_ns, self._deciding.resume, live.digest)
 
     async def close(self) -> None:
         """Take no more; what is durable stays."""
@@ -199,8 +217,11 @@ class ServiceAgent:
             return tuple(live.key_ring.pop(key_id) for key_id in key_ids)
         try:
             return await self.ports.keys.collect_keys(caller, proposal.parties[0], key_ids)
-        except MultiplaneError:
+        except MultiplaneError as error:
             live.keys_taken.discard(caller.principal)
+            if error.code == "key.not_found":
+                reason = f"unit {unit}: its keys are not here any more: taken before, or past their time"
+                raise Refused("unit.consumed", reason) from error
             raise
 
     async def release(self, caller: Caller, unit: str) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 
 from multiplane.api.kinds import Carrier
 from multiplane.api.north import Key, KeyRequest
-from multiplane.kernel.errors import Busy, MultiplaneError
+from multiplane.kernel.errors import Busy, MultiplaneError, Refused
 from multiplane.kernel.nouns import Caller
 from multiplane.kernel.quantity import NS_PER_S
 from multiplane.service.agent.core import Core, remote_sites
@@ -94,13 +94,12 @@ class Deciding:
 
     def withdraw(self, live: Live) -> None:
         """Nothing more is to be made."""
+        self._ports.spawn(self._withdraw(live))
 
-        async def close() -> None:
-            tell = partial(self._ports.broker.close, self._ports.caller, live.digest, tuple(live.news))
-            with suppress(MultiplaneError):
-                await self._until_taken(tell, lambda: self._core.now_ns < live.until_ns)
-
-        self._ports.spawn(close())
+    async def _withdraw(self, live: Live) -> None:
+        tell = partial(self._ports.broker.close, self._ports.caller, live.digest, tuple(live.news))
+        with suppress(MultiplaneError):
+            await self._until_taken(tell, lambda: self._core.now_ns < live.until_ns)
 
     def close(self, live: Live, state: str, reason: str) -> None:
         """No state is delivered any more. At valid-until only ends that wait hear of it: the others know."""
@@ -185,25 +184,49 @@ class Deciding:
         for live in self._core.units.values():
             if live.decider is not None and live.state == MAKING:
                 for what in live.openings.values():
-                    self._ports.spawn(self._persist(live, what))
+                    self._ports.spawn(self._persist(live, what, Refused))
 
-    async def _persist(self, live: Live, what: UnitOpening) -> None:
+    def resume(self, unit: str) -> None:
+        """This agent began anew, perhaps the whole network did: what a unit still lacks is ordered afresh."""
+        live = self._core.units.get(unit)
+        if live is not None and live.decider is not None and live.state == MAKING:
+            self._ports.spawn(self._resume(live))
+
+    async def _resume(self, live: Live) -> None:
+        await self._withdraw(live)
+        for part in range(len(live.row.proposal.parts)):
+            number = live.decider.missing(part) if live.decider is not None else 0
+            if number and self.carrier(live, part) is Carrier.MEMORIES:
+                what = self._opening(live, part, 0 if live.row.proposal.rate_per_s else number)
+                self._ports.spawn(self._persist(live, what, Refused))
+            elif number:
+                self._ports.spawn(self.issue_keys(live, part))
+
+    async def _persist(self, live: Live, what: UnitOpening, *later: type[MultiplaneError]) -> None:
+        """Order. Args: later: what is no reason to give up: who began anew may not know all links yet."""
+
         def wanted() -> bool:
             return live.decider is not None and not live.decider.closed
 
         try:
             if wanted():
-                await self._until_taken(lambda: self._open(live, what), wanted)
+                await self._until_taken(lambda: self._open(live, what), wanted, *later)
         except MultiplaneError as error:
             self.close(live, REFUSED, error.reason)
 
-    async def _until_taken(self, say: Callable[[], Awaitable[None]], wanted: Callable[[], bool]) -> None:
-        """Say something to the broker, again while that is busy or away and somebody wants it."""
+    async def _until_taken(
+        self, say: Callable[[], Awaitable[None]], wanted: Callable[[], bool], *later: type[MultiplaneError]
+    ) -> None:
+        """Say something to the broker, again while that is busy or away, or answers with one of `later`, and
+        somebody wants it."""
         while True:
             try:
                 await say()
-            except Busy as busy:
-                await self._core.pause(max(busy.retry_after_ns, AGAIN_NS))
+            except MultiplaneError as error:
+                if not isinstance(error, (Busy, *later)):
+                    raise
+                again_ns = AGAIN_NS if isinstance(error, Busy) else NS_PER_S
+                await self._core.pause(max(error.retry_after_ns, again_ns))
                 if wanted():
                     continue
             return

@@ -308,15 +308,17 @@ class Ending:
         if word.closed and live.state == MAKING:
             self.over(live, word.state, word.reason)
 
-    def deliver(self, live: Live, decision: Decision, holding: Holding | None) -> None:
-        """A state is this unit's: bound to its address, told once."""
+    def deliver(self, live: Live, decision: Decision, holding: Holding | None, at_ns: int = 0) -> None:
+        """A state is this unit's: bound to its address, told once. Args: at_ns: since when, 0 = now."""
         live.delivered[decision.part, decision.index] = decision.state
         is_key = not self._in_memory(live, decision.part)
         kept = holding is not None and holding.fate is Fate.HELD
         if kept and holding is not None:
             holding.index, holding.fate = decision.index, Fate.BOUND
         what = "delivered" if kept or is_key else "lost"
-        live.tell(live.state_event(what, self._core.now_ns, decision, holding))
+        if what == "lost" or not at_ns:
+            at_ns = self._core.now_ns
+        live.tell(live.state_event(what, at_ns, decision, holding))
         if kept and holding is not None and not holding.address:
             holding.fate = Fate.CONSUMED
 

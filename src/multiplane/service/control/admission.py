@@ -13,7 +13,7 @@ from multiplane.api.fabric_units import Attainable, UnitOrder
 from multiplane.api.kinds import Carrier
 from multiplane.api.units import Consumption, Offer, Part, Wish
 from multiplane.kernel.errors import Refused
-from multiplane.kernel.quantity import NS_PER_S
+from multiplane.kernel.quantity import NS_PER_S, at_most
 from multiplane.security.policy import PairingPolicy, may_pair
 from multiplane.service.control import Directory, Target
 from multiplane.service.control.kinds import Kinds
@@ -25,8 +25,10 @@ KEPT: Final = "stock"
 _CODES: Final = {
     "fabric.no_route": "unit.route",
     "fabric.no_path": "unit.route",
+    "fabric.no_memory": "unit.route",
     "fabric.fidelity": "unit.fidelity",
-    "fabric.lifetime": "unit.valid",
+    "fabric.deadline": "unit.valid",
+    "fabric.hold": "unit.valid",
     "fabric.rate": "unit.rate",
 }
 _AFTER_S: Final = 1.0
@@ -303,12 +305,15 @@ def judge(case: UnitCase, found: Sequence[Found], delays_ns: Sequence[int], kept
         fidelity=0.0, rate_per_s=case.rate_per_s, valid_s=case.valid_s if kept and case.fixed else 0.0
     )
     lacks += gaps(whole, wanted, within_s=within_s)
+    if case.at_ns and any(one.code == "fabric.hold" for one in found):
+        reason = f"at_ns: expected at most {at_most(whole.valid_s)} s ahead, what memories keep"
+        lacks.append(Gap("unit.valid", reason))
     lacks = lacks or [Gap(unit_code(one.code), one.reason) for one in found if one.code]
     offer = _offer(case, whole, kept)
     if not lacks:
         return Admission(answer=Admitted.YES, offer=offer, delays_ns=tuple(delays_ns))
     code, reason = lacks[0]
-    less = whole.valid_s > 0 and whole.expected_s < within_s
+    less = whole.valid_s > 0 and whole.expected_s < within_s and not case.at_ns
     return Admission(
         answer=Admitted.LESS
         if less and code in ("unit.fidelity", "unit.valid", "unit.rate")
@@ -346,4 +351,20 @@ def less(case: UnitCase, offer: Offer) -> UnitCase:
     )
     return msgspec.structs.replace(
         case, parts=parts, valid_s=offer.valid_s, rate_per_s=min(case.rate_per_s, offer.rate_per_s)
+    )
+
+
+def instead(case: UnitCase, asked: UnitCase, first: Admission, found: Admission) -> Admission:
+    """The counter-offer to a case, of which `asked` was granted. Where a floor was too high, the fidelity
+    that is offered is a floor, too.
+
+    Args: first: the answer to the case; found: that to what was granted.
+    """
+    floor, wanted = (max(part.min_fidelity for part in one.parts) for one in (asked, case))
+    offer = msgspec.structs.replace(found.offer, fidelity=floor if floor < wanted else found.offer.fidelity)
+    had = Qos(fidelity=offer.fidelity, rate_per_s=offer.rate_per_s, valid_s=offer.valid_s)
+    valid_s = case.valid_s if case.fixed else 0.0
+    lacks = gaps(had, Qos(fidelity=wanted, rate_per_s=case.rate_per_s, valid_s=valid_s))
+    return msgspec.structs.replace(
+        first, offer=offer, reason="; ".join(gap.reason for gap in lacks) or first.reason
     )

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from functools import reduce
 from typing import Final, NamedTuple
 
+from multiplane.kernel.quantity import at_most
+
 UNBOUNDED: Final = 2**62
 """A burst without limit."""
 MIXED: Final = "mixed"
@@ -111,14 +113,17 @@ def gaps(offer: Qos, wish: Qos, *, within_s: float = math.inf) -> list[Gap]:
     found = []
     if offer.fidelity < wish.fidelity:
         reason = (
-            f"min_fidelity: expected at most {offer.fidelity:.4f}, the best attainable, got {wish.fidelity:g}"
+            f"min_fidelity: expected at most {at_most(offer.fidelity)}, the best attainable, "
+            f"got {wish.fidelity:g}"
         )
         found.append(Gap("unit.fidelity", reason))
     if offer.valid_s < wish.valid_s:
-        reason = f"valid_s: expected at most {offer.valid_s:.6g}, what memories keep, got {wish.valid_s:g}"
+        reason = (
+            f"valid_s: expected at most {at_most(offer.valid_s, 6)}, what memories keep, got {wish.valid_s:g}"
+        )
         found.append(Gap("unit.valid", reason))
     if offer.rate_per_s < wish.rate_per_s:
-        reason = f"rate_per_s: expected at most {offer.rate_per_s:.6g}, got {wish.rate_per_s:g}"
+        reason = f"rate_per_s: expected at most {at_most(offer.rate_per_s, 6)}, got {wish.rate_per_s:g}"
         found.append(Gap("unit.rate", reason))
     if wish.logical_error_rate > 0 and (
         not offer.encoding or offer.logical_error_rate > wish.logical_error_rate
