@@ -175,9 +175,13 @@ class Drafts:
         return known
 
     def learn(self, order: UnitOrder, view: PairView, found: Draft) -> None:
-        """What a search in a view has come to."""
-        self._known[wish_of(order), view.revision] = found
-        if len(self._known) > KEPT_DRAFTS:
+        """What a search in a view has come to, for the wish and for what is offered in its place."""
+        wishes = [order]
+        if found.woven is not None and not found.good_for(order):
+            wishes.append(msgspec.structs.replace(order, min_fidelity=found.floor_fidelity))
+        for wish in wishes:
+            self._known[wish_of(wish), view.revision] = found
+        while len(self._known) > KEPT_DRAFTS:
             self._known.popitem(last=False)
 
     def _recalled(self, order: UnitOrder, view: PairView) -> Draft | None:
