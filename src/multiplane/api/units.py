@@ -137,7 +137,7 @@ class UnitEvent(Noun, frozen=True, kw_only=True):
         addresses: of quantum memory at this end (one for each part's qubit; `site/number`).
         fidelity: promised now, or (degraded) estimated; fidelity_error: half of its 99 % interval.
         bits: outcomes, when the half was measured on arrival (tolerant class).
-        expires_ns: until when the state is worth its floor, Unix nanoseconds.
+        expires_ns: until when the state is worth its floor and its unit lives, Unix nanoseconds.
         detected_ns, detected_ps: of a delivered pair: when it came to be, by the clocks of devices, Unix
             nanoseconds and the rest below; 0: not told. What the ends read differs by the offset of clocks.
     """

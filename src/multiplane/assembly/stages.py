@@ -170,17 +170,23 @@ def pair_facts(world: World, route: Sequence[str], policies: Policies = POLICIES
     """
     hops = hops_of(world, route, policies)
     facts = [link_facts(hop.words, hop.source.success_probability) for hop in hops]
-    attempt_ps = max(one.photon_ps + max(one.herald_ps) + one.reset_ps for one in facts)
-    least = min(-math.expm1(one.memories * _log_failure(one.success_probability)) for one in facts)
-    wait_ps = round(_mean_attempts(len(hops), least) * attempt_ps)
+    attempts_ps = [one.photon_ps + max(one.herald_ps) + one.reset_ps for one in facts]
+    chances = [-math.expm1(one.memories * _log_failure(one.success_probability)) for one in facts]
+    whole_ps = _mean_attempts(len(hops), min(chances)) * max(attempts_ps)
+    # A pair is as old as the attempt that made it, and waits from there until all links have one.
+    waits_ps = [
+        round(whole_ps - (1.0 / p - 1.0) * attempt_ps)
+        for p, attempt_ps in zip(chances, attempts_ps, strict=True)
+    ]
     delay_ps = sum(one.delay_ps for one in facts)
-    pair = _rested(hops[0], wait_ps)
-    for before, hop in pairwise(hops):
+    pair = _rested(hops[0], waits_ps[0])
+    for (before, hop), wait_ps in zip(pairwise(hops), waits_ps[1:], strict=True):
         pair = bell.swap(bell.swap(pair, _rested(hop, wait_ps)), before.far.swap_factors)
     first, last = hops[0].near, hops[-1].far
     kept_ps = _KNOWN_AND_BACK * delay_ps
     stored = memory.rest(pair, first.decay(kept_ps), last.decay(kept_ps))
-    gone = any(0 < end.cutoff_ps < wait_ps + kept_ps for end in (first, last))
+    ends = ((first, waits_ps[0]), (last, waits_ps[-1]))
+    gone = any(0 < end.cutoff_ps < wait_ps + kept_ps for end, wait_ps in ends)
     qubits = min(
         sum(link.memories for link in world.entanglement.links if end in link.sites)
         for end in (route[0], route[-1])

@@ -20,6 +20,7 @@ from multiplane.cli.network import (
     StateOption,
     print_json,
 )
+from multiplane.cli.up_options import PluginOption
 from multiplane.cli.view import finding_lines
 
 state_group = typer.Typer(
@@ -46,6 +47,7 @@ def doctor(
     ] = None,
     state: StateOption = DEFAULT_STATE,
     config: ConfigOption = None,
+    plugin: PluginOption = None,
     kek_command: KekCommandOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -60,7 +62,8 @@ def doctor(
 
         multiplane doctor my-network.toml --state ./mine --json
     """
-    findings = asyncio.run(diagnose(state.absolute(), scenario, {"kek_command": kek_command}, config))
+    given = {"kek_command": kek_command, "plugins": [str(path) for path in plugin] if plugin else None}
+    findings = asyncio.run(diagnose(state.absolute(), scenario, given, config))
     if as_json:
         print_json(findings)
     else:

@@ -51,7 +51,7 @@ def links(
     Raises: Refused(`scenario.invalid`, `scenario.unreadable`, `input.scenario`, `input.plugin`,
         `input.study`), Faulty(`plugin.failed`).
     """
-    _check(for_s, seed)
+    _check(for_s, seed, plugins)
     _check_range("hold_s", hold_s, 0.0)
     world, policies = open_scenario(str(scenario), plugins, state_model)
     return _alone(lambda: run_links(world, seed, for_s=for_s, hold_s=hold_s, policies=policies))
@@ -74,7 +74,7 @@ def chain(
     Returns: arrays with a row for each pair (`delivered_s`, `fidelity`).
     Raises: as `links`; Refused(`input.path`).
     """
-    _check(for_s, seed)
+    _check(for_s, seed, plugins)
     world, policies = open_scenario(str(scenario), plugins, state_model)
     return _alone(lambda: run_path(world, path, seed, for_s=for_s, policies=policies))
 
@@ -96,17 +96,19 @@ def sim(
     Returns: arrays by name, as docs/sim.md lists them.
     Raises: as `links`, and what the network raises.
     """
-    _check(for_s, seed)
+    _check(for_s, seed, plugins)
     _check_range("every_s", every_s, 1e-9)
     world, policies = open_scenario(str(scenario), plugins, state_model)
     plan = Plan(lasts_ns=round(for_s * _NS_PER_S), every_ns=round(every_s * _NS_PER_S))
     return _alone(lambda: run_seed(world, seed, plan, _nobody, policies=policies))
 
 
-def _check(for_s: float, seed: int) -> None:
+def _check(for_s: float, seed: int, plugins: Sequence[str | Path]) -> None:
     _check_range("for_s", for_s, 1e-9)
     if not isinstance(seed, int) or seed < 0:
         raise Refused("input.study", f"seed: got {seed!r}, expected a whole number from 0")
+    if isinstance(plugins, str | Path):
+        raise Refused("input.study", f"plugins: got {str(plugins)!r}, expected a list of files")
 
 
 def _check_range(name: str, value: float, least: float) -> None:

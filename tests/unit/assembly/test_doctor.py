@@ -14,11 +14,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
 from multiplane.assembly import host
 from multiplane.assembly.doctor import diagnose
 from multiplane.assembly.findings import Finding, Grade
 from multiplane.assembly.state import read_network, write_network
+from multiplane.cli.main import app
 from multiplane.kernel.errors import Refused
 from multiplane.runtime.certificate_changes import revoke
 from multiplane.runtime.faults import NoFaults
@@ -29,6 +31,7 @@ from multiplane.service.resource import outbound
 from multiplane.twin.scenario import load_shipped
 
 FIXTURE = Path(__file__).parents[2] / "fixtures" / "state-1"
+EXAMPLES = Path(__file__).parents[3] / "examples"
 PAIR = load_shipped("pair")
 SITES = {place.name: list(place.saes) for place in PAIR.sites}
 
@@ -90,6 +93,17 @@ def test_a_healthy_directory_is_ok_throughout_and_left_as_it_was(state: Path) ->
 def test_where_there_is_nothing_yet_nothing_is_made(tmp_path: Path) -> None:
     assert wrong(tmp_path / "none", "pair") == {}
     assert not (tmp_path / "none").exists()
+
+
+def test_a_scenario_with_classes_of_ones_own_is_read_with_their_files(tmp_path: Path) -> None:
+    files = [EXAMPLES / name for name in ("time_bins.py", "stretched.py", "biased.py")]
+    told = ["doctor", str(EXAMPLES / "mine.toml"), "--state", str(tmp_path / "none")]
+    without = CliRunner().invoke(app, told)
+    assert without.exit_code == 1
+    assert "unknown model 'biased'" in without.stdout
+    done = CliRunner().invoke(app, [*told, *(word for file in files for word in ("--plugin", str(file)))])
+    assert done.exit_code == 0, done.stdout
+    assert "mine: 3 sites, 2 spans" in done.stdout
 
 
 def statement(text: str) -> Callable[[Path], None]:

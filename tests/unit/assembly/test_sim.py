@@ -15,7 +15,7 @@ import pytest
 from multiplane.assembly.sim import plots
 from multiplane.assembly.sim.results import Results
 from multiplane.assembly.sim.seed import STATES, Arrays, Plan, run_seed
-from multiplane.assembly.sim.summary import interval, student_quantile, summarise, table
+from multiplane.assembly.sim.summary import interval, mean_wait_s, student_quantile, summarise, table
 from multiplane.kernel.errors import Refused
 from multiplane.twin.happenings import Fault, Traffic, When
 from multiplane.twin.scenario import World, load_shipped
@@ -159,6 +159,12 @@ def test_the_table_says_mean_interval_and_number_of_seeds(first: Arrays) -> None
 
 
 @pytest.mark.slow
+def test_a_latency_is_over_all_requests_that_were_served() -> None:
+    waits_s, served_bit = np.array([1.0, float("nan"), 3.0]), np.array([256, 256, 256 * 100])
+    assert mean_wait_s(waits_s, served_bit) == pytest.approx((1.0 + 3.0 * 99) / 100)
+    assert np.isnan(mean_wait_s(np.array([float("nan")]), np.array([0])))
+
+
 def test_a_line_is_over_the_seeds_that_know_a_value() -> None:
     nan = float("nan")
     mean, low, high = plots.middle(np.array([[1.0, nan, nan], [3.0, 4.0, nan]]))

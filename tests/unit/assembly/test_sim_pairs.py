@@ -90,6 +90,16 @@ def test_the_summary_tells_of_pairs(seen: Arrays) -> None:
     assert rows["time lit", "b--c"] == pytest.approx(4 / 6)
 
 
+def test_a_wait_is_the_same_however_often_somebody_looks(seen: Arrays) -> None:
+    once = run_seed(busy(), 1, Plan(lasts_ns=6 * S, every_ns=6 * S), lambda reached_s: None)
+    often, seldom = (
+        {row.of: row.mean_value for row in summarise([one]) if row.quantity == "wait for a pair"}
+        for one in (seen, once)
+    )
+    assert often == pytest.approx(seldom)
+    assert often["traffic 1: b--c"] == pytest.approx(once["pairs_wait_s"][0, 1])
+
+
 def test_a_world_without_links_of_pairs_has_no_such_arrays() -> None:
     arrays = run_seed(load_shipped("pair"), 1, Plan(lasts_ns=S, every_ns=S), lambda reached_s: None)
     assert not [name for name in arrays if name.startswith("pair")]

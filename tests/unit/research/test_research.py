@@ -111,6 +111,7 @@ def test_sim_returns_the_arrays_of_a_simulation() -> None:
         (lambda: research.chain(MINE, ["a"], 1.0, plugins=FILES), "path: got ['a']"),
         (lambda: research.chain(MINE, ["a", "c"], 1.0, plugins=FILES), "no [[entangled]] link a--c"),
         (lambda: research.chain("chain5", ["a", "b"], 1.0), "memory 'ion' of link a--b has a cut-off"),
+        (lambda: research.links(MINE, 1.0, plugins=str(FILES[0])), "plugins: got '"),
     ],
 )
 def test_what_cannot_be_studied_is_refused(study: object, said: str) -> None:

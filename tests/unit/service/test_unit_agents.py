@@ -229,6 +229,7 @@ def test_expiry_frees_all_and_tells_all() -> None:
         for ear in heard:
             await ear.until("expired")
             assert ear.events[-1].at_ns == heard[0].events[-1].at_ns
+            assert {event.expires_ns for event in ear.of("delivered")} == {ear.events[-1].at_ns}
         await asyncio.sleep(0.1)
         net.assert_no_memory_is_held()
         assert await net.units("bob").units(net.caller("bob-1")) == ()

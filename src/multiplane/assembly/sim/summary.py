@@ -37,7 +37,7 @@ Figure = tuple[str, str, str, float]
 
 
 def figures(arrays: Arrays) -> Iterator[Figure]:
-    """What is told of one seed. Means over time are means over the looks."""
+    """What is told of one seed. Means over time are means over the looks, waits those of all that came."""
     yield "requests", "all", "1", float(arrays["requested"][-1].sum())
     yield "refused", "all", "1", float(arrays["refused"][-1].sum())
     yield "delivered", "all", "bit", float(arrays["delivered_bit"][-1].sum())
@@ -48,9 +48,8 @@ def figures(arrays: Arrays) -> Iterator[Figure]:
         yield "requests", of, "1", requested
         yield "refused", of, "1", float(arrays["refused"][-1, place])
         yield "delivered", of, "bit", float(arrays["delivered_bit"][-1, place])
-        waits_s = arrays["latency_s"][:, place]
-        waits_s = waits_s[~np.isnan(waits_s)]
-        yield "latency", of, "s", float(waits_s.mean()) if waits_s.size else math.nan
+        delivered_bit = arrays["delivered_bit"][:, place]  # in equal parts by each request of a flow
+        yield "latency", of, "s", mean_wait_s(arrays["latency_s"][:, place], delivered_bit)
     for place, (owner, peer) in enumerate(zip(arrays["owner"], arrays["peer"], strict=True)):
         of = f"{owner} > {peer}"
         yield "stock at the end", of, "bit", float(arrays["stock_bit"][-1, place])
@@ -79,13 +78,23 @@ def _pairs(arrays: Arrays) -> Iterator[Figure]:
         yield "pairs asked for", of, "1", float(arrays["pairs_requested"][-1, place])
         yield "pairs measured", of, "1", float(arrays["pairs_heard"][-1, place])
         yield "rate of pairs", of, "1/s", float(arrays["pairs_heard"][-1, place]) / lasts_s
-        waits_s = arrays["pairs_wait_s"][:, place]
-        waits_s = waits_s[~np.isnan(waits_s)]
-        yield "wait for a pair", of, "s", float(waits_s.mean()) if waits_s.size else math.nan
+        heard = arrays["pairs_heard"][:, place]
+        yield "wait for a pair", of, "s", mean_wait_s(arrays["pairs_wait_s"][:, place], heard)
         measured, agreed = arrays["pairs_measured"][-1, place], arrays["pairs_agreed"][-1, place]
         estimated, error = fidelity(measured, agreed)
         yield "fidelity as measured", of, "1", estimated
         yield "its standard error", of, "1", error
+
+
+def mean_wait_s(waits_s: Any, counts: Any) -> float:
+    """Mean wait of all that came, NaN if none did.
+
+    Args: waits_s: at each look the mean since the last one; counts: how many came since the start, or a
+        multiple of it.
+    """
+    new = np.diff(counts, prepend=0)
+    came = new > 0
+    return float(np.average(waits_s[came], weights=new[came])) if came.any() else math.nan
 
 
 def summarise(seeds: Iterable[Arrays]) -> list[Row]:

@@ -133,7 +133,7 @@ class Live:
             addresses=(holding.address,) if holding and held and holding.address else (),
             fidelity=holding.fidelity if holding else 0.0,
             bits=holding.bits if holding else (),
-            expires_ns=holding.expires_ns if holding and held else self.until_ns,
+            expires_ns=min(holding.expires_ns, self.until_ns) if holding and held else self.until_ns,
             reason=reason,
             detected_ns=holding.detected_ns if holding else 0,
             detected_ps=holding.detected_ps if holding else 0,
