@@ -189,7 +189,7 @@ class Broker:
     async def _found(self, caller: Caller, case: UnitCase, part: int, held_ns: int) -> Found:
         made = self._kinds.making(case.parts[part], len(case.parties), case.consumption)
         if made.carrier is Carrier.KEYS:
-            return await self._keys_found(caller, case, made.size_bit or 256)
+            return await self._keys_found(caller, case, made.size_bit)
         until_ns = self._timeline.now_ns() + round(case.valid_s * NS_PER_S)
         number = 0 if case.rate_per_s else case.parts[part].size
         what = admission.opening(case, part, "probe", number=number, hold_ns=held_ns, until_ns=until_ns)

@@ -350,6 +350,7 @@ class Net:
                 links=place.links,
                 states=strict(FabricStates, place.memories),
                 keys=place.keys,
+                key_bit=256,
                 directory=lambda: self.directory,
                 counters=Counters(),
                 faults=NoFaults(),

@@ -39,12 +39,13 @@ _AFTER_S: Final = 1.0
 
 
 class Ground(NamedTuple):
-    """What wishes are judged by at one site."""
+    """What wishes are judged by at one site. Args: key_bit: size of keys where none is named."""
 
     rules: UnitRules
     kinds: Kinds
     policy: PairingPolicy
     directory: Directory
+    key_bit: int
 
 
 def case_of(ground: Ground, caller: Target, wish: Wish, now_ns: int) -> UnitCase:
@@ -69,7 +70,7 @@ def case_of(ground: Ground, caller: Target, wish: Wish, now_ns: int) -> UnitCase
     return UnitCase(
         parties=tuple(target.application.urn for target in targets),
         sites=sites,
-        parts=wish.parts,
+        parts=tuple(_sized(ground, part) for part in wish.parts),
         valid_s=valid_s,
         fixed=wish.valid_s > 0,
         rate_per_s=wish.rate_per_s,
@@ -126,6 +127,14 @@ def _check_part(rules: UnitRules, kinds: Kinds, part: Part, sites: Sequence[str]
         raise Refused(
             "unit.option", f"stock: expected at most {rules.max_stock}, got {dict(part.options)[KEPT]}"
         )
+
+
+def _sized(ground: Ground, part: Part) -> Part:
+    """A part of keys says how long they are."""
+    made = ground.kinds.kind(part.kind).making(part, 2)
+    if made.carrier is not Carrier.KEYS or part.size_bit:
+        return part
+    return msgspec.structs.replace(part, size_bit=made.size_bit or ground.key_bit)
 
 
 def _check_way(wish: Wish, sites: Sequence[str]) -> None:
