@@ -18,7 +18,7 @@ import pytest
 from tests.scenes.tools.accounts import Book
 from tests.scenes.tools.certificates import Authority, found_authority, issue, new_authority
 from tests.scenes.tools.client014 import Answer, Client014, Gone, tls_context
-from tests.scenes.tools.network import Network, running
+from tests.scenes.tools.network import Network, auntil, running
 from tests.scenes.tools.traffic import Traffic
 from tests.scenes.tools.wire import Connection, connect, encode_request
 
@@ -27,6 +27,8 @@ pytestmark = [pytest.mark.scene, pytest.mark.timeout(240)]
 MANY_MB = 100
 HALF_OPEN = 500
 CAP = 200
+MOST_AT_REST = 100
+"""Sockets of a key manager with a few clients."""
 BOB = "/api/v1/keys/bob-1"
 
 
@@ -249,6 +251,7 @@ def sockets_of(pid: int) -> int:
 
 async def _half_open(network: Network, first_bytes: bytes) -> None:
     pid = network.kme("alice").pid
+    await auntil("what was closed before is let go", lambda: sockets_of(pid) <= MOST_AT_REST, 30.0)
     base = sockets_of(pid)
     book = Book()
     traffic = Traffic(network, book, [("alice-1", "bob-1")], workers=4)

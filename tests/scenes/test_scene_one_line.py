@@ -63,6 +63,12 @@ def test_another_sealing_key(state: Path) -> None:
     told(up(state, "--kek-command", "false"), 2, "'false' ended with 1")
 
 
+def test_a_missing_sealing_key_is_not_made_anew(state: Path) -> None:
+    (state / "kek").unlink()
+    told(up(state), 2, "kek: is not there", "put the key of these stores back")
+    assert not (state / "kek").exists()
+
+
 def test_another_sealing_key_for_what_the_first_version_left(tmp_path: Path) -> None:
     state = Path(shutil.copytree(ROOT / "tests/fixtures/state-1", tmp_path / "state"))
     (state / "kek").write_text("ab" * 32)
@@ -122,16 +128,17 @@ def test_too_few_descriptors(tmp_path: Path) -> None:
     told(done, 2, "file descriptors", "ulimit -n")
 
 
-def test_a_taken_port_with_a_process_for_each_site(tmp_path: Path) -> None:
-    """The first port of several is taken; all lie below those that the system gives out by itself."""
+@pytest.mark.parametrize(("place", "whose"), [(0, "alice"), (3, "the channels of bob")])
+def test_a_taken_port_with_a_process_for_each_site(place: int, whose: str, tmp_path: Path) -> None:
+    """One port of several is taken; all lie below those that the system gives out by itself."""
     with socket.socket() as taken:
-        for port in range(20_000 + os.getpid() % 1000 * 10, 32_000, 10):
+        for port in range(20_000 + os.getpid() % 1000 * 10 + place, 32_000, 10):
             with contextlib.suppress(OSError):
                 taken.bind(("127.0.0.1", port))
                 break
         taken.listen()
-        done = up(tmp_path / "state", "--spread", "per-node", "--port-base", str(port))
-    told(done, 2, str(port), "--port-base")
+        done = up(tmp_path / "state", "--spread", "per-node", "--port-base", str(port - place))
+    told(done, 2, f"port {port} of {whose}", "--port-base")
 
 
 def test_another_process_holds_the_state(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ async def strike(network: Network) -> str:
             await more(here, unit)
             await network.acli("link", "restore", *ends)
         count = await more(here, unit)
+        await asyncio.sleep(SETTLING_S)
         assert (await there.unit(unit)).delivered >= count
         assert (await there.unit(unit)).state == "making"
         await here.release(unit)

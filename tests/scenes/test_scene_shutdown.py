@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import ssl
 import time
@@ -13,7 +14,7 @@ import pytest
 from tests.scenes.tools.accounts import Book
 from tests.scenes.tools.client014 import read_keys, tls_context
 from tests.scenes.tools.ledgers import ledgers_close
-from tests.scenes.tools.network import Network, auntil, running
+from tests.scenes.tools.network import Network, auntil, descendants, running, until
 from tests.scenes.tools.traffic import Pair, Traffic, settle
 from tests.scenes.tools.wire import Connection, Gone, connect, encode_request
 
@@ -141,6 +142,16 @@ async def _refuses(url: str, context: ssl.SSLContext) -> None:
 def test_a_second_signal_does_not_wait(layout: tuple[str, ...], tmp_path: Path) -> None:
     with running("pair", tmp_path, "--rate", "10", "--grace", "60s", *layout) as network:
         asyncio.run(_cut(network))
+
+
+def test_ctrl_c_while_a_spread_network_starts_leaves_no_traceback(tmp_path: Path) -> None:
+    network = Network("ring6", tmp_path, "--spread", "per-node")
+    process = network.launch()
+    until("every site has a process", lambda: len(descendants(process.pid)) > 6, 20.0)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    assert process.wait(20.0) == 0
+    network.process = None
+    assert (tmp_path / "up-1.err").read_text() == ""
 
 
 async def _cut(network: Network) -> None:

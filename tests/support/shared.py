@@ -185,7 +185,7 @@ async def another_control(study: Study) -> None:
         paths=centre.connectivity.for_fabric, classical=centre.connectivity.for_service, keys=centre.control
     )
     centre.unit_control = UnitControl(
-        centre.caller, study.timeline, study._bus, beside, study._repeater, policies=Policies()
+        centre.caller, study.timeline, study._bus, beside, study._repeater, planning=Policies
     )
     await centre.unit_control.start(study.sites)
 

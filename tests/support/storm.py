@@ -267,7 +267,7 @@ class Storm:
             session,
             sites=tuple(self.places),
             memories=self._memories,
-            policies=Policies(),
+            planning=Policies,
             rules=UnitRules(),
         )
         session.on_closed(lambda _: self._control_lost(life))

@@ -293,7 +293,7 @@ class QuantumDevice(Protocol):
             Refused(`instruction.nobody`, `instruction.value`, `instruction.unknown_link`,
                 `instruction.unknown_handle`, `instruction.foreign_handle`, `instruction.expired`,
                 `instruction.deadline`, `instruction.fidelity`, `instruction.not_entangled`,
-                `instruction.not_clifford`, `instruction.too_many_qubits`).
+                `instruction.too_many_qubits`).
             Busy(`instruction.memory_full`, `instruction.queue_full`, `instruction.unfinished`).
         """
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -75,10 +75,15 @@ class StockOutlook(Noun, frozen=True, kw_only=True):
     at_ns: int
 
 
+CUT: Final = "cut"
+"""State of a link on whose fibre no light passes."""
+
+
 class LinkReport(Noun, frozen=True, kw_only=True):
     """A link as fabric telemetry knows it.
 
     Args:
+        state: a `device.LinkState`, or `CUT`.
         parcels: counted by fate, both ends together.
         stock_bit: key for both ways, at the end that holds less.
         stock_ab_bit, stock_ba_bit: key for the way from `a` to `b` and back, each at the end that sends.
@@ -158,6 +163,7 @@ class NetworkReport(Noun, frozen=True, kw_only=True):
         rate: simulated seconds per wall second in force; 0 while paused (see `api.pace`).
         secret: False when random numbers come from a seed.
         relay_count: sites without applications, which have no key manager.
+        silent: sites whose key managers do not answer; they are not among `kmes`.
     """
 
     domain: str
@@ -172,6 +178,7 @@ class NetworkReport(Noun, frozen=True, kw_only=True):
     relay_count: int = 0
     pair_links: tuple[PairLinkReport, ...] = ()
     quis: QuiFigures = QuiFigures()
+    silent: tuple[str, ...] = ()
 
 
 class BlockFlight(Noun, frozen=True, kw_only=True):

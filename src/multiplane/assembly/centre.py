@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from multiplane.api.device import OpticalDevice, QkdDevice
@@ -43,7 +44,7 @@ class Centre:
     Args:
         nodes: the fabric agent at a site, None while nobody is there; repeaters: the agent of its memories.
         policies: what names of models and handshakes of quantum devices stand for.
-        apart: whether the control of units is a process of its own.
+        apart: whether the control of units is a process of its own; threads: see `UnitControl`.
         direct: notices of the modules' door that pass by reference (see `runtime.doors.strict`).
     """
 
@@ -60,6 +61,7 @@ class Centre:
         direct: frozenset[str] = frozenset(),
         policies: Policies = POLICIES,
         apart: bool = False,
+        threads: bool = False,
         unit_rules: UnitRules = DEFAULT_RULES,
     ) -> None:
         self.world = world
@@ -88,14 +90,14 @@ class Centre:
             sites = [place.name for place in world.sites]
             self.unit_control = UnitRelay(self.caller, bus, beside, repeaters, sites=sites, tap=self.tap)
         else:
-            planning = planning_policies(world.entanglement.planning, policies.planning)
             self.unit_control = UnitControl(
                 self.caller,
                 timeline,
                 bus,
                 beside,
                 repeaters,
-                policies=planning,
+                planning=partial(planning_policies, world.entanglement.planning, policies.planning),
+                threads=threads,
                 rules=unit_rules,
                 tap=self.tap,
             )

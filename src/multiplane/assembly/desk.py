@@ -11,6 +11,7 @@ import msgspec
 
 from multiplane.api.operations import NetworkFigures, ProcessFigures, TrafficFigures
 from multiplane.api.operator import (
+    CUT,
     Condition,
     DoorMessage,
     KmeReport,
@@ -92,22 +93,28 @@ class OperatorDesk:
         self.traffic: Callable[[], TrafficFigures | None] = lambda: None
 
     async def report(self, caller: Caller) -> NetworkReport:
-        """Everything at once; key managers that do not answer are missing."""
+        """Everything at once."""
         del caller
         reports, quis, _ = await asyncio.gather(
             self._reports(), self._centre.unit_control.quis(), self._centre.fabric.look()
         )
         world = self._centre.world
         known = {link_id(link.a, link.b): link for link in self._centre.fabric.links()}
-        measured_db = {each.span.span: each.span.loss_db for each in self._centre.connectivity.inventory()}
+        measured = {each.span.span: each.span for each in self._centre.connectivity.inventory()}
         links = []
         for span in world.spans:
             if span.id not in self._centre.equipped:
                 continue
             a, b = span.sites
             link = known.get(span.id, DARK)
-            loss_db = measured_db.get(span.id, span.loss_db)
-            links.append(msgspec.structs.replace(link, a=a, b=b, length_km=span.length_km, loss_db=loss_db))
+            fibre = measured.get(span.id)
+            loss_db = span.loss_db if fibre is None else fibre.loss_db
+            link = msgspec.structs.replace(link, a=a, b=b, length_km=span.length_km, loss_db=loss_db)
+            if fibre is not None and fibre.lost:
+                link = msgspec.structs.replace(link, state=CUT, rate_bit_per_s=0.0, reason=fibre.reason)
+            links.append(link)
+        kmes = tuple(report for report in reports if report is not None)
+        heard = {kme.name for kme in kmes}
         return NetworkReport(
             domain=world.domain,
             scenario=world.name,
@@ -115,12 +122,13 @@ class OperatorDesk:
             rate=self._clock.factor(),
             secret=self._secret,
             table_version=self._centre.fabric.table_version,
-            kmes=tuple(report for report in reports if report is not None),
+            kmes=kmes,
             links=tuple(links),
             outlooks=self._centre.service.outlooks(self._clock.now_ns()),
             relay_count=sum(not place.saes for place in world.sites),
             pair_links=self._pair_links.reports(self._clock.now_ns()),
             quis=quis,
+            silent=tuple(place.name for place in world.sites if place.saes and place.name not in heard),
         )
 
     async def moment(self, caller: Caller) -> NetworkMoment:

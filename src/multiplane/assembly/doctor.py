@@ -20,6 +20,8 @@ from multiplane.assembly.layout import wall_ns
 from multiplane.assembly.plugins import load_plugins
 from multiplane.assembly.state import (
     LAYOUT,
+    LIVES_FOLDER,
+    NETWORK,
     RESTORING_FILE,
     STORE_FILE,
     NetworkFile,
@@ -30,6 +32,7 @@ from multiplane.assembly.up import load_world
 from multiplane.assembly.world_digest import world_digest
 from multiplane.kernel.errors import MultiplaneError, Refused
 from multiplane.runtime.store_copy import Snapshot, examine
+from multiplane.runtime.store_life import is_strange
 from multiplane.runtime.store_sqlite import held
 from multiplane.twin.scenario import World, shipped
 
@@ -70,6 +73,10 @@ async def diagnose(
         patient.findings.append(host.descriptor_limit(world, spread=spread))
         if loaded is not None:
             spans = [span.id for span in world.spans]
+            try:
+                settings.check_prefixes(loaded.prefixes, world)
+            except Refused as error:
+                patient.findings.append(fail("settings", error.reason, "correct that line"))
             patient.findings += await feeds_audit.audit(loaded.feeds, spans, loaded.rate)
     if not patient.running:
         patient.findings.append(host.free_ports(network.ports if network else {}))
@@ -173,15 +180,23 @@ def _stores(patient: Examination, loaded: settings.UpSettings | None) -> None:
     """Integrity, schema and rows of every store."""
     state, findings = patient.state, patient.findings
     sound: dict[str, Snapshot] = {}
+    put_back: set[str] = set()
     for path in stores_of(state):
         name = path.relative_to(state).as_posix()
         if not path.exists():
             findings.append(ok(f"store: {name}", "not there yet"))
             continue
-        finding = _store(path, name)
+        finding, token = _store(path, name)
         findings.append(finding)
         if finding.verdict.value == "ok":
             sound[name] = Snapshot(path)
+            whose = NETWORK if path.parent == state else path.parent.name
+            try:  # the token of a store in use may change between two looks
+                if not patient.running and is_strange(token, state / LIVES_FOLDER / whose):
+                    put_back.add(name)
+            except MultiplaneError as error:
+                what, _, remedy = error.reason.rpartition(": ")
+                findings.append(fail(f"store: {name}", what, remedy))
     try:
         kek = kek_of(state, loaded.kek_command if loaded else None, make=False)
     except Refused as error:
@@ -195,20 +210,21 @@ def _stores(patient: Examination, loaded: settings.UpSettings | None) -> None:
         )
         return
     findings.append(ok("kek", "is the one of this directory" if known else "is there"))
-    findings += ledger_audit.audit(sound, kek, at_rest=not patient.running or len(sound) == 1)
+    findings += ledger_audit.audit(sound, kek, put_back, at_rest=not patient.running or len(sound) == 1)
 
 
-def _store(path: Path, name: str) -> Finding:
+def _store(path: Path, name: str) -> tuple[Finding, str | None]:
+    """What a look at a store finds, and its token."""
     try:
         facts = examine(path)
     except MultiplaneError as error:
-        return fail(f"store: {name}", error.reason, "restore a backup")
+        return fail(f"store: {name}", error.reason, "restore a backup"), None
     if facts.schema > facts.known_schema:
         found = f"schema {facts.schema}, this version knows up to {facts.known_schema}"
-        return fail(f"store: {name}", found, "use the newer multiplane that wrote it")
+        return fail(f"store: {name}", found, "use the newer multiplane that wrote it"), None
     if facts.damage:
-        return fail(f"store: {name}", f"damaged: {facts.damage}", "restore a backup")
-    return ok(f"store: {name}", f"sound, schema {facts.schema}")
+        return fail(f"store: {name}", f"damaged: {facts.damage}", "restore a backup"), None
+    return ok(f"store: {name}", f"sound, schema {facts.schema}"), facts.token
 
 
 async def _network(patient: Examination) -> None:
@@ -225,9 +241,9 @@ async def _network(patient: Examination) -> None:
             fail("network", found, "wait if it just starts; else end that process (see store.sqlite.lock)")
         )
         return
-    silent = [kme.name for kme in report.kmes if not kme.serving]
-    if silent:
-        patient.findings.append(warn("network", f"do not serve: {some(silent)}", "look at its output"))
+    idle = [*(kme.name for kme in report.kmes if not kme.serving), *report.silent]
+    if idle:
+        patient.findings.append(warn("network", f"do not serve: {some(idle)}", "look at its output"))
     else:
         patient.findings.append(ok("network", f"runs, {len(report.kmes)} key managers serve"))
     wrong = [

@@ -79,6 +79,7 @@ class Embedded:
             repeaters=self._repeater,
             direct=BULK,
             policies=ground.policies,
+            threads=True,
             unit_rules=settings.units,
         )
         await self.centre.start()

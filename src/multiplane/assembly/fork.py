@@ -16,7 +16,7 @@ import msgspec
 
 from multiplane.api.north import KeyRequest
 from multiplane.assembly.fork_demand import KEY_BIT, Demand, Drawn, Issue, draw
-from multiplane.assembly.fork_state import Moment, begin, rules_of, surplus_bit, world_of
+from multiplane.assembly.fork_state import Moment, begin, break_links, rules_of, surplus_bit, world_of
 from multiplane.assembly.study import Study, run_study
 from multiplane.kernel.errors import Busy, Refused
 from multiplane.kernel.names import link_id
@@ -164,6 +164,7 @@ async def _ahead(
     await asyncio.gather(
         *(_give_out(issue, stock.owner, stock.peer, surplus_bit(stock) // KEY_BIT) for stock in moment.stocks)
     )
+    await break_links(study, moment)
     for link in _gone(study.world, question):
         await study.scenario.cut(study.centre.caller, link)
     before = _stocks(study)

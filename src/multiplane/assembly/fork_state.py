@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from multiplane.api.device import LinkState
-from multiplane.api.operator import LinkReport, NetworkMoment, StockFlight
+from multiplane.api.operator import CUT, LinkReport, NetworkMoment, StockFlight
 from multiplane.assembly.study import Study
 from multiplane.kernel.errors import MultiplaneError
 from multiplane.kernel.names import element_urn, link_id
@@ -119,14 +119,21 @@ def rules_of(moment: Moment) -> KeyRules:
 
 
 async def begin(study: Study, moment: Moment) -> None:
-    """Bring a fresh study of `world_of(moment)` into the state of the moment; returns when it has begun."""
+    """Bring a fresh study of `world_of(moment)` into the state of the moment; returns when it has begun.
+
+    Ways lead around broken links. These work when it returns, since the two sides of a stock agree over them:
+    `break_links` comes when each stock has been used.
+    """
     up = [link for link in moment.links if link.state == LinkState.UP.value]
     for link in up:
         head_start_bit = 2 * max(link.stock_ab_bit, link.stock_ba_bit)
         study.centre.twin.qkd.head_start(link_id(link.a, link.b), head_start_bit)
-    for link in moment.links:
-        if link.state == LinkState.FAULTED.value:
-            await study.scenario.cut(study.centre.caller, ends(link.a, link.b))
+    broken = [ends(link.a, link.b) for link in moment.links if link.state in (LinkState.FAULTED.value, CUT)]
+    for link_ends in broken:
+        await study.scenario.cut(study.centre.caller, link_ends)
+    await _ready(study, {link_id(link.a, link.b) for link in up}, moment.stocks)
+    for link_ends in broken:
+        await study.scenario.restore(study.centre.caller, link_ends)
     await _ready(study, {link_id(link.a, link.b) for link in up}, moment.stocks)
     for link in up:
         _level(study, link)
@@ -142,6 +149,15 @@ async def begin(study: Study, moment: Moment) -> None:
         if stock.flight is not None:
             await near.filling.resume(near.pool, stock.flight)
             near.wake()
+
+
+async def break_links(study: Study, moment: Moment) -> None:
+    """Break what was broken at the moment, in a study whose stocks and units are agreed."""
+    for link in moment.links:
+        if link.state == CUT:
+            await study.scenario.cut(study.centre.caller, ends(link.a, link.b))
+        elif link.state == LinkState.FAULTED.value:
+            await study.scenario.fail_device(study.centre.caller, ends(link.a, link.b), link.a)
 
 
 async def _ready(study: Study, links: Set[str], stocks: Sequence[StockNow]) -> None:

@@ -172,6 +172,15 @@ def free_ports(ports: dict[str, int]) -> Finding:
     return ok("host: ports", f"{len(ports)} ports are free" if ports else "none chosen yet")
 
 
+def port_in_use(port: int, of: str, error: OSError) -> Refused:
+    """The refusal to start without a port that was remembered or asked for."""
+    reason = (
+        f"port {port} of {of}: {os.strerror(error.errno or 0)}: "
+        "free it, name another --port-base, or delete network.json of the state directory"
+    )
+    return Refused("port.in_use", reason)
+
+
 def clocks(latest_ns: int, wall_ns: int) -> list[Finding]:
     """Whether the wall clock runs evenly, and whether it is behind the network's own time."""
     begun_s, begun_wall_s = time.monotonic(), time.time()

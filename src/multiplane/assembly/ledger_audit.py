@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import msgspec
@@ -28,32 +28,35 @@ from multiplane.service.resource.outbound import OutboundPool
 ACCOUNTS: Final = ("made_bit", "stock_bit", "delivered_bit", "burnt_bit", "expired_bit")
 
 
-def audit(stores: Mapping[str, Snapshot], kek: bytes, *, at_rest: bool) -> list[Finding]:
+def audit(
+    stores: Mapping[str, Snapshot], kek: bytes, put_back: Collection[str] = (), *, at_rest: bool
+) -> list[Finding]:
     """Findings on the rows of all stores of a network, together.
 
     Args:
         stores: what each held at one moment, by name.
+        put_back: names of those that no process has opened since they were put back.
         at_rest: that moment was the same for all of them.
     """
     ledgers: list[PoolLedger] = []
     unopened: list[str] = []
-    put_back: list[str] = []
+    burnt: list[str] = []
     for name, rows in stores.items():
         for owner in rows.owners():
             try:
                 ledgers += _ledgers(rows, owner, kek)
             except (Faulty, msgspec.DecodeError, ValueError):
                 unopened.append(f"{owner} in {name}")
-            if rows.scan(owner, PUT_BACK_KIND):
-                put_back.append(owner)
+            if name in put_back or rows.scan(owner, PUT_BACK_KIND):
+                burnt.append(owner)
     findings = [_rows(unopened, sum(len(rows.owners()) for rows in stores.values()))]
-    if put_back:
+    if burnt:
         remedy = "nothing: their stock is burnt at the next start, new keys are made"
-        findings.append(warn("store: put back", some(put_back), remedy))
+        findings.append(warn("store: put back", some(burnt), remedy))
     return [
         *findings,
         _closed(ledgers),
-        *([] if put_back or unopened or not at_rest else [_consistent(ledgers)]),
+        *([] if burnt or unopened or not at_rest else [_consistent(ledgers)]),
     ]
 
 

@@ -18,7 +18,7 @@ from multiplane.api.policy import (
     SchedulingPolicy,
     SwappingPolicy,
 )
-from multiplane.assembly.plugin_guard import Origin
+from multiplane.assembly.plugin_guard import Origin, one_line
 from multiplane.fabric.control.chains import Shape
 from multiplane.fabric.control.policies import BUILT_IN, Policies
 from multiplane.fabric.control.shaping import fits, scheduled
@@ -66,14 +66,17 @@ class Guarded:
 
 
 class GuardedRouting(Guarded, RoutingPolicy):
-    """Routes lead from one site to the other, over links, and pass no site twice."""
+    """Routes lead from one site to the other over links, pass no site twice and none to be avoided."""
 
     def routes(self, network: PairNetwork, ask: RouteAsk) -> list[tuple[str, ...]]:
         def right(route: tuple[str, ...]) -> bool:
             linked = all(any(link.far == to for link in network.near(at)) for at, to in pairwise(route))
-            return linked and (route[0], route[-1]) == (ask.a, ask.b) and len(set(route)) == len(route)
+            once = len(set(route)) == len(route) and ask.avoid.isdisjoint(route[1:])
+            return linked and once and (route[0], route[-1]) == (ask.a, ask.b)
 
-        return _each(self, "routes", lambda: self._policy.routes(network, ask), right, "routes over links")
+        around = f" around {', '.join(sorted(ask.avoid))}" if ask.avoid else ""
+        expected = f"routes over links{around}"
+        return _each(self, "routes", lambda: self._policy.routes(network, ask), right, expected)
 
 
 class GuardedPurification(Guarded, PurificationPolicy):
@@ -117,7 +120,7 @@ class GuardedScheduling(Guarded, SchedulingPolicy):
 
 
 class GuardedAdmission(Guarded, AdmissionPolicy):
-    """A reason is a text."""
+    """A reason is a text, of one line."""
 
     def admit(self, order: UnitOrder, promise: Promise) -> str:
         reason: str = self._asked(
@@ -126,7 +129,7 @@ class GuardedAdmission(Guarded, AdmissionPolicy):
             lambda given: isinstance(given, str),
             "a text, empty to admit",
         )
-        return reason
+        return one_line(reason)
 
 
 def _each(

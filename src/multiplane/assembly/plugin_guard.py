@@ -29,6 +29,7 @@ from multiplane.api.policy import (
     StationFacts,
 )
 from multiplane.kernel.errors import Faulty, Refused
+from multiplane.kernel.nouns import Noun
 from multiplane.twin.quantum.links import Link
 
 _LONGEST_SAID: Final = 300
@@ -66,8 +67,13 @@ def place(source: str, file: str, error: BaseException) -> str:
 
 def told(error: BaseException) -> str:
     """What was raised, in one line."""
-    said = " ".join(str(getattr(error, "reason", error)).split())[:_LONGEST_SAID]
+    said = one_line(str(getattr(error, "reason", error)))
     return f"raised {type(error).__name__}" + (f": {said}" if said else "")
+
+
+def one_line(said: str) -> str:
+    """What a plug-in said, for one line."""
+    return " ".join(said.split())[:_LONGEST_SAID]
 
 
 def make(origin: Origin, kind: type, given: Mapping[str, float]) -> Any:
@@ -103,11 +109,13 @@ class GuardedMemory:
     def __init__(self, origin: Origin, kind: type, given: Mapping[str, float]) -> None:
         self._origin = origin
         self._decay = make(origin, kind, given).decay
+        self._logged = True
         for elapsed_ps in (0, _TRIAL_PS):
             try:
                 self.decay(elapsed_ps)
             except Faulty as error:
                 raise Refused("input.plugin", error.reason) from error
+        self._logged = False
 
     def decay(self, elapsed_ps: int) -> Decay:
         """As the model says. Raises: Faulty(`plugin.failed`)."""
@@ -115,11 +123,18 @@ class GuardedMemory:
             decay = Decay(*self._decay(elapsed_ps))
             possible = _is_possible(decay)
         except Exception as error:
-            raise Faulty("plugin.failed", self._origin.raised(f"decay({elapsed_ps})", error)) from error
+            raise self._fault(self._origin.raised(f"decay({elapsed_ps})", error)) from error
         if not possible:
             what = f"decay({elapsed_ps}) is {tuple(decay)}, expected what a memory can do to a qubit"
-            raise Faulty("plugin.failed", self._origin.says(what))
+            raise self._fault(self._origin.says(what))
         return decay
+
+    def _fault(self, reason: str) -> Faulty:
+        """Logged once: who waits for states is not told why none are made."""
+        if not self._logged:
+            self._logged = True
+            _log.error("plugin.failed", plugin=self._origin.name, reason=reason)
+        return Faulty("plugin.failed", reason)
 
 
 def _is_possible(decay: Decay) -> bool:
@@ -189,7 +204,7 @@ class GuardedLink:
         self._origin = origin
         self._facts = facts
         self._host = host
-        self._lent: tuple[set[int], set[int]] = (set(), set())
+        self._lent: tuple[dict[int, int], dict[int, int]] = ({}, {})  # memory: raw since, in ps
         self._failed = False
         self._passing: BaseException | None = None
         self._at_ps: int | None = None
@@ -200,11 +215,11 @@ class GuardedLink:
             raise Refused("input.plugin", reason) from error
 
     def raw(self, end: int, slot: int) -> None:
-        self._lent[end].add(slot)
+        self._lent[end].setdefault(slot, self.now_ps())
         self._run(self._protocol.raw, end, slot)
 
     def withdraw(self, end: int, slot: int) -> None:
-        self._lent[end].discard(slot)
+        self._lent[end].pop(slot, None)
         self._run(self._protocol.withdraw, end, slot)
 
     def now_ps(self) -> int:
@@ -212,11 +227,15 @@ class GuardedLink:
         return self._host.now_ps() if self._at_ps is None else self._at_ps
 
     def trials(self, probability: float) -> int:
-        """As the host's."""
+        """As the host's. Raises: ValueError for a probability that is none, or 0."""
+        if not 0.0 < probability <= 1.0:
+            raise ValueError(f"trials: probability {probability!r}, expected more than 0, at most 1")
         return self._host.trials(probability)
 
     def chance(self, probability: float) -> bool:
-        """As the host's."""
+        """As the host's. Raises: ValueError for a probability that is none."""
+        if not 0.0 <= probability <= 1.0:
+            raise ValueError(f"chance: probability {probability!r}, expected a number from 0 to 1")
         return self._host.chance(probability)
 
     def at_ps(self, due_ps: int, handler: Callable[..., None], *args: Any) -> None:
@@ -238,8 +257,12 @@ class GuardedLink:
         if emitted_ps > now_ps or min(heard_ps) < now_ps:
             wrong = f"born: emitted at {emitted_ps}, heard at {heard_ps}"
             raise ValueError(f"{wrong}, expected not after and not before now, {now_ps}")
-        self._lent[0].discard(near)
-        self._lent[1].discard(far)
+        soonest_ps = max(self._lent[0][near], self._lent[1][far]) - self._facts.photon_ps
+        if emitted_ps < soonest_ps:
+            raise ValueError(
+                f"born: emitted at {emitted_ps}, expected {soonest_ps} or later, for raw memories"
+            )
+        del self._lent[0][near], self._lent[1][far]
         try:
             self._host.born(slots, emitted_ps, heard_ps)
         except Exception as error:
@@ -269,6 +292,15 @@ class GuardedLink:
         self._host.fail(reason)
 
 
+def _is_sound(said: Noun) -> bool:
+    """Whether each text is a text and each number is one, from 0 on."""
+    for field in msgspec.structs.fields(said):
+        value, kind = getattr(said, field.name), float | int if field.type is float else field.type
+        if not isinstance(value, kind) or (field.type is not str and not value >= 0):
+            return False
+    return True
+
+
 class GuardedGeneration:
     """A repeater generation whose answers are checked. Raises: Faulty(`plugin.failed`) from both methods."""
 
@@ -283,16 +315,20 @@ class GuardedGeneration:
         self, hops: Sequence[HopFacts], station: StationFacts, most_error_rate: float
     ) -> GenerationFigures | None:
         figures = self._asked("attainable", hops, station, most_error_rate)
-        if not isinstance(figures, GenerationFigures | None):
-            raise self._wrong("attainable", figures, "GenerationFigures or None")
+        if figures is None:
+            return None
+        if not isinstance(figures, GenerationFigures) or not _is_sound(figures):
+            raise self._wrong("attainable", figures, "None or GenerationFigures of numbers from 0 and texts")
+        if figures.logical_error_rate > 1.0:
+            raise self._wrong("attainable", figures, "a logical_error_rate of at most 1")
         return figures
 
     def signalling(
         self, hops: Sequence[HopFacts], station: StationFacts, figures: GenerationFigures
     ) -> Signalling:
         said = self._asked("signalling", hops, station, figures)
-        if not isinstance(said, Signalling):
-            raise self._wrong("signalling", said, "Signalling")
+        if not isinstance(said, Signalling) or not _is_sound(said):
+            raise self._wrong("signalling", said, "Signalling of numbers from 0 and a text")
         return said
 
     def _asked(self, method: str, *given: object) -> object:

@@ -129,7 +129,7 @@ class Plugin:
         for method, takes in self.kind.methods.items():
             self._check_method(found, method, takes)
         if self.kind is LINK:
-            self._check_takes(found, found.__name__, 2)
+            self._check_takes(found, found.__name__, 2, more=True)
         return found
 
     def _check_method(self, found: type, method: str, takes: int) -> None:
@@ -141,9 +141,12 @@ class Plugin:
         bound = isinstance(static, staticmethod | classmethod)
         self._check_takes(getattr(found, method), f"{found.__name__}.{method}", takes, own=not bound)
 
-    def _check_takes(self, called: Any, name: str, takes: int, *, own: bool = False) -> None:
+    def _check_takes(
+        self, called: Any, name: str, takes: int, *, own: bool = False, more: bool = False
+    ) -> None:
         try:
-            inspect.signature(called).bind(*[None] * (takes + own))
+            signature = inspect.signature(called)
+            (signature.bind_partial if more else signature.bind)(*[None] * (takes + own))
         except (TypeError, ValueError) as error:
             expected = f"expected to be called with {takes} {'value' if takes == 1 else 'values'}"
             raise self._refused(f"{name}: {error}, {expected}") from None

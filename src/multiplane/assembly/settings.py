@@ -54,7 +54,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -63,16 +63,24 @@ import msgspec
 
 from multiplane.assembly.feeds.settings import SECTION, Feed, read_feeds
 from multiplane.kernel.errors import Refused
+from multiplane.kernel.urn import covers
 from multiplane.runtime.http_limits import Limits
 from multiplane.runtime.lateness import LatePolicy
-from multiplane.security.policy import PairingPolicy
+from multiplane.security.policy import ANY, PairingPolicy
 from multiplane.service.planes import MeterPolicy, QuotaRule, RateRule
 from multiplane.service.planes.units import UnitRules
 from multiplane.standards.etsi014 import FaceProfile
+from multiplane.twin.scenario import World
 
 FILE_NAME: Final = "multiplane.toml"
 LONGEST_GRACE_S: Final = 60.0
+_PREFIXES: Final = (
+    ("pairing", "rules", ("master", "slave")),
+    ("metering", "rules", ("master", "slave")),
+    ("metering", "quotas", ("application",)),
+)
 _TABLES: Final = ("keys", "etsi014", "pairing", "metering", "units", "pace", "http")
+_NOT_SAID: Final = ("state", "feeds", "prefixes", *_TABLES)
 
 
 class KeySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -127,6 +135,7 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
         access_log: whether each request becomes a log event.
         http: what the servers of key managers take from strangers.
         feeds: links whose key comes from real devices or another network.
+        prefixes: of applications, in the rules; each with where it stands (`FILE:LINE: KEY`).
         state_model: how states of quantum devices are kept; None = as the scenario says.
         traffic: whether the applications of the scenario's `[[traffic]]` ask.
         plugins: files with classes of one's own, which a scenario may name.
@@ -157,6 +166,7 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
     pace: LatePolicy = LatePolicy()
     http: Limits = Limits()
     feeds: tuple[Feed, ...] = ()
+    prefixes: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if self.spread and self.pace.policy != "warn":
@@ -180,7 +190,7 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
 # What each section may hold; lists of tables are written with a trailing [].
 _SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "": ("up", *_TABLES, SECTION),
-    "up": tuple(name for name in UpSettings.__struct_fields__ if name not in ("state", "feeds", *_TABLES)),
+    "up": tuple(name for name in UpSettings.__struct_fields__ if name not in _NOT_SAID),
     "keys": KeySettings.__struct_fields__,
     "etsi014": FaceProfile.__struct_fields__,
     "pairing": PairingPolicy.__struct_fields__,
@@ -210,7 +220,7 @@ def load(state: Path, given: Mapping[str, Any], config: Path | None = None) -> U
     for section in ("up", *_TABLES):
         _expect_known(path, lines, section, document.get(section, {}))
     _expect_known(path, lines, "", document)
-    for section, name in (("pairing", "rules"), ("metering", "rules"), ("metering", "quotas")):
+    for section, name, _ in _PREFIXES:
         for place, rule in enumerate(document.get(section, {}).get(name, ())):
             _expect_known(path, lines, f"{section}.{name}[]", rule, place)
     feeds = read_feeds(document.get(SECTION, {}), path, lines)
@@ -231,7 +241,28 @@ def load(state: Path, given: Mapping[str, Any], config: Path | None = None) -> U
         )
     except msgspec.ValidationError as error:
         raise _bad_value(path, lines, error, said) from error
-    return msgspec.structs.replace(settings, feeds=feeds)
+    prefixes = tuple(
+        (f"{path}:{lines.get(f'{where}.{key}', 1)}: {where}.{key}", rule[key])
+        for section, name, keys in _PREFIXES
+        for place, rule in enumerate(document.get(section, {}).get(name, ()))
+        for where in (f"{section}.{name}[{place}]",)
+        for key in keys
+    )
+    return msgspec.structs.replace(settings, feeds=feeds, prefixes=prefixes)
+
+
+def check_prefixes(prefixes: Iterable[tuple[str, str]], world: World) -> None:
+    """Whether each rule is about an application of the scenario: one about nobody would be no rule.
+
+    Raises: Refused(`settings.value`).
+    """
+    names = [f"{world.domain}:{place.name}:{alias}" for place in world.sites for alias in place.saes]
+    for at, prefix in prefixes:
+        if prefix == ANY or any(covers(prefix, name) for name in names):
+            continue
+        meant = [name for name in names if prefix.rpartition(":")[2] in name.split(":")] or names
+        reason = f"{at}: {prefix!r} is no application of {world.name}, expected '*' or such as '{meant[0]}'"
+        raise Refused("settings.value", reason)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from multiplane.api.wire.web import Route
 from multiplane.assembly.feeds.device import Devices, FedDevices
 from multiplane.assembly.feeds.ends import FeedPorts
 from multiplane.assembly.feeds.settings import FeedEnd
+from multiplane.assembly.host import port_in_use
 from multiplane.assembly.peers import Peers
 from multiplane.assembly.tasks import Tasks
 from multiplane.assembly.unit_agents import UnitChannels, kinds
@@ -25,7 +26,6 @@ from multiplane.fabric.greeting import ReservePorts
 from multiplane.fabric.node import FabricAgent
 from multiplane.fabric.repeater import RepeaterAgent
 from multiplane.fabric.resource.pools import ROOM_BYTE
-from multiplane.kernel.errors import Refused
 from multiplane.kernel.names import element_urn
 from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Bus, Channels, Entropy, Faults, Store, Timeline
@@ -229,11 +229,7 @@ class Site:
         try:
             bound = await server.start(HOST, port)
         except OSError as error:
-            raise Refused(
-                "port.in_use",
-                f"port {port} of {self.parts.site}: {error.strerror or error}: "
-                "free it, name another --port-base, or delete network.json of the state directory",
-            ) from error
+            raise port_in_use(port, self.parts.site, error) from error
         self._http = server
         trust.on_change.append(lambda: server.renew(trust.server))
         return f"https://{HOST}:{bound}"

@@ -48,7 +48,10 @@ async def run(orders: SiteOrders) -> int:
         stack.callback(store.close)
         boot = await next_boot_epoch(store, urn)
         life = await stack.enter_async_context(living(orders, urn, faults, ports))
-        await life.channels.listen(HOST, orders.channel_port)
+        try:
+            await life.channels.listen(HOST, orders.channel_port)
+        except OSError as error:
+            raise host.port_in_use(orders.channel_port, f"the channels of {orders.site}", error) from error
         session = await life.call_parent(SERVICE)
         uplink = remote(Uplink, session, "uplink")
         site = _site(orders, life, boot=boot, store=store, faults=faults, session=session)

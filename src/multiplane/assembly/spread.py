@@ -306,15 +306,18 @@ class Spread:
                 child.name,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
+                process_group=0,  # the Ctrl-C of a terminal is for us alone
             )
             said, _ = await child.process.communicate(msgspec.json.encode(orders))
             code = child.process.returncode or 0
             if self._closing:
                 return
-            if code == REFUSED and not self._complete and not self._refused.done():
-                self._refused.set_result(_refusal(child.name, said))
+            refusal = _refusal(child.name, said) if code == REFUSED else None
+            if refusal is not None and not self._complete and not self._refused.done():
+                self._refused.set_result(refusal)
                 return
-            self._ground.say(f"{child.name}: its process ended ({_told(code)}), starting it again")
+            why = refusal.reason if refusal is not None else _told(code)
+            self._ground.say(f"{child.name}: its process ended ({why}), starting it again")
             orders = msgspec.structs.replace(orders, faults="")
             again_s = AGAIN_S[0] if loop.time() - begun_s > STEADY_S else min(2 * again_s, AGAIN_S[1])
             await asyncio.sleep(again_s)

@@ -120,6 +120,11 @@ class StateDirectory:
     def _write(self) -> None:
         write_network(self.path, self._network)
 
+    @property
+    def sealed(self) -> bool:
+        """Whether stores were sealed here, under a key-encryption key that must be there then."""
+        return bool(self._network.kek_check)
+
     def check_kek(self, check: str) -> None:
         """Refuse another key-encryption key than this directory's. Raises: Refused(`state.other_kek`)."""
         if self._network.kek_check not in ("", check):

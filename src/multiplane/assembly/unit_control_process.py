@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 from typing import Final
 
 from multiplane.api.fabric_connectivity import FabricConnectivity
@@ -54,7 +55,7 @@ class ControlRoom:
         *,
         sites: Collection[str],
         memories: Collection[str],
-        policies: Policies,
+        planning: Callable[[], Policies],
         rules: UnitRules,
     ) -> None:
         self._bus, self._here = MemoryBus(), set[str]()
@@ -71,7 +72,8 @@ class ControlRoom:
             self._bus,
             beside,
             lambda site: doors.get(site) if site in self._here else None,
-            policies=policies,
+            planning=planning,
+            threads=True,
             rules=rules,
         )
         for site in sites:
@@ -129,7 +131,7 @@ class _Probe:
 
 async def run(orders: ControlOrders) -> int:
     """Run until it is told to stop (0) or the way to the parent is lost (3)."""
-    policies = planning_policies(orders.planning, load_plugins(orders.plugins).policies.planning)
+    planning = partial(planning_policies, orders.planning, load_plugins(orders.plugins).policies.planning)
     async with living(orders, controller_urn(orders.domain), faults_of(orders.faults), {}) as life:
         session = await life.call_parent(CONTROL)
         room = ControlRoom(
@@ -138,7 +140,7 @@ async def run(orders: ControlOrders) -> int:
             session,
             sites=orders.sites,
             memories=orders.memories,
-            policies=policies,
+            planning=planning,
             rules=orders.unit_rules,
         )
         serve(session, "probe", SiteProbe, _Probe(life.timeline))

@@ -31,7 +31,7 @@ from multiplane.assembly.operations import OperationsListener
 from multiplane.assembly.pacing import PaceDesk
 from multiplane.assembly.plugins import load_plugins
 from multiplane.assembly.ready import Notice, Ready
-from multiplane.assembly.settings import UpSettings
+from multiplane.assembly.settings import UpSettings, check_prefixes
 from multiplane.assembly.spread import Spread, check_spread
 from multiplane.assembly.state import StateDirectory, other_kek
 from multiplane.assembly.tasks import Tasks
@@ -98,6 +98,7 @@ def _world_of(settings: UpSettings, policies: Policies) -> World:
     """The world of a scenario, and whether these settings fit it."""
     world = load_world(settings.scenario, policies)
     check_feeds(settings.feeds, [span.id for span in world.spans], settings.rate)
+    check_prefixes(settings.prefixes, world)
     if settings.traffic and not world.traffic:
         reason = f"traffic: scenario {world.name} has none, expected [[traffic]] in it"
         raise Refused("input.traffic", reason)
@@ -123,7 +124,7 @@ async def run_up(
     set_up_logs(style=settings.log, level=settings.log_level)
     state = StateDirectory(settings.state, world.name, world_digest(world), spread=settings.spread)
     world = in_state_model(world, settings.state_model)  # one directory serves either
-    kek = kek_of(state.path, settings.kek_command)
+    kek = kek_of(state.path, settings.kek_command, make=not state.sealed)
     state.check_kek(kek_check(kek))
     # In one process nobody has to prove who he is but key managers and applications.
     sites = {place.name: place.saes for place in world.sites if place.saes or settings.spread}

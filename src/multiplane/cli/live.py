@@ -76,10 +76,8 @@ class Board(ABC):
         """Show one line of news."""
 
     def ready(self, ready: Ready) -> None:
-        """Every key manager serves: say how to get a first key; later, that one has come back."""
-        if self._was_ready:
-            self.event(f"all {len(ready.kmes)} key managers serve again")
-        else:
+        """Every key manager serves: say how to get a first key, once."""
+        if not self._was_ready:
             self._was_ready = True
             self.lasting(ready_lines(self._state, ready))
 

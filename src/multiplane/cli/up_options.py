@@ -41,7 +41,7 @@ PluginOption = Annotated[
         "--plugin",
         envvar="MULTIPLANE_PLUGINS",
         metavar="FILE",
-        help="Python file with link protocols, memory or noise models of your own; may be repeated.",
+        help="Python file with classes of your own: docs/plugins.md; may be repeated.",
         show_default=False,
     ),
 ]

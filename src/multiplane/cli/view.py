@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from multiplane.api.operator import (
+    CUT,
     DoorMessage,
     KmeReport,
     LinkReport,
@@ -24,7 +25,7 @@ from multiplane.api.operator import (
 from multiplane.api.scenario import WorldLink
 from multiplane.assembly.findings import Finding
 
-_STATE_STYLE: Final = {"up": "green", "faulted": "red", "dark": "dim"}
+_STATE_STYLE: Final = {"up": "green", "faulted": "red", CUT: "red", "dark": "dim"}
 SHORT_S: Final = 30.0
 MOST_LINKS: Final = 24
 """Rows of a table of links, unless all of them were asked for."""
@@ -61,7 +62,7 @@ def headline(report: NetworkReport) -> str:
     serving = sum(kme.serving for kme in report.kmes)
     line = (
         f"{report.domain} ({report.scenario}) at rate {report.rate:g}: {up} of {len(report.links)} links up, "
-        f"{serving} of {len(report.kmes)} key managers serve"
+        f"{serving} of {len(report.kmes) + len(report.silent)} key managers serve"
     )
     if report.relay_count:
         line = f"{line}, {report.relay_count} relays"
@@ -82,7 +83,7 @@ def first_to_see(states: Sequence[str], most: int | None) -> list[int]:
     places = range(len(states))
     if most is None or len(states) <= most:
         return list(places)
-    order = {"faulted": 0, "cut": 0, "up": 2, "dark": 3}
+    order = {"faulted": 0, CUT: 0, "up": 2, "dark": 3}
     return sorted(sorted(places, key=lambda place: order.get(states[place], 1))[:most])
 
 
@@ -153,8 +154,8 @@ def backend_faults(links: Iterable[PairLinkReport]) -> list[str]:
     ]
 
 
-def kme_table(kmes: Iterable[KmeReport]) -> Table:
-    """Key managers with what they hold and what they gave."""
+def kme_table(kmes: Iterable[KmeReport], silent: Iterable[str]) -> Table:
+    """Key managers with what they hold and what they gave, then those that do not answer."""
     table = _table(
         "key manager",
         "serves",
@@ -173,6 +174,8 @@ def kme_table(kmes: Iterable[KmeReport]) -> Table:
             bits(stock_bit(kme)),
             bits(delivered_bit(kme)),
         )
+    for name in silent:
+        table.add_row(name, Text("no answer", style="red"))
     return table
 
 
@@ -215,7 +218,7 @@ def status_view(report: NetworkReport) -> RenderableType:
         *links,
         *pairs,
         *quis_line(report.quis),
-        kme_table(report.kmes),
+        kme_table(report.kmes, report.silent),
         *short,
         *faults,
     )
@@ -225,7 +228,7 @@ def pair_links_view(links: Sequence[PairLinkReport]) -> list[RenderableType]:
     """Links of pairs, dark ones first, and what is wrong with backends; nothing where there are none."""
     if not links:
         return []
-    states = [{"dark": "cut", "making": "up", "idle": "dark"}[link.state] for link in links]
+    states = [{"dark": CUT, "making": "up", "idle": "dark"}[link.state] for link in links]
     shown = first_to_see(states, MOST_LINKS)
     table = pair_link_table(links[place] for place in shown)
     left_out = [f"{len(shown)} of {len(links)} links of pairs"] if len(shown) < len(links) else []
@@ -252,9 +255,12 @@ def changes(before: NetworkReport, after: NetworkReport) -> list[str]:
         for link in after.links
         if states.get((link.a, link.b), link.state) != link.state
     ]
-    served, serving = ({kme.name for kme in report.kmes if kme.serving} for report in (before, after))
-    lines += [f"key manager {name} does not serve" for name in sorted(served - serving)]
-    return lines + [f"key manager {name} serves again" for name in sorted(serving - served)]
+    served, serving = (
+        {kme.name: kme.pid for kme in report.kmes if kme.serving} for report in (before, after)
+    )
+    lines += [f"key manager {name} does not serve" for name in sorted(served.keys() - serving.keys())]
+    anew = [name for name, pid in serving.items() if served.get(name) != pid]
+    return lines + [f"key manager {name} serves again" for name in sorted(anew)]
 
 
 def _state(link: LinkReport) -> str:

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
+import msgspec
+
 from multiplane.api import operator
+from multiplane.api.device import LinkState
 from multiplane.api.fabric_connectivity import FabricConnectivity, PathDemand, PotentialLink, QuantumPath
 from multiplane.api.service_fabric import Order, OrderListener, OrderPhase, OrderState
 from multiplane.fabric.control.routes import Forwarding, Planner, follow, links_of, order_state
@@ -126,14 +130,22 @@ class FabricController:
                         self._view.note(report)
 
     def links(self) -> tuple[operator.LinkReport, ...]:
-        """All links of the domain as telemetry knows them, in order of id."""
+        """All links of the domain as telemetry knows them, in order of id.
+
+        One that has lost its light is dark, whatever its ends said last: what they hold is still there.
+        """
         paths = self._inventory.paths()
+        offers: dict[str, PotentialLink | QuantumPath] = {**self._potential, **paths}
         records = []
-        for link in sorted({*self._potential, *paths}):
-            path = paths.get(link)
-            loss_db = path.loss_db if path is not None else self._potential[link].loss_db
-            length_km = path.length_km if path is not None else 0.0
-            records.append(link_record(link, loss_db, length_km, self._view.reports(link)))
+        for link in sorted({*offers, *self._view.links()}):
+            loss_db = offers[link].loss_db if link in offers else math.inf
+            length_km = paths[link].length_km if link in paths else 0.0
+            record = link_record(link, loss_db, length_km, self._view.reports(link))
+            if link not in offers:
+                record = msgspec.structs.replace(
+                    record, state=LinkState.DARK.value, rate_bit_per_s=0.0, qber=0.0
+                )
+            records.append(record)
         return tuple(records)
 
     # FabricControl

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -56,6 +56,10 @@ class LinkView:
         for ends in self._reports.values():
             ends.pop(site, None)
         self._beats.pop(site, None)
+
+    def links(self) -> Collection[str]:
+        """All links that an end has told of."""
+        return self._reports.keys()
 
     def reports(self, link: str) -> tuple[LinkReport, ...]:
         """The latest report of each end, in order of site."""

@@ -80,9 +80,12 @@ def set_up_logs(
 
 
 def be_quiet() -> None:
-    """Until somebody sets logs up, write warnings and errors only."""
+    """Until somebody sets logs up, write warnings and errors only, to stderr: stdout is for answers."""
     if not structlog.is_configured():
-        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("warning"))
+        structlog.configure(
+            wrapper_class=structlog.make_filtering_bound_logger("warning"),
+            logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),
+        )
 
 
 def name_request(

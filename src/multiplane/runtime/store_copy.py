@@ -12,7 +12,7 @@ import msgspec
 
 from multiplane.kernel.errors import Faulty
 from multiplane.runtime.faults import NoFaults
-from multiplane.runtime.store_life import TOKEN_BYTE, set_token
+from multiplane.runtime.store_life import TOKEN_BYTE, set_token, token_of
 from multiplane.runtime.store_sqlite import MIGRATIONS, SqliteStore, held
 
 PATIENCE_S = 5.0
@@ -24,11 +24,13 @@ class StoreFacts(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         schema: number of its schema; `known_schema`: the newest that this version knows.
         damage: what the integrity check found, empty when the file is sound.
+        token: of its life, if it has one.
     """
 
     schema: int
     known_schema: int
     damage: str
+    token: str | None
 
 
 def copy_store(source: Path, target: Path) -> None:
@@ -73,10 +75,12 @@ def examine(path: Path) -> StoreFacts:
     """Schema and soundness of a store file; it may be in use. Raises: Faulty(`store.damaged`)."""
     with reading(path) as reader:
         found = " ".join(str(reader.execute("PRAGMA integrity_check(1)").fetchone()[0]).split())
+        schema = reader.execute("PRAGMA user_version").fetchone()[0]
         return StoreFacts(
-            schema=reader.execute("PRAGMA user_version").fetchone()[0],
+            schema=schema,
             known_schema=len(MIGRATIONS),
             damage="" if found == "ok" else found,
+            token=token_of(reader) if schema > 1 else None,
         )
 
 

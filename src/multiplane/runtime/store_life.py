@@ -43,8 +43,8 @@ class Life:
 
         Raises: Faulty(`store.path`) when the witness cannot be read or written.
         """
-        held, known = self._token(), self._known()
-        put_back = held is not None if known is None else held not in known
+        held = token_of(self._writer)
+        put_back = is_strange(held, self._witness)
         try:
             self._turn(held, mark=put_back)
         except OSError as error:
@@ -57,7 +57,7 @@ class Life:
     def turn(self) -> None:
         """Change the token; one that stays because the disk is full raises no alarm."""
         with contextlib.suppress(OSError, sqlite3.Error):
-            self._turn(self._token(), mark=False)
+            self._turn(token_of(self._writer), mark=False)
 
     def _turn(self, held: str | None, *, mark: bool) -> None:
         fresh = os.urandom(TOKEN_BYTE).hex()
@@ -75,22 +75,29 @@ class Life:
             raise
         self._write([fresh])
 
-    def _token(self) -> str | None:
-        row = self._writer.execute("SELECT token FROM life").fetchone()
-        return None if row is None else str(row[0])
-
-    def _known(self) -> list[str | None] | None:
-        """The tokens that the witness knows (None = a file without one); None when there is no witness."""
-        try:
-            return [line or None for line in self._witness.read_text(encoding="ascii").split("\n")]
-        except FileNotFoundError:
-            return None
-        except (OSError, UnicodeDecodeError) as error:
-            raise Faulty("store.path", f"path: {self._witness} cannot be read: {error}: remove it") from error
-
     def _write(self, tokens: list[str]) -> None:
         self._witness.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         put_durably(self._witness, "\n".join(tokens))
+
+
+def token_of(reader: sqlite3.Connection) -> str | None:
+    """The token of a store, if it has one."""
+    row = reader.execute("SELECT token FROM life").fetchone()
+    return None if row is None else str(row[0])
+
+
+def is_strange(token: str | None, witness: Path) -> bool:
+    """Whether a store with this token was put back from a copy.
+
+    Raises: Faulty(`store.path`) when the witness cannot be read.
+    """
+    try:
+        known = [line or None for line in witness.read_text(encoding="ascii").split("\n")]
+    except FileNotFoundError:
+        return token is not None
+    except (OSError, UnicodeDecodeError) as error:
+        raise Faulty("store.path", f"path: {witness} cannot be read: {error}: remove it") from error
+    return token not in known
 
 
 def mark_put_back(writer: sqlite3.Connection) -> None:

@@ -58,7 +58,7 @@ class _Figures(Collector):
         yield from _network(self._figures)
         yield from _listeners(processes)
         yield from _units(self._figures)
-        yield from _key_managers(report.kmes)
+        yield from _key_managers(report.kmes, report.silent)
         yield from _stocks(self._figures)
         yield from _links(report.links)
         yield from _pair_links(report.pair_links)
@@ -181,7 +181,7 @@ def _latencies(listeners: Iterable[ListenerFigures]) -> Metric:
     return family
 
 
-def _key_managers(kmes: tuple[KmeReport, ...]) -> Iterator[Metric]:
+def _key_managers(kmes: tuple[KmeReport, ...], silent: tuple[str, ...]) -> Iterator[Metric]:
     refusals: list[Row] = []
     events: list[Row] = []
     for kme in kmes:
@@ -191,9 +191,9 @@ def _key_managers(kmes: tuple[KmeReport, ...]) -> Iterator[Metric]:
                 refusals.append(((kme.name, what, reason), count))
             elif name not in ("key.issued", "key.collected") and not _verdict(name):
                 events.append(((kme.name, name), count))
-    yield _gauge(
-        "serving", "1 while a key manager serves.", ("site",), [((k.name,), k.serving) for k in kmes]
-    )
+    serving: list[Row] = [((kme.name,), kme.serving) for kme in kmes]
+    serving += [((name,), False) for name in silent]
+    yield _gauge("serving", "1 while a key manager serves.", ("site",), serving)
     yield _gauge(
         "store_ok",
         "0 while a stock is read again after a commit.",

@@ -184,6 +184,15 @@ def later(state: Path) -> None:
     write_network(state, msgspec.structs.replace(network, latest_ns=network.latest_ns + 10**13))
 
 
+def copied_back(state: Path) -> None:
+    """Open and close the store, and put it back as it was between two such lives."""
+    store, witness = state / "store.sqlite", state / "lives/network"
+    SqliteStore(store, NoFaults(), inline=True, witness=witness).close()
+    old = store.read_bytes()
+    SqliteStore(store, NoFaults(), inline=True, witness=witness).close()
+    store.write_bytes(old)
+
+
 PLANTED: dict[str, tuple[Callable[[Path], object], str, Grade]] = {
     "another KEK": (lambda s: (s / "kek").write_text("ab" * 32), "store: rows", Grade.FAIL),
     "no KEK": (lambda s: (s / "kek").unlink(), "kek", Grade.FAIL),
@@ -232,6 +241,10 @@ PLANTED: dict[str, tuple[Callable[[Path], object], str, Grade]] = {
     ),
     "an operator who is somebody else": (
         leaf("operator", days=90), "certificates: identity", Grade.FAIL,
+    ),
+    "a store copied back": (copied_back, "store: put back", Grade.WARN),
+    "a witness that is none": (
+        lambda s: (s / "lives/network").mkdir(parents=True), "store: store.sqlite", Grade.FAIL,
     ),
     "a revocation list that is late": (
         lambda s: revoke(s / "pki", "alice-1", now_ns() - 2 * 366 * 86400 * 10**9),

@@ -194,6 +194,24 @@ def test_a_cut_leaves_what_is_in_stock() -> None:
     assert pair_of(without, "a", "b").dry_after_s == pytest.approx(stock_bit / 5e4, rel=0.15)
 
 
+@pytest.mark.parametrize("kind", ["cut", "device"])
+def test_what_is_broken_in_the_original_is_broken_in_the_copy(kind: str) -> None:
+    async def workload(study: Study) -> Moment:
+        await opened(study, [("a", "b")], 45.0, {})
+        if kind == "cut":
+            await study.scenario.cut(study.centre.caller, ends("a", "m"))
+        else:
+            await study.scenario.fail_device(study.centre.caller, ends("a", "m"), "m")
+        await asyncio.sleep(5.0)
+        return await look(study)
+
+    moment = run_study(slow_world(), 4711, workload)
+    demands = (Demand(owner="a", peer="b", rate_bit_per_s=5e4),)
+    dry = pair_of(fork(moment, WhatIf(demands=demands, measured=False, for_s=60.0)), "a", "b")
+    assert dry.dry_after_s == pytest.approx(moment.stocks[0].stock_bit / 5e4, rel=0.15)
+    assert dry.refill_bit_per_s == 0
+
+
 def test_measured_use_goes_on_unless_told_otherwise() -> None:
     moment, _ = lived(slow_world(), [("a", "b")], (), rest_s=5.0, for_s=1.0)
     stock = moment.stocks[0]

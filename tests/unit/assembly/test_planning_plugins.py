@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from multiplane.api.fabric_units import UnitOrder
@@ -102,6 +103,25 @@ def test_an_answer_that_cannot_be_names_its_plug_in(tmp_path: Path, kind: str, c
     assert "mine.py" in failed.reason
     assert "'mine'" in failed.reason
     assert said in failed.reason
+
+
+def test_a_route_over_a_site_to_be_avoided_is_none(tmp_path: Path) -> None:
+    makers = load_plugins([file(tmp_path / "round.py", ROUND)]).policies.planning
+    order = msgspec.structs.replace(ORDER, avoid=("c",))
+    failed = plan(order, view(), planning_policies([("routing", "roundabout")], makers))
+    assert isinstance(failed, Unattainable)
+    assert failed.code == "plugin.failed"
+    assert "routes is [('a', 'c', 'b')], expected routes over links around c" in failed.reason
+
+
+def test_why_an_order_is_not_admitted_is_said_in_one_line(tmp_path: Path) -> None:
+    text = "class Mine:\n    def admit(self, order, promise): return 'not\\nnow' + 'x' * 9999\n"
+    makers = load_plugins([file(tmp_path / "mine.py", text + "ADMISSION_POLICIES = {'mine': Mine}\n")])
+    failed = plan(ORDER, view(), planning_policies([("admission", "mine")], makers.policies.planning))
+    assert isinstance(failed, Unattainable)
+    assert failed.code == "fabric.not_admitted"
+    assert failed.reason.startswith("not nowxxx")
+    assert len(failed.reason) == 300
 
 
 def test_a_name_that_ships_is_taken(tmp_path: Path) -> None:

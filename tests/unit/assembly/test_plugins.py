@@ -11,6 +11,7 @@ from typing import cast
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 from tests.support.quantum import SECOND_PS, Heap
 
 from multiplane.api.instructions import Cancel, Generate, Measure, Report
@@ -311,6 +312,41 @@ def test_a_link_protocol_takes_numbers_of_its_own(tmp_path: Path) -> None:
         network(policies, {'handshake = "time-bins"': 'handshake = "grant"\nprotocol = {guard_ps = 1}'})
 
 
+def test_a_link_protocol_may_need_a_number(tmp_path: Path) -> None:
+    path = tmp_path / "p.py"
+    path.write_text(LINK.replace("(self, facts, host)", "(self, facts, host, guard_ps)"))
+    policies = load_plugins([path, *FILES[1:]]).policies
+    first = {'handshake = "time-bins"': 'handshake = "mine"', 'handshake = "time-bins"\n': ""}
+    with pytest.raises(Refused, match=r"plug-in 'mine': __init__ on link a--b .*guard_ps"):
+        network(policies, first)
+    network(policies, {'"time-bins"': '"mine"\nprotocol = {guard_ps = 1}', 'handshake = "time-bins"': ""})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("sent_ps, (", "-(10**30), (", "herald on link a--b raised ValueError: born: emitted at -1"),
+        ("sent_ps, (", "self.host.now_ps() + 1, (", "expected not after and not before now"),
+        ("self.facts.success_probability", "2.0", "trials: probability 2.0, expected more than 0, at most 1"),
+        ("self.facts.success_probability", "float('nan')", "trials: probability nan, expected more than 0"),
+        ("pair = (", "self.host.chance(-1); pair = (", "chance: probability -1, expected a number from 0"),
+    ],
+)
+def test_a_protocol_that_says_what_cannot_be_ends_its_link(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    text = (EXAMPLES / "time_bins.py").read_text()
+    assert text.count(old) == 1
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text(text.replace(old, new))
+    heap, quantum, ears = network(load_plugins([wrong, *FILES[1:]]).policies, {})
+    quantum.perform("a", Generate(request="g", link="a--b"))
+    heap.advance_to(SECOND_PS)
+    (report,) = ears["a"].heard
+    assert report.code == "instruction.link_failed"
+    assert said in report.reason
+
+
 @pytest.mark.parametrize("method", ["raw", "withdraw", "herald"])
 def test_a_protocol_that_fails_ends_its_link_and_no_other(tmp_path: Path, method: str) -> None:
     text = (EXAMPLES / "time_bins.py").read_text()
@@ -358,6 +394,22 @@ def test_a_memory_that_fails_refuses_the_instruction_that_asked_it(tmp_path: Pat
     assert "raised ZeroDivisionError" in failed.value.reason
 
 
+def test_a_memory_that_fails_is_logged_once(tmp_path: Path) -> None:
+    path = tmp_path / "m.py"
+    path.write_text(MEMORY.replace("1.0, 1.0, 1.0, 0.0", "1.0, 1.0, 1.0, elapsed_ps // 10**13"))
+    with capture_logs() as logs:
+        memory = load_plugins([path]).policies.memories["mine"]({})
+        memory.decay(1)
+        assert not logs
+        for _ in range(2):
+            with pytest.raises(Faulty):
+                memory.decay(10**14)
+    assert [(line["event"], line["plugin"], line["log_level"]) for line in logs] == [
+        ("plugin.failed", "mine", "error")
+    ]
+    assert "decay(100000000000000) is (1.0, 1.0, 1.0, 10)" in logs[0]["reason"]
+
+
 def test_an_operation_that_takes_time_tells_what_a_memory_raised(tmp_path: Path) -> None:
     path = tmp_path / "m.py"
     path.write_text(
@@ -402,4 +454,4 @@ def test_time_stands_still_while_a_plug_in_decides(tmp_path: Path) -> None:
     )
     protocol = load_plugins([path]).policies.handshakes["mine"]["jump"](facts, cast("LinkHost", Moving()))
     protocol.raw(0, 0)
-    assert next(clock) == 2, "asked once for the whole call"
+    assert next(clock) == 3, "asked before the call, not in it"

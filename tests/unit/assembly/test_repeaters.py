@@ -35,6 +35,13 @@ class Liar(Courier):
     def signalling(self, hops, station, figures):
         return "none"
 
+class Wrong(Courier):
+    said = {}
+    def attainable(self, hops, station, most_error_rate):
+        figures = super().attainable(hops, station, most_error_rate)
+        return type(figures)(**{name: self.said.get(name, getattr(figures, name)) for name in FIELDS})
+
+FIELDS = GenerationFigures.__struct_fields__
 REPEATER_GENERATIONS = {"NAME": CLASS}
 """
 
@@ -74,6 +81,16 @@ def test_the_devices_of_the_path_count(tmp_path: Path) -> None:
     [
         ("Broken", r"mine\.py:14: plug-in 'odd': attainable\(\) raised ZeroDivisionError"),
         ("Liar", r"plug-in 'odd': signalling\(\): got 'none', expected Signalling"),
+        (
+            "type('Text', (Wrong,), {'said': {'rate_per_s': 'x'}})",
+            r"attainable\(\): got .* of numbers from 0",
+        ),
+        (
+            "type('Nan', (Wrong,), {'said': {'rate_per_s': float('nan')}})",
+            "expected None or GenerationFigures",
+        ),
+        ("type('Less', (Wrong,), {'said': {'expected_s': -1.0}})", "expected None or GenerationFigures"),
+        ("type('Much', (Wrong,), {'said': {'logical_error_rate': 7}})", "a logical_error_rate of at most 1"),
     ],
 )
 def test_one_that_fails_is_named_with_its_line(tmp_path: Path, made: str, match: str) -> None:

@@ -159,6 +159,14 @@ def test_the_table_says_mean_interval_and_number_of_seeds(first: Arrays) -> None
 
 
 @pytest.mark.slow
+def test_a_line_is_over_the_seeds_that_know_a_value() -> None:
+    nan = float("nan")
+    mean, low, high = plots.middle(np.array([[1.0, nan, nan], [3.0, 4.0, nan]]))
+    assert mean.tolist() == [2.0, 4.0, None]
+    assert low.tolist() == [1.0, 4.0, None]
+    assert high.tolist() == [3.0, 4.0, None]
+
+
 def test_plots_are_drawn_and_equal_for_equal_runs(first: Arrays, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     pictures = []

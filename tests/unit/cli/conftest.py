@@ -31,6 +31,7 @@ from multiplane.cli import live, network
 from multiplane.cli.main import app
 from multiplane.kernel.errors import Refused
 from multiplane.kernel.nouns import Caller, Ends, ends
+from multiplane.runtime.logs import be_quiet
 from multiplane.twin.quantum.engine import Quantum
 from multiplane.twin.scenario import load_shipped
 
@@ -270,6 +271,7 @@ def multiplane() -> Callable[..., Result]:
     runner = CliRunner()
 
     def run(*arguments: str) -> Result:
+        be_quiet()
         return runner.invoke(app, list(arguments), prog_name="multiplane")
 
     return run

@@ -8,11 +8,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from multiplane.assembly.settings import FILE_NAME, KeySettings, UpSettings, load
+from multiplane.assembly.settings import FILE_NAME, KeySettings, UpSettings, check_prefixes, load
 from multiplane.kernel.errors import Refused
 from multiplane.runtime.http_limits import Limits
 from multiplane.service.planes import QuotaRule, RateRule
 from multiplane.service.planes.units import UnitRules
+from multiplane.twin.scenario import load_shipped
 
 
 def write(state: Path, text: str) -> Path:
@@ -50,6 +51,27 @@ def test_keys_and_pairing_come_from_the_file(tmp_path: Path) -> None:
     assert [(rule.master, rule.slave, rule.allow) for rule in settings.pairing.rules] == [
         ("madqci:quijote", "*", False)
     ]
+
+
+@pytest.mark.parametrize(
+    ("table", "at"),
+    [
+        ("[[pairing.rules]]\nmaster = '*'\nslave = 'alice-1'\nallow = false\n", "3: pairing.rules[0].slave"),
+        (
+            "[[metering.quotas]]\napplication = 'alice-1'\nquota_bit = 1\n",
+            "2: metering.quotas[0].application",
+        ),
+    ],
+)
+def test_a_rule_about_nobody_is_refused(table: str, at: str, tmp_path: Path) -> None:
+    world = load_shipped("pair")
+    write(tmp_path, table.replace("alice-1", "pair:alice"))
+    check_prefixes(load(tmp_path, {}).prefixes, world)
+    path = write(tmp_path, table)
+    with pytest.raises(Refused) as refusal:
+        check_prefixes(load(tmp_path, {}).prefixes, world)
+    wanted = "'alice-1' is no application of pair, expected '*' or such as 'pair:alice:alice-1'"
+    assert refusal.value.reason == f"{path}:{at}: {wanted}"
 
 
 def test_what_is_offered_for_units_comes_from_the_file(tmp_path: Path) -> None:

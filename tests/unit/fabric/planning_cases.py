@@ -8,8 +8,11 @@ from __future__ import annotations
 import os
 from typing import Any, Final
 
-from multiplane.api.fabric_units import UnitOrder
+from multiplane.api.fabric_units import Attainable, UnitOrder
 from multiplane.api.instructions import LinkSheet
+from multiplane.fabric.control.choosing import Choosing
+from multiplane.fabric.control.drafts import draft
+from multiplane.fabric.control.policies import Policies
 from multiplane.fabric.control.views import LinkFact, PairView
 from multiplane.kernel.names import link_id
 
@@ -45,3 +48,15 @@ def order(*sites: str, kind: str = "", **given: Any) -> UnitOrder:
     return UnitOrder(
         order_id="order", kind=kind or ("bell" if len(sites) == 2 else "ghz"), sites=sites, **given
     )
+
+
+def answered(chosen: Choosing, wanted: UnitOrder, now_ns: int = 0) -> tuple[int, Attainable]:
+    """The answer to a wish, and how many searches for it took long."""
+    answering, longer = chosen.attainable(wanted, now_ns), 0
+    try:
+        view = next(answering)
+        while True:
+            longer += 1
+            view = answering.send(draft(wanted, view, Policies()))
+    except StopIteration as answer:
+        return longer, answer.value

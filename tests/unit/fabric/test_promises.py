@@ -16,7 +16,7 @@ from multiplane.fabric.control.policies import Policies
 from multiplane.fabric.control.promises import PROMISE_NS
 from multiplane.fabric.control.windows import needs
 
-from .planning_cases import order, sheet, view
+from .planning_cases import answered, order, sheet, view
 
 MEMORIES = 8
 
@@ -32,9 +32,7 @@ class Controller:
 
     def asks(self, wanted: UnitOrder, now_ns: int = 0) -> Attainable:
         """The answer to a wish."""
-        *_, answer = self.choosing.attainable(wanted, now_ns)
-        assert answer is not None
-        return answer
+        return answered(self.choosing, wanted, now_ns)[1]
 
     def places(self, name: str, wanted: UnitOrder, now_ns: int = 0) -> Plan:
         """The plan that carries an order, with its memories set aside."""
@@ -58,7 +56,7 @@ def test_orders_get_what_was_said_whichever_comes_first(monkeypatch: pytest.Monk
     net = Controller()
     said = {each.hold_ns: net.asks(each) for each in (one, two, three)}
     assert len({answer.rate_per_s for answer in said.values()}) == 3, "each is told what the others leave"
-    monkeypatch.setattr(drafts, "drafting", None)
+    monkeypatch.setattr(drafts, "Search", None)
     for each in (three, one, two):
         found = net.places(f"o{each.hold_ns}", each)
         answer = said[each.hold_ns]

@@ -237,6 +237,7 @@ def test_nothing_leaks_and_no_name_has_two_meanings() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_nothing_leaks_over_many_interleavings() -> None:
     assert sum(one_run(seed) for seed in range(40, 2_100)) > 1_000
 

@@ -16,7 +16,7 @@ import pytest
 import structlog
 
 from multiplane.kernel.nouns import Noun, Secret
-from multiplane.runtime.logs import redact, set_up_logs
+from multiplane.runtime.logs import be_quiet, redact, set_up_logs
 
 CANARY = b"canary-key-bytes"
 TRACES = (CANARY.decode(), CANARY.hex())
@@ -157,3 +157,13 @@ for _ in range(2):
     assert '"before"' in text
     assert '"after"' in text
     assert len(text) < 100_000, "what had no room is not kept"
+
+
+def test_before_logs_are_set_up_warnings_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    be_quiet()
+    structlog.get_logger().info("unheard")
+    structlog.get_logger().warning("heard", port=443)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "heard" in said.err
+    assert "unheard" not in said.err

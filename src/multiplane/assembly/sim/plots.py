@@ -29,7 +29,7 @@ def draw(results: Results, seeds: Sequence[Arrays]) -> list[str]:
     """Draw what there is to see; the names of the files."""
     pictures: tuple[tuple[str, str, str, float, Pick], ...] = (
         ("rates.png", "Secret key rate of the links", "Mbit/s", 1e6, _links("link_rate_bit_per_s")),
-        ("errors.png", "Error rate of the links", "%", 0.01, _links("link_qber")),
+        ("errors.png", "Error rate of the links", "%", 0.01, _errors),
         ("stocks.png", "Stock between key managers", "kbit", 1e3, _stocks),
         ("pairs.png", "Pairs heard by both ends since the last look", "1/s", 1.0, _pair_rates),
         ("fidelities.png", "Fidelity of pairs, as measured until then", "1", 1.0, _pair_fidelities),
@@ -47,6 +47,11 @@ def draw(results: Results, seeds: Sequence[Arrays]) -> list[str]:
 
 def _links(name: str) -> Pick:
     return lambda arrays: (list(arrays["link"]), arrays[name])
+
+
+def _errors(arrays: Arrays) -> tuple[Sequence[str], Matrix]:
+    known = arrays["link_qber"] > 0.0  # a link without light has no error rate
+    return list(arrays["link"]), np.where(known, arrays["link_qber"], np.nan)
 
 
 def _stocks(arrays: Arrays) -> tuple[Sequence[str], Matrix]:
@@ -103,6 +108,12 @@ def _spread(values: Matrix) -> float:
     return float(np.ptp(known)) if known.size else 0.0
 
 
+def middle(values: Matrix) -> tuple[Matrix, Matrix, Matrix]:
+    """Mean, least and greatest over the seeds that know a value at a look; masked where none does."""
+    known = np.ma.masked_invalid(values)
+    return known.mean(axis=0), known.min(axis=0), known.max(axis=0)
+
+
 def _draw(title: str, unit: str, time_s: Matrix, lines: dict[str, Matrix]) -> bytes:
     from matplotlib.figure import Figure  # noqa: PLC0415 (an extra)
 
@@ -116,12 +127,11 @@ def _draw(title: str, unit: str, time_s: Matrix, lines: dict[str, Matrix]) -> by
     spread = {name: _spread(values) for name, values in lines.items()}
     named = sorted(lines, key=lambda name: (-spread[name], name))[:MOST_LINES]
     for name in sorted(set(lines) - set(named)):
-        axes.plot(at, lines[name].mean(axis=0), color="0.8", linewidth=0.8, zorder=1)
+        axes.plot(at, middle(lines[name])[0], color="0.8", linewidth=0.8, zorder=1)
     for name in sorted(named):
-        values = lines[name]
-        (line,) = axes.plot(at, values.mean(axis=0), label=name, linewidth=1.6, zorder=3)
-        if len(values) > 1:
-            low, high = values.min(axis=0), values.max(axis=0)
+        mean, low, high = middle(lines[name])
+        (line,) = axes.plot(at, mean, label=name, linewidth=1.6, zorder=3)
+        if len(lines[name]) > 1:
             axes.fill_between(at, low, high, color=line.get_color(), alpha=0.1, linewidth=0, zorder=2)
     others = len(lines) - len(named)
     axes.set_title(title + (f" ({others} more in grey)" if others else ""))

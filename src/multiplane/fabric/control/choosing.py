@@ -43,40 +43,34 @@ class Choosing:
         """With all memories free. Args: now_ns: by which deadlines are judged, 0 = not at all."""
         return self._plan(order, self._links.whole, now_ns)
 
-    def attainable(self, order: UnitOrder, now_ns: int) -> Iterator[Attainable | None]:
-        """What could be done, step by step: None after each but the last. One wish at a time.
+    def attainable(self, order: UnitOrder, now_ns: int) -> Generator[PairView, Draft, Attainable]:
+        """What could be done. Yields each view in which a search takes long, and is sent the draft from it.
 
-        What is planned with memories that are promised to nobody is promised to the order that follows.
+        One wish at a time: what is planned with memories that are promised to nobody is promised to the order
+        that follows. Raises: Faulty(`plugin.failed`).
         """
         self._promises.take(order, now_ns)
-        try:
-            yield from self._answering(order, now_ns)
-        except Faulty as error:
-            yield attainable(Unattainable(code=error.code, reason=error.reason))
-
-    def _answering(self, order: UnitOrder, now_ns: int) -> Iterator[Attainable | None]:
         found = yield from self._planning(order, self._links.likely, now_ns)
         if isinstance(found, Plan):
             self._promises.keep(order, found, now_ns)
         else:
             found = yield from self._planning(order, self._links.now, now_ns)
         if isinstance(found, Plan):
-            yield self._encoded(attainable(found), order, found)
-            return
+            return self._encoded(attainable(found), order, found)
         found = yield from self._planning(order, self._links.whole, now_ns)
         reserved = ("fabric.no_memory", "all memories on the way are reserved")
-        yield attainable(found, *reserved) if isinstance(found, Plan) else attainable(found)
+        return attainable(found, *reserved) if isinstance(found, Plan) else attainable(found)
 
     def _planning(
         self, order: UnitOrder, view: PairView, now_ns: int
-    ) -> Generator[None, None, Plan | Unattainable]:
-        """A plan in a view as it is now, searched for step by step. Raises: Faulty(`plugin.failed`)."""
-        still = msgspec.structs.replace(view, links=dict(view.links))
-        for known in self._drafts.drafting(order, still):
-            if known is not None:
-                return self._planned(known, order, still, now_ns)
-            yield
-        raise AssertionError("a search ends with a draft")
+    ) -> Generator[PairView, Draft, Plan | Unattainable]:
+        """A plan in a view as it is now."""
+        known = self._drafts.quick(order, view)
+        if known is None:
+            view = msgspec.structs.replace(view, links=dict(view.links))
+            known = yield view
+            self._drafts.learn(order, view, known)
+        return self._planned(known, order, view, now_ns)
 
     def _encoded(self, found: Attainable, order: UnitOrder, plan: Plan) -> Attainable:
         """An answer with what the configured generation of repeaters would reach on the way of a plan."""

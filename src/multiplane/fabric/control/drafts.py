@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import msgspec
@@ -13,16 +12,16 @@ from multiplane.api.fabric_units import UnitOrder
 from multiplane.fabric.control.chains import Least
 from multiplane.fabric.control.hops import rested
 from multiplane.fabric.control.policies import Policies
-from multiplane.fabric.control.searching import Search, Woven
+from multiplane.fabric.control.searching import PUREST_SHAPES, QUICK_SHAPES, Search
 from multiplane.fabric.control.views import PairView
+from multiplane.fabric.control.weaving import Woven
 
 KEPT_DRAFTS: Final = 256
 SPARE: Final = 1.25
 """Links that shall make states at a rate can make so much more: chance has its ups and downs."""
-_HALVINGS: Final = 12
+_HALVINGS: Final = 30
+_EXACT: Final = 2.0**-10
 _LOWER: Final = 1e-3
-_LOWERED: Final = 8
-"""Each twice as far down as the last: of many parties only a bound is known of what can be had."""
 
 
 class Draft(NamedTuple):
@@ -56,48 +55,66 @@ class Draft(NamedTuple):
 
 
 def draft(order: UnitOrder, view: PairView, policies: Policies) -> Draft:
-    """Look for the best way above the floor, or for the best floor that there is.
+    """Look for the best way above the floor, or for the best floor that there is, in a view that stays.
 
     Raises: Faulty(`plugin.failed`): a policy of one's own; ValueError as `planning.plan`.
     """
-    return next(found for found in drafting(order, view, policies) if found is not None)
+    search = Search(order, view, policies)
+    search.look()
+    return _purest(search) if search.best is None and search.reached else _quickest(search)
 
 
-def drafting(order: UnitOrder, view: PairView, policies: Policies) -> Iterator[Draft | None]:
-    """The same in steps, None after each but the last. The view must stay as it is."""
-    first = search = Search(order, view, policies)
-    yield from search.steps()
-    woven, floor_fidelity = search.best, order.min_fidelity
-    if woven is not None and order.rate_per_s:
-        woven = _thrifty(woven, order, view, policies)
-    looked, best_fidelity = first.looked, first.best_fidelity
-    for step in range(_LOWERED) if woven is None and first.reached else ():
-        floor_fidelity = best_fidelity * (1.0 - _LOWER * 2.0**step)
-        search = first.lower(floor_fidelity)
-        yield from search.steps()
-        woven, looked = search.best, looked | search.looked
-        if woven is not None:
-            break
-        best_fidelity = min(floor_fidelity, search.best_fidelity)
-    yield Draft(
+def quick(order: UnitOrder, view: PairView, policies: Policies) -> Draft | None:
+    """The same where the first few shapes show a way above the floor, or that there is none: else None."""
+    search = Search(order, view, policies, most_shapes=QUICK_SHAPES)
+    search.look()
+    longer = search.cut_short or (search.best is None and search.reached)
+    return None if longer else _quickest(search)
+
+
+def _quickest(search: Search) -> Draft:
+    """What a search above the floor of its order has come to."""
+    return _drafted(search, search.best, search.order.min_fidelity, search.best_fidelity)
+
+
+def _purest(search: Search) -> Draft:
+    """The best floor that can be kept, or that of the order, after a search above that has found nothing."""
+    pure = search.lower(0.0, PUREST_SHAPES)
+    woven, best_fidelity = pure.purest()
+    search.looked |= pure.looked
+    if woven is None:
+        return _drafted(search, None, 0.0, search.best_fidelity)
+    floor_fidelity = made_fidelity = search.order.min_fidelity
+    if best_fidelity < floor_fidelity:  # what is made stays above what is offered for some time
+        floor_fidelity, made_fidelity = best_fidelity * (1.0 - _LOWER), best_fidelity * (1.0 - _LOWER / 2.0)
+    quicker = search.lower(made_fidelity)
+    quicker.look(woven.layout)
+    search.looked |= quicker.looked
+    return _drafted(search, quicker.best or woven, floor_fidelity, best_fidelity)
+
+
+def _drafted(search: Search, woven: Woven | None, floor_fidelity: float, best_fidelity: float) -> Draft:
+    if woven is not None and search.order.rate_per_s and floor_fidelity >= search.order.min_fidelity:
+        woven = _thrifty(woven, search)
+    return Draft(
         floor_fidelity=floor_fidelity,
         woven=woven,
         best_fidelity=best_fidelity,
         lifetime_s=_lifetime_s(woven, floor_fidelity) if woven else 0.0,
-        reached=first.reached,
-        full=first.full,
-        looked=looked,
+        reached=search.reached,
+        full=search.full,
+        looked=search.looked,
     )
 
 
-def _thrifty(woven: Woven, order: UnitOrder, view: PairView, policies: Policies) -> Woven:
+def _thrifty(woven: Woven, found_by: Search) -> Woven:
     """A way with few memories of each link that has some rate to spare, or else the given one."""
+    order = found_by.order
     wanted_per_s = SPARE * order.rate_per_s / (1.0 - order.sacrifice_share)
     most = 1
     while most < max(max(one.shape.windows) for one in woven.chains):
-        search = Search(order, view, policies, most_memories=most)
-        for _ in search.steps():
-            pass
+        search = Search(order, found_by.view, found_by.policies, most_memories=most)
+        search.look()
         found = search.best
         if found is not None and found.rate_per_s >= wanted_per_s:
             return found
@@ -121,6 +138,8 @@ def _lifetime_s(woven: Woven, floor_fidelity: float) -> float:
     worth = Least(woven.pairs[0], *decays[0]).fidelity if woven.layout.kind == "bell" else after
     low_s, high_s = 0.0, 4.0 / fastest
     for _ in range(_HALVINGS):
+        if high_s - low_s <= _EXACT * high_s:
+            break
         middle_s = (low_s + high_s) / 2.0
         stays = worth(middle_s) >= (floor_fidelity or 0.5)
         low_s, high_s = (middle_s, high_s) if stays else (low_s, middle_s)
@@ -144,22 +163,28 @@ class Drafts:
 
     def draft(self, order: UnitOrder, view: PairView) -> Draft:
         """The best way in a view. Deadlines and names of orders do not change it."""
-        return next(found for found in self.drafting(order, view) if found is not None)
+        known = self._recalled(order, view) or draft(order, view, self._policies)
+        self.learn(order, view, known)
+        return known
 
-    def drafting(self, order: UnitOrder, view: PairView) -> Iterator[Draft | None]:
-        """The same in steps, None after each but the last. The view must stay as it is."""
-        wish = wish_of(order), view.revision
-        known = self._known.pop(wish, None)
-        if known is not None and known.holds(view):
-            self._keep(wish, known)
-            yield known
-            return
-        for found in drafting(order, view, self._policies):
-            if found is not None:
-                self._keep(wish, found)
-            yield found
+    def quick(self, order: UnitOrder, view: PairView) -> Draft | None:
+        """The same if it is known, or found at once."""
+        known = self._recalled(order, view) or quick(order, view, self._policies)
+        if known is not None:
+            self.learn(order, view, known)
+        return known
 
-    def _keep(self, wish: tuple[UnitOrder, int], known: Draft) -> None:
-        self._known[wish] = known
-        if len(self._known) > KEPT_DRAFTS:
+    def learn(self, order: UnitOrder, view: PairView, found: Draft) -> None:
+        """What a search in a view has come to, for the wish and for what is offered in its place."""
+        wishes = [order]
+        if found.woven is not None and not found.good_for(order):
+            wishes.append(msgspec.structs.replace(order, min_fidelity=found.floor_fidelity))
+        for wish in wishes:
+            self._known[wish_of(wish), view.revision] = found
+        while len(self._known) > KEPT_DRAFTS:
             self._known.popitem(last=False)
+
+    def _recalled(self, order: UnitOrder, view: PairView) -> Draft | None:
+        """What a search has come to, if it would come to the same again."""
+        known = self._known.pop((wish_of(order), view.revision), None)
+        return known if known is not None and known.holds(view) else None

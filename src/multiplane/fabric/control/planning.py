@@ -15,9 +15,9 @@ from multiplane.api.fabric_units import UnitOrder
 from multiplane.api.policy import Promise
 from multiplane.fabric.control.drafts import Draft, draft
 from multiplane.fabric.control.policies import Policies
-from multiplane.fabric.control.searching import Woven
 from multiplane.fabric.control.shaping import Shaped
 from multiplane.fabric.control.views import PairView
+from multiplane.fabric.control.weaving import Woven
 from multiplane.fabric.planes import Circuit, Job, Junction
 from multiplane.kernel.errors import Faulty
 from multiplane.kernel.nouns import Noun

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache, partial
-from itertools import islice, pairwise, product
-from typing import Final, NamedTuple
+from functools import partial
+from itertools import chain, islice, pairwise, product
+from typing import Final
 
 import msgspec
 
@@ -31,14 +31,23 @@ from multiplane.fabric.control.shaping import (
 from multiplane.fabric.control.soonest import Soonest
 from multiplane.fabric.control.views import PairView
 from multiplane.fabric.control.ways import seconds_cost
+from multiplane.fabric.control.weaving import HALVINGS, Woven, leg_floor, leg_floors, level, memories_of
 from multiplane.kernel.quantity import NS_PER_S
 from multiplane.physics import bell
 from multiplane.physics.bell import Correlations, werner
 
-_HALVINGS: Final = 12
 _SLACK: Final = 1e-3
 _ROUTES_VIA: Final = 4
 UNBOUNDED: Final = 2**31
+MOST_SHAPES: Final = 8192
+"""No search looks at more, which takes a second: close to what can be had at all it might go on for a minute,
+and the best is nearly always among the first half of these."""
+LOWER_SHAPES: Final = 2048
+"""Some way above a lower floor is found among the first of these."""
+PUREST_SHAPES: Final = 4096
+"""Of a search for the best fidelity."""
+QUICK_SHAPES: Final = 64
+"""A search of so many is over within some milliseconds."""
 _EXACT: Final = 1e-9
 _SLOW: Final = 0.3
 """Legs that take this share of the time of the slowest are slow."""
@@ -46,27 +55,19 @@ _EVENED: Final = 0.5
 """Legs that are not evened make this share of the rate, at least."""
 _RAISED: Final = (0.0, 0.9)
 _STEPS: Final = (0.0, 0.5, 0.8)
+_BELOW: Final = (1e-4, 1e-2, 0.03, 0.1)
+"""Legs that are so much worse than they could be come sooner, and less is lost by waiting for them."""
 
 
-class Woven(NamedTuple):
-    """A layout with a chain for each of its legs. `first_s`: mean time until the first state."""
-
-    layout: Layout
-    chains: tuple[Shaped, ...]
-    pairs: tuple[Correlations, ...]
-    fidelity: float
-    rate_per_s: float
-    first_s: float
-
-    def takes(self) -> dict[str, int]:
-        """Memories of each link."""
-        return memories_of(self.chains)
+class _Enough(Exception):
+    """As many shapes as a search may look at."""
 
 
 class Search:
     """Looks for the best way to carry one order.
 
-    Args: most_memories: of a link, for each chain; thorough: the best of all layouts, not the first.
+    Args:
+        most_memories: of a link, for each chain; most_shapes: that are looked at.
     """
 
     def __init__(
@@ -76,14 +77,14 @@ class Search:
         policies: Policies,
         *,
         most_memories: int = UNBOUNDED,
-        thorough: bool = True,
+        most_shapes: int = MOST_SHAPES,
     ) -> None:
-        self._thorough = thorough
         self.order, self.view, self.policies = order, view, policies
         self._most_memories = most_memories
+        self._shapes_left = most_shapes
         self.ground = policies.ground(view)
         self.best_fidelity = 0.0
-        self.reached = self.full = False
+        self.reached = self.full = self.cut_short = False
         self.looked: dict[str, int] = {}
         self.best: Woven | None = None
         self._tops: dict[tuple[tuple[str, str], int], Correlations] = {}
@@ -94,34 +95,86 @@ class Search:
                 among: Soonest(self.ground, partial(self._window, among=among)) for among in (1, 2)
             }
 
-    def lower(self, floor_fidelity: float) -> Search:
-        """A search for some way above a lower floor, after this one has found none."""
+    def lower(self, floor_fidelity: float, most_shapes: int = MOST_SHAPES) -> Search:
+        """A search above a lower floor, after this one has found nothing."""
         order = msgspec.structs.replace(self.order, min_fidelity=floor_fidelity)
-        search = Search(order, self.view, self.policies, thorough=False)
+        search = Search(order, self.view, self.policies, most_shapes=most_shapes)
         search._courses, search._tops = self._courses, self._tops
         return search
 
-    def steps(self) -> Iterator[None]:
+    def look(self, only: Layout | None = None) -> None:
         """Look at one layout after another: `best` is the first of the best rate above the floor then."""
-        yield from self._looked_at(layouts(self.order, self.ground))
-        if self._thorough:
-            yield from self._looked_at(other_trees(self.order, self.ground), may_do=self._may_do)
+        try:
+            self._look_at([only] if only else layouts(self.order, self.ground))
+            if not only:
+                self._look_at(other_trees(self.order, self.ground), may_do=self._may_do)
+        except _Enough:
+            self.cut_short = True
+
+    def purest(self) -> tuple[Woven | None, float]:
+        """The best state whatever its rate, and the best floor for it, of the layouts that promise most.
+
+        The best first, until none is left that may be better, or as many as a search may look at.
+        """
+        best, floor_fidelity = None, 0.0
+        most = dict[tuple[str, str], float]()
+        try:
+            for bound_fidelity, _, layout in self._ranked():
+                if bound_fidelity <= floor_fidelity:
+                    break
+                for woven in self._pure(layout, most):
+                    kept_fidelity = self.floor_of(woven)
+                    if kept_fidelity > floor_fidelity:
+                        best, floor_fidelity = woven, kept_fidelity
+        except _Enough:
+            pass
+        return best, floor_fidelity
+
+    def _ranked(self) -> list[tuple[float, int, Layout]]:
+        """Layouts, those first that could be purest."""
+        found = chain(layouts(self.order, self.ground), other_trees(self.order, self.ground))
+        ranked = [
+            (layout.fidelity([self._top(ends, layout.among) for ends in layout.ends]), -place, layout)
+            for place, layout in enumerate(found)
+        ]
+        return sorted(ranked, key=lambda one: one[:2], reverse=True)
+
+    def _pure(self, layout: Layout, most: dict[tuple[str, str], float]) -> Iterator[Woven]:
+        """The layout with chains that are as pure as can be, or a little less.
+
+        Args: most: what the chains between two sites can promise, as far as it is known.
+        """
+        for ends in layout.ends:
+            if ends not in most:
+                _, most[ends] = self._chain(ends, layout.among, {}, 1.0, 0.0)
+        for below in _BELOW if layout.joints else _BELOW[:1]:
+            chains: tuple[Shaped, ...] = ()
+            for ends in layout.ends:
+                floor_fidelity = (1.0 - below) * most[ends]
+                best, _ = self._chain(ends, layout.among, memories_of(chains), floor_fidelity, 1.0)
+                if best is None:
+                    break
+                chains = (*chains, best)
+            if len(chains) == len(layout.ends) and self._passes(chains):
+                yield self._woven(layout, chains)
+
+    def floor_of(self, woven: Woven) -> float:
+        """The best floor for a state: of the worst pairs after their rest, or of several the mean if less."""
+        worst = [self._worst(one) for one in woven.chains]
+        if not woven.layout.joints:
+            return bell.fidelity(worst[0])
+        return min(woven.fidelity, woven.layout.fidelity(woven.layout.joined(worst, woven.chains)))
 
     def _may_do(self, layout: Layout) -> bool:
         """Whether its legs could be pure enough."""
         tops = [self._top(ends, layout.among) for ends in layout.ends]
         return layout.fidelity(tops) >= self.order.min_fidelity
 
-    def _looked_at(
-        self, found: Iterable[Layout], may_do: Callable[[Layout], bool] | None = None
-    ) -> Iterator[None]:
-        """Look at one after the other."""
+    def _look_at(self, found: Iterable[Layout], may_do: Callable[[Layout], bool] | None = None) -> None:
         at = -1
-        for number, (soonest_s, place, layout) in enumerate(self._promising(found)):
-            if self.best is not None and (not self._thorough or self.best.rate_per_s * soonest_s > 1.0):
+        for soonest_s, place, layout in self._promising(found):
+            if self.best is not None and self.best.rate_per_s * soonest_s > 1.0:
                 break
-            if number:
-                yield
             woven = self.weave(layout) if may_do is None or may_do(layout) else None
             if woven is not None and (
                 self.best is None or (woven.rate_per_s, -place) > (self.best.rate_per_s, -at)
@@ -168,7 +221,7 @@ class Search:
             chains = self._chains(layout, floor)
             return self._woven(layout, chains) if chains else None
         woven: Woven | None = None
-        for each in _floors(layout.kind, len(layout.ends), floor):
+        for each in leg_floors(layout.kind, len(layout.ends), floor):
             chains = self._chains(layout, each)
             if chains is None or (woven is not None and chains == woven.chains):
                 break
@@ -192,7 +245,7 @@ class Search:
     def _chains(self, layout: Layout, floor_fidelity: float) -> tuple[Shaped, ...] | None:
         """Chains at this floor; where one can only promise less, at floors that make up for it together."""
         floors = [floor_fidelity] * len(layout.ends)
-        known, _ = _leg_floor(layout.kind, len(layout.ends), self.best_fidelity)
+        known, _ = leg_floor(layout.kind, len(layout.ends), self.best_fidelity)
         found, _ = self._at(layout, floors, [known] * len(floors))
         if len(found) == len(floors):
             return found
@@ -205,7 +258,7 @@ class Search:
             if promise <= 0.0 or len(found) in short:
                 return None
             short[len(found)] = werner(promise * (1.0 - _EXACT))
-            rest = _level(layout, short, self.order.min_fidelity)
+            rest = level(layout, short, self.order.min_fidelity)
             floors = [bell.fidelity(short[at]) if at in short else rest for at in range(len(floors))]
         return None
 
@@ -222,7 +275,7 @@ class Search:
         found = []
         for at in range(len(tops)):
             others = {leg: top for leg, top in enumerate(tops) if leg != at}
-            found.append(_level(layout, others, self.order.min_fidelity) - 2.0**-_HALVINGS)
+            found.append(level(layout, others, self.order.min_fidelity) - 2.0**-HALVINGS)
         return found
 
     def _top(self, ends: tuple[str, str], among: int) -> Correlations:
@@ -231,6 +284,7 @@ class Search:
         if found is None:
             found = Correlations(0.0, 0.0, 0.0)
             least_per_s = self.best.rate_per_s if self.best else 0.0
+            self._count()
             for way in self._ways(ends, {}):
                 windows = tuple(self._window(hop.seen, among) for hop in way.hops)
                 plain = Shape((0,) * len(windows), windows, PATIENCE, (), wanted=self.order.size)
@@ -285,7 +339,7 @@ class Search:
                     return None
                 chains[at] = raised
         known = {at: self._worst(one) for at, one in enumerate(chains) if at != slow}
-        low, high = _level(layout, known, floor), bell.fidelity(self._worst(chains[slow]))
+        low, high = level(layout, known, floor), bell.fidelity(self._worst(chains[slow]))
         for step in _STEPS:
             lowered = self._again(layout, chains, slow, low + (high - low) * step, least_per_s)
             if lowered is None:
@@ -344,7 +398,7 @@ class Search:
             for levels in self.policies.swapping.levels(path):
                 swapping = plain._replace(levels=levels)
                 rounds = self.policies.purification.rounds(path, windows)
-                shapes = (scheduled(swapping, each) for each in rounds)
+                shapes = self._shapes(swapping, rounds)
                 sought = shaped(way, shapes, floor_fidelity, least_per_s=enough_per_s)
                 best_fidelity = max(best_fidelity, sought.best_fidelity)
                 found = sought.found
@@ -353,6 +407,18 @@ class Search:
         self.reached |= tried
         self.full |= not tried and ends[0] in self.ground.table(seconds_cost, ends[1]).left
         return best, best_fidelity
+
+    def _shapes(self, swapping: Shape, rounds: Iterable[tuple[int, ...]]) -> Iterator[Shape]:
+        """Shapes with these rounds. Raises: _Enough."""
+        for each in rounds:
+            self._count()
+            yield scheduled(swapping, each)
+
+    def _count(self) -> None:
+        """One shape more is looked at. Raises: _Enough."""
+        self._shapes_left -= 1
+        if self._shapes_left < 0:
+            raise _Enough
 
     def _ways(self, ends: tuple[str, str], taken: Mapping[str, int]) -> Sequence[Course]:
         """What pairs go through along each route of the policy, and in memory after it.
@@ -403,41 +469,3 @@ class Search:
         first_s = whole_s + told_s
         rate_per_s = chains[0].gives.rate_per_s if len(chains) == 1 else 1.0 / first_s
         return Woven(layout, chains, tuple(pairs), fidelity, rate_per_s, first_s)
-
-
-def memories_of(chains: Iterable[Shaped]) -> dict[str, int]:
-    """Memories that chains take of each link."""
-    taken: dict[str, int] = {}
-    for one in chains:
-        for hop, window in zip(one.hops, one.shape.windows, strict=True):
-            taken[hop.link] = taken.get(hop.link, 0) + window
-    return taken
-
-
-def _level(layout: Layout, known: Mapping[int, Correlations], floor_fidelity: float) -> float:
-    """The fidelity of all other legs, were they alike, that keeps a floor together with these; 1 at most."""
-    low, high = 0.25, 1.0
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2.0
-        pairs = [known.get(at) or werner(middle) for at in range(len(layout.ends))]
-        low, high = (low, middle) if layout.fidelity(pairs) >= floor_fidelity else (middle, high)
-    return high
-
-
-def _floors(kind: str, legs: int, floor_fidelity: float) -> tuple[float, ...]:
-    """Floors of each leg to try, rising: from that at which equal Werner pairs would do."""
-    if floor_fidelity <= 0.0:
-        return (0.0,)
-    _, high = _leg_floor(kind, legs, floor_fidelity)
-    return tuple(high + (1.0 - high) * step / 5.0 for step in range(5))
-
-
-@lru_cache(maxsize=1024)
-def _leg_floor(kind: str, legs: int, floor_fidelity: float) -> tuple[float, float]:
-    """Between which fidelities of equal Werner pairs the state of so many legs comes to a floor."""
-    low, high = 0.25, 1.0
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2.0
-        enough = Layout(kind, ()).fidelity([werner(middle)] * legs) >= floor_fidelity
-        low, high = (low, middle) if enough else (middle, high)
-    return low, high

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Final
+from typing import Final, TypeAlias, cast
 
 from multiplane.api.fabric_connectivity import FabricConnectivity, PotentialLink
 from multiplane.api.fabric_units import Attainable, Qui, QuiListener, QuiPhase, UnitOrder
@@ -19,15 +19,17 @@ from multiplane.api.operator import QuiFigures
 from multiplane.api.states import TraceRow
 from multiplane.fabric.control.checks import Checks, enough
 from multiplane.fabric.control.choosing import Choosing
+from multiplane.fabric.control.drafts import Draft, draft
 from multiplane.fabric.control.planning import Plan, Unattainable
 from multiplane.fabric.control.policies import Policies
-from multiplane.fabric.control.qui import Carried
+from multiplane.fabric.control.qui import Carried, attainable
 from multiplane.fabric.control.unit_orders import check
+from multiplane.fabric.control.views import PairView
 from multiplane.fabric.edc.errands import Errands, Heard
 from multiplane.fabric.edc.sight import Sight
 from multiplane.fabric.planes import Job, JobState, PairReport, RepeaterControl
 from multiplane.fabric.work import Controlling
-from multiplane.kernel.errors import Busy, MultiplaneError, Refused
+from multiplane.kernel.errors import Busy, Faulty, MultiplaneError, Refused
 from multiplane.kernel.nouns import Caller
 from multiplane.kernel.ports import Bus, Timeline
 from multiplane.kernel.quantity import NS_PER_S
@@ -46,6 +48,8 @@ ORDER: Final = "link pair purify swap fuse correct address"
 CHECKS: Final = ":checks"
 """Ends the name of who owns orders that measure links."""
 TRACE_PATIENCE_S: Final = 2.0
+Searching: TypeAlias = Callable[[UnitOrder, PairView], Awaitable[Draft]]
+"""Looks for the best way to carry an order. Raises: Faulty(`plugin.failed`)."""
 
 
 class EntanglementController:
@@ -55,6 +59,7 @@ class EntanglementController:
         caller: the controller of the domain, as it appears to repeaters.
         repeaters: the control door of a site's repeater agent, None while there is none.
         policies: what planning chooses among.
+        search: makes searches that take long, by policies of its own, while this one goes on; None: it waits.
     """
 
     def __init__(
@@ -66,13 +71,16 @@ class EntanglementController:
         bus: Bus,
         *,
         policies: Policies | None = None,
+        search: Searching | None = None,
     ) -> None:
         self._caller, self._timeline = caller, timeline
         self._post = Controlling[QuiListener](caller, timeline, bus)
         self._connectivity, self._repeaters = connectivity, repeaters
         self._sight = Sight()
         self._links = self._sight.links
-        self._choosing = Choosing(self._links, policies or Policies())
+        self._policies = policies or Policies()
+        self._search = search or self._search_here
+        self._choosing = Choosing(self._links, self._policies)
         self._asking = asyncio.Lock()
         self._checks = Checks()
         self._strangers: set[str] = set()
@@ -104,11 +112,18 @@ class EntanglementController:
         self._post.check(caller)
         check(order, self._sight.sites, self._timeline.now_ns())
         async with self._asking:
-            for found in self._choosing.attainable(order, self._timeline.now_ns()):
-                if found is not None:
-                    return found
-                await asyncio.sleep(0)
-        raise AssertionError("a search ends with an answer")
+            answering = self._choosing.attainable(order, self._timeline.now_ns())
+            try:
+                view = next(answering)
+                while True:
+                    view = answering.send(await self._search(order, view))
+            except StopIteration as answer:
+                return cast("Attainable", answer.value)
+            except Faulty as error:
+                return attainable(Unattainable(code=error.code, reason=error.reason))
+
+    async def _search_here(self, order: UnitOrder, view: PairView) -> Draft:
+        return draft(order, view, self._policies)
 
     async def place(self, caller: Caller, order: UnitOrder) -> Qui:
         """See `api.fabric_units.FabricUnits`. An order that has to wait for memories is `preparing`.

@@ -55,7 +55,7 @@ def vacate(qubit: Qubit) -> None:
 
 
 def register(states: list[State], moment: Moment) -> Register:
-    """States as one register. Raises: Refused(`instruction.too_many_qubits`, `instruction.not_clifford`)."""
+    """States as one register. Raises: Refused(`instruction.too_many_qubits`)."""
     # numpy and stim are loaded by those who entangle more than two qubits.
     from multiplane.twin.quantum.registers import together  # noqa: PLC0415
 

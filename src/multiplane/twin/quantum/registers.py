@@ -44,6 +44,7 @@ _CLIFFORD: Final = {
     **{name: name for name in ("x", "y", "z", "h", "s", "cx", "cz", "swap")},
 }
 _PAULI: Final = ("", "x", "y", "z")
+_NEAR: Final = 1e-12
 
 
 class Register(ABC):
@@ -254,11 +255,11 @@ def _werner(pair: Correlations) -> Correlations:
 
 
 def together(states: Sequence[State], *, exact: bool, chance: Chance) -> Register:
-    """Different states as one register; dense if one of them is, or if `exact`.
+    """Different states as one register; dense if one of them is, or no mixture of eigenstates, or if `exact`.
 
     Raises: Refused(`instruction.too_many_qubits`); the states are as they were then.
     """
-    exact = exact or any(isinstance(state, Dense) for state in states)
+    exact = exact or any(isinstance(state, Dense) or _is_magic(state) for state in states)
     kind: type[Register] = Dense if exact else Stabiliser
     count = sum(len(qubits_of(state)) for state in states)
     if count > kind.most_qubits:
@@ -311,6 +312,11 @@ def _matrix(state: State) -> dense.Matrix:
     return state._matrix
 
 
+def _is_magic(state: State) -> bool:
+    """Whether it is no mixture of eigenstates of X, Y, Z: after a T gate, or relaxation with T2 above T1."""
+    return isinstance(state, Single) and abs(state.x) + abs(state.y) + abs(state.z) > 1.0 + _NEAR
+
+
 def _simulator(state: State, chance: Chance) -> stim.TableauSimulator:
     """A mixed state is one of the pure ones it is made of."""
     if isinstance(state, Stabiliser):
@@ -333,15 +339,11 @@ def _simulator(state: State, chance: Chance) -> stim.TableauSimulator:
 
 
 def _eigenstate(simulator: stim.TableauSimulator, bloch: tuple[float, float, float], chance: Chance) -> None:
-    """An eigenstate of X, Y or Z. Raises: Refused(`instruction.not_clifford`) for a vector beyond these."""
+    """An eigenstate of X, Y or Z."""
     odds = [max(0.0, sign * value) for value in bloch for sign in (1.0, -1.0)]
-    rest = 1.0 - sum(odds)
-    if rest < -1e-12:
-        raise Refused(
-            "instruction.not_clifford", "handles: a T gate was here, expected the state model 'dense'"
-        )
-    odds[4] += max(0.0, rest) / 2.0
-    odds[5] += max(0.0, rest) / 2.0
+    rest = max(0.0, 1.0 - sum(odds))
+    odds[4] += rest / 2.0
+    odds[5] += rest / 2.0
     place = chance.pick(odds)
     if place & 1:
         simulator.x(0)
