@@ -363,6 +363,12 @@ def less(case: UnitCase, offer: Offer) -> UnitCase:
     )
 
 
+def without_floors(case: UnitCase) -> UnitCase:
+    """The case that takes any fidelity."""
+    parts = tuple(msgspec.structs.replace(part, min_fidelity=0.0) for part in case.parts)
+    return msgspec.structs.replace(case, parts=parts)
+
+
 def instead(case: UnitCase, asked: UnitCase, first: Admission, found: Admission) -> Admission:
     """The counter-offer to a case, of which `asked` was granted. Where a floor was too high, the fidelity
     that is offered is a floor, too.
