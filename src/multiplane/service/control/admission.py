@@ -380,6 +380,6 @@ def instead(case: UnitCase, asked: UnitCase, first: Admission, found: Admission)
     had = Qos(fidelity=offer.fidelity, rate_per_s=offer.rate_per_s, valid_s=offer.valid_s)
     valid_s = case.valid_s if case.fixed else 0.0
     lacks = gaps(had, Qos(fidelity=wanted, rate_per_s=case.rate_per_s, valid_s=valid_s))
-    return msgspec.structs.replace(
-        first, offer=offer, reason="; ".join(gap.reason for gap in lacks) or first.reason
-    )
+    lacks = lacks or [Gap(first.code, first.reason)]
+    reason = "; ".join(gap.reason for gap in lacks)
+    return msgspec.structs.replace(first, offer=offer, code=lacks[0].code, reason=reason)
