@@ -69,6 +69,11 @@ def test_what_stands_in_the_way_is_told_in_words_of_the_wish() -> None:
             assert (short.verdict, short.code) == ("refused", "unit.valid")
             assert said in short.reason
             net.fabric.expected_ns = 1_000
+        net.fabric.expected_ns = 6 * S
+        slow = await ask(net, wish("bob-1", request="slow"))
+        assert (slow.verdict, slow.code) == ("refused", "unit.valid")
+        assert slow.reason == "states are kept 5 s, the first is expected after 6 s"
+        net.fabric.expected_ns = 1_000
         net.fabric.taken = True
         with pytest.raises(Busy, match=r"unit\.no_memory: .*reserved") as full:
             await ask(net, wish("bob-1", request="full"))

@@ -319,10 +319,14 @@ def judge(case: UnitCase, found: Sequence[Found], delays_ns: Sequence[int], kept
         lacks.append(Gap("unit.valid", reason))
     lacks = lacks or [Gap(unit_code(one.code), one.reason) for one in found if one.code]
     offer = _offer(case, whole, kept)
+    over = kept and offer.valid_s <= whole.expected_s
+    if over and not lacks:
+        first = f"the first is expected after {whole.expected_s:.4g} s"
+        lacks.append(Gap("unit.valid", f"states are kept {at_most(offer.valid_s)} s, {first}"))
     if not lacks:
         return Admission(answer=Admitted.YES, offer=offer, delays_ns=tuple(delays_ns))
     code, reason = lacks[0]
-    less = whole.valid_s > 0 and whole.expected_s < within_s and not case.at_ns
+    less = whole.valid_s > 0 and whole.expected_s < within_s and not (case.at_ns or over)
     return Admission(
         answer=Admitted.LESS
         if less and code in ("unit.fidelity", "unit.valid", "unit.rate")
