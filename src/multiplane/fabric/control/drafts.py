@@ -12,7 +12,7 @@ from multiplane.api.fabric_units import UnitOrder
 from multiplane.fabric.control.chains import Least
 from multiplane.fabric.control.hops import rested
 from multiplane.fabric.control.policies import Policies
-from multiplane.fabric.control.searching import PUREST_SHAPES, QUICK_SHAPES, Search
+from multiplane.fabric.control.searching import FEW_SHAPES, PUREST_SHAPES, QUICK_SHAPES, Search
 from multiplane.fabric.control.views import PairView
 from multiplane.fabric.control.weaving import Woven
 
@@ -59,9 +59,16 @@ def draft(order: UnitOrder, view: PairView, policies: Policies) -> Draft:
 
     Raises: Faulty(`plugin.failed`): a policy of one's own; ValueError as `planning.plan`.
     """
-    search = Search(order, view, policies)
+    search, pure = Search(order, view, policies, most_shapes=FEW_SHAPES), None
     search.look()
-    return _purest(search) if search.best is None and search.reached else _quickest(search)
+    if search.best is None and search.reached:
+        pure = _purest(search)
+        if not pure.good_for(order):
+            return pure
+    if search.cut_short:
+        search = search.lower(order.min_fidelity)
+        search.look()
+    return _quickest(search) if search.best is not None or pure is None else pure
 
 
 def quick(order: UnitOrder, view: PairView, policies: Policies) -> Draft | None:

@@ -44,7 +44,9 @@ MOST_SHAPES: Final = 8192
 and the best is nearly always among the first half of these."""
 LOWER_SHAPES: Final = 2048
 """Some way above a lower floor is found among the first of these."""
-PUREST_SHAPES: Final = 4096
+FEW_SHAPES: Final = 2048
+"""Where none of so many is above the floor, it is asked first whether that can be at all."""
+PUREST_SHAPES: Final = 3072
 """Of a search for the best fidelity."""
 QUICK_SHAPES: Final = 64
 """A search of so many is over within some milliseconds."""
@@ -55,7 +57,9 @@ _EVENED: Final = 0.5
 """Legs that are not evened make this share of the rate, at least."""
 _RAISED: Final = (0.0, 0.9)
 _STEPS: Final = (0.0, 0.5, 0.8)
-_BELOW: Final = (1e-4, 1e-2, 0.03, 0.1)
+_NONE: Final = 2.0
+"""A floor that nothing reaches, or comes near to: so that all is looked at."""
+_BELOW: Final = (1e-4, 0.01, 0.03)
 """Legs that are so much worse than they could be come sooner, and less is lost by waiting for them."""
 
 
@@ -96,7 +100,7 @@ class Search:
             }
 
     def lower(self, floor_fidelity: float, most_shapes: int = MOST_SHAPES) -> Search:
-        """A search above a lower floor, after this one has found nothing."""
+        """A search above this or a lower floor, after this one."""
         order = msgspec.structs.replace(self.order, min_fidelity=floor_fidelity)
         search = Search(order, self.view, self.policies, most_shapes=most_shapes)
         search._courses, search._tops = self._courses, self._tops
@@ -146,7 +150,7 @@ class Search:
         """
         for ends in layout.ends:
             if ends not in most:
-                _, most[ends] = self._chain(ends, layout.among, {}, 1.0, 0.0)
+                _, most[ends] = self._chain(ends, layout.among, {}, _NONE, 0.0)
         for below in _BELOW if layout.joints else _BELOW[:1]:
             chains: tuple[Shaped, ...] = ()
             for ends in layout.ends:
