@@ -81,6 +81,7 @@ class Service:
                     links=links,
                     states=None,
                     keys=Keys({}),
+                    key_bit=256,
                     directory=lambda: directory,
                     counters=Counters(),
                     faults=NoFaults(),

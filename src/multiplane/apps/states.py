@@ -20,6 +20,8 @@ T = TypeVar("T")
 MOST_OF_A_UNIT: Final = 500
 """States: a memory keeps them for seconds, and a unit lives no longer."""
 _BEGIN_WITHIN_S: Final = 60.0
+_IDLE: Final = 3
+"""Units in a row that may give no state: a busy machine may be late for those that live for a moment."""
 _GONE: Final = ("lost", "expired")
 _AT_ONCE: Final = 8
 _PATIENCE_S: Final = 5.0
@@ -111,7 +113,7 @@ async def use(parties: Sequence[Party], wish: Wish, act: Callable[[Shared], Awai
     """Ask for states as the first party, act on each as soon as all hold it, and let go of what is left.
 
     Many states are asked for in several units, one after the other, and so are those that did not come, until
-    a unit gives none or is not granted, or a minute is over.
+    three units give none or one is not granted, or a minute is over.
 
     Args: wish: of one part; `parties` in it are overwritten; act: on a state, on several side by side.
     Raises: Refused with the code of the answer when not even the first is accepted; Faulty(`app.no_states`)
@@ -120,7 +122,7 @@ async def use(parties: Sequence[Party], wish: Wish, act: Callable[[Shared], Awai
     (part,) = wish.parts
     used = Used[T]([], [], part.size)
     loop = asyncio.get_running_loop()
-    due_s = loop.time() + _BEGIN_WITHIN_S
+    due_s, idle = loop.time() + _BEGIN_WITHIN_S, 0
     for unit in itertools.count():
         one = replace(
             wish,
@@ -137,7 +139,8 @@ async def use(parties: Sequence[Party], wish: Wish, act: Callable[[Shared], Awai
         used = Used(
             used.results + found.results, used.fidelities + found.fidelities, used.lost - len(found.results)
         )
-        if not found.results or not used.lost or loop.time() > due_s:
+        idle = 0 if found.results else idle + 1
+        if idle == _IDLE or not used.lost or loop.time() > due_s:
             break
     if not used.results:
         raise Faulty("app.no_states", f"request {wish.request}: none of {used.lost} states came")

@@ -152,6 +152,7 @@ class Site:
                 links=self._unit_channels,
                 states=strict(FabricStates, self.repeater, parts.tap) if self.repeater is not None else None,
                 keys=strict(North, key_manager, parts.tap),
+                key_bit=key_manager.ports.rules.default_size_bit,
                 directory=lambda: key_manager.ports.directory,
                 counters=key_manager.ports.counters,
                 faults=parts.faults,

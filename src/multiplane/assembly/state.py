@@ -162,8 +162,8 @@ class StateDirectory:
         return self._network.latest_ns
 
     def remember_time(self, now_ns: int) -> None:
-        """Note how far the network's time has come."""
-        self._network.latest_ns = max(self._network.latest_ns, now_ns)
+        """Note how far the network's time has come, or may come before the next note."""
+        self._network.latest_ns = now_ns
         self._write()
 
     def ports(self, names: Sequence[str], base: int | None) -> dict[str, int]:

@@ -169,8 +169,8 @@ async def run_up(
                     await stopping.wait()
     finally:
         notice.withdraw()
-        _note(state, clock.now_ns())
         await _let_go(ticking, tasks, backing)
+        _note(state, clock.now_ns())  # exact now: quick starts one after the other do not add up the lead
         if notice.operations is not None:  # it had been ready
             _log.info("network.stopped", domain=world.domain)
     if failed:

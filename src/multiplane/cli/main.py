@@ -20,7 +20,7 @@ _INPUT_CODES: Final = (
     *("settings.", "scenario.", "input.", "state.", "backup.", "clock.rate", "pace.duration"),
     *("store.", "pki.", "port.", "host.", "control.already", "control.path", "control.not_a"),
     *("unit.parties", "unit.kind", "unit.size", "unit.class", "unit.edges", "unit.option", "unit.rate"),
-    *("unit.step", "unit.address"),
+    *("unit.step", "unit.address", "unit.route", "unit.valid", "unit.fidelity", "unit.request", "http.400"),
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import aclosing
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 import typer
@@ -60,6 +60,15 @@ RetryOption = Annotated[
 ]
 
 
+_PART_WORDS: Final = {
+    "kind": "NAME",
+    "size": "WHOLE NUMBER",
+    "min_fidelity": "NUMBER",
+    "size_bit": "WHOLE NUMBER",
+    "max_logical_error_rate": "NUMBER",
+}
+
+
 def add_to(unit: typer.Typer) -> None:
     """Hang the command on the group."""
     unit.command("request")(request)
@@ -70,14 +79,15 @@ def _part(text: str) -> Part:
     words: dict[str, Any] = {}
     for word in text.split(","):
         name, equals, value = word.partition("=")
-        if not equals or name not in ("kind", "size", "min_fidelity", "size_bit", "max_logical_error_rate"):
-            known = "kind, size, min_fidelity, size_bit, max_logical_error_rate"
+        if not equals or name not in _PART_WORDS:
+            known = ", ".join(_PART_WORDS)
             raise Refused("input.part", f"--part {text!r}: expected NAME=VALUE with a name of {known}")
         words[name] = value
     try:
         return msgspec.convert(words, Part, strict=False)
-    except msgspec.ValidationError as error:
-        raise Refused("input.part", f"--part {text!r}: {error}") from None
+    except msgspec.ValidationError:
+        expected = "; ".join(f"{name}={value}" for name, value in _PART_WORDS.items())
+        raise Refused("input.part", f"--part {text!r}: expected {expected}") from None
 
 
 def _edge(text: str) -> tuple[int, int]:
@@ -162,6 +172,11 @@ def request(
         edges=tuple(map(_edge, edge or ())),
         options=tuple(map(option_of, option or ())),
     )
+    if part and single != Part(kind="bell"):
+        reason = (
+            "--part: expected without --kind, --size, --min-fidelity, --logical-error, --size-bit, --edge"
+        )
+        raise Refused("input.part", f"{reason} and --option: each part says its own")
     ready = listening(state)
     asked = any_wish(
         [_party(ready, name) for name in parties],

@@ -158,7 +158,9 @@ class Wire:
                 raise _no_tls(self._base, error) from error
             reason = f"answer: none came ({type(error).__name__}): {self._hint()}"
             raise Unknown("http.lost", reason) from error
-        except (aiohttp.ClientError, TimeoutError) as error:
+        except TimeoutError as error:
+            raise Unknown("http.lost", f"answer: none came in time: {self._lost}") from error
+        except aiohttp.ClientError as error:
             reason = f"answer: none came ({type(error).__name__}): {self._hint()}"
             raise Unknown("http.lost", reason) from error
 

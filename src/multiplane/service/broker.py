@@ -114,8 +114,15 @@ class Broker:
 
     async def _granted(self, caller: Caller, case: UnitCase, answer: Admission) -> Admission:
         """A counter-offer that is granted when it is asked for: where two numbers are too high at once, what
-        could be had with one of them lower may still be too much."""
+        could be had with one of them lower may still be too much. No floor makes memories keep longer, so
+        life comes first."""
         found, asked = answer, case
+        if case.fixed and answer.code == "unit.fidelity":
+            longest = await self._judged(caller, admission.without_floors(case), answer.delays_ns)
+            asked = msgspec.structs.replace(case, valid_s=min(case.valid_s, longest.offer.valid_s))
+            found = await self._judged(caller, asked, answer.delays_ns)
+            if found.answer is Admitted.YES:
+                return admission.instead(case, asked, answer, found)
         for _ in range(LOWERED):
             asked = admission.less(asked, found.offer)
             found = await self._judged(caller, asked, answer.delays_ns)
@@ -189,7 +196,7 @@ class Broker:
     async def _found(self, caller: Caller, case: UnitCase, part: int, held_ns: int) -> Found:
         made = self._kinds.making(case.parts[part], len(case.parties), case.consumption)
         if made.carrier is Carrier.KEYS:
-            return await self._keys_found(caller, case, made.size_bit or 256)
+            return await self._keys_found(caller, case, made.size_bit)
         until_ns = self._timeline.now_ns() + round(case.valid_s * NS_PER_S)
         number = 0 if case.rate_per_s else case.parts[part].size
         what = admission.opening(case, part, "probe", number=number, hold_ns=held_ns, until_ns=until_ns)

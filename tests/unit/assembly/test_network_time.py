@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from multiplane.assembly import layout, up
-from multiplane.assembly.state import StateDirectory
+from multiplane.assembly.settings import UpSettings
+from multiplane.assembly.state import StateDirectory, read_network
 from multiplane.runtime.clocks import PacedClock
 
 
@@ -27,6 +28,14 @@ def test_what_is_noted_lies_ahead_until_the_next_note(tmp_path: Path) -> None:
     asyncio.run(go())
     killed = StateDirectory(tmp_path, "pair", "world", spread=False)
     assert killed.latest_ns > clock.now_ns() + up.NOTE_TIME_S * 10 * 1e9
+
+
+def test_the_time_of_a_network_that_was_stopped_is_noted_as_it_is(tmp_path: Path) -> None:
+    settings = UpSettings(scenario="pair", state=tmp_path, for_s=0.2)
+    assert asyncio.run(up.run_up(settings, lambda _: None, lambda _: None)) == 0
+    network = read_network(tmp_path)
+    assert network is not None
+    assert network.latest_ns <= time.time_ns()
 
 
 def test_a_disk_that_takes_nothing_does_not_end_the_notes(tmp_path: Path) -> None:

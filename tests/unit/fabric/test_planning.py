@@ -174,6 +174,9 @@ def test_what_could_be_had_instead_can_be_had() -> None:
         best = refused(plan(msgspec.structs.replace(wanted, min_fidelity=0.9999), domain))
         assert 0.5 < best.fidelity < 0.99
         planned(plan(msgspec.structs.replace(wanted, min_fidelity=best.fidelity), domain))
+        held = msgspec.structs.replace(wanted, min_fidelity=best.fidelity, hold_ns=1_000_000)
+        found = plan(held, domain)
+        assert isinstance(found, Unattainable) or found.lifetime_ns >= held.hold_ns
     rated = msgspec.structs.replace(order("a", "c", rate_per_s=1e6), sacrifice_share=0.2)
     best = refused(plan(msgspec.structs.replace(rated, min_fidelity=0.9999), domain))
     less = msgspec.structs.replace(rated, min_fidelity=best.fidelity, rate_per_s=best.rate_per_s)

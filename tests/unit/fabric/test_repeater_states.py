@@ -216,6 +216,20 @@ def test_halves_measured_as_they_come_give_the_bits_of_phi_plus() -> None:
     run_lab(chain("abcd", numbers={"fidelity": 1.0}), work)
 
 
+@pytest.mark.parametrize("basis", ["x", "y", "z"])
+def test_pairs_that_are_purified_at_their_ends_are_measured_after_that(basis: str) -> None:
+    async def work(lab: Lab) -> None:
+        one = circuit("abc", measure=basis, window=(2, 2), end_rounds=1, end_cutoff_ns=10**9)
+        await lab.take_on(job(one, size=10))
+        await lab.until(lambda: all(len(lab.ears[site].held) >= 10 for site in "ac"))
+        far = {held.state: held.bits for held in lab.ears["c"].held}
+        for held in lab.ears["a"].held[:10]:
+            assert held.address == ""
+            assert (held.bits == far[held.state]) == (basis != "y")
+
+    run_lab(chain("abc", numbers={"fidelity": 1.0}, memories=4), work)
+
+
 @pytest.mark.parametrize(
     ("path", "levels"), [("abcde", (0, 1, 0)), ("abcde", (0, 1, 2)), ("abcdefghi", (0, 1, 0, 2, 0, 1, 0))]
 )

@@ -51,8 +51,8 @@ def net(
 
 def web(*paths: str, parties: str, kind: str = "ghz", **values: Any) -> Job:
     """A job of these circuits, each joined at the end of its path; who is given nothing names the states."""
-    share = values.pop("sacrifice_share", 0.0)
-    circuits = [circuit(path, name=path, sacrifice_share=share) for path in paths]
+    share, measure = values.pop("sacrifice_share", 0.0), values.pop("measure", "")
+    circuits = [circuit(path, name=path, sacrifice_share=share, measure=measure) for path in paths]
     owners = dict.fromkeys(path[-1] for path in paths)
     several = {site for site in parties if sum(path[0] == site for path in paths) > 1}
     junctions = tuple(
@@ -150,6 +150,33 @@ def test_sacrificed_states_of_several_junctions_show_no_errors_without_noise(
         assert wrong == 0
 
     run_lab(net(*paths, memories=8), work)
+
+
+@pytest.mark.parametrize(
+    ("paths", "parties", "kind", "basis", "even"),
+    [
+        (SIDES, "abcd", "ghz", "z", ("ab", "bc", "cd")),
+        (DEEP, "ancde", "ghz", "z", ("an", "nc", "cd", "de")),
+        (SIDES, "abcd", "ghz", "x", ("abcd",)),
+        (("ba", "cb"), "abc", "graph", "x", ("ac",)),
+    ],
+)
+def test_states_that_are_measured_as_they_come_give_the_bits_of_the_state(
+    paths: tuple[str, ...], parties: str, kind: str, basis: str, even: tuple[str, ...]
+) -> None:
+    async def work(lab: Lab) -> None:
+        await lab.take_on(web(*paths, parties=parties, kind=kind, measure=basis, size=20))
+        await lab.until(lambda: all(len(lab.ears[site].held) == 20 for site in parties))
+        bits = {site: {held.state: held.bits for held in lab.ears[site].held} for site in parties}
+        assert {held.address for site in parties for held in lab.ears[site].held} == {""}
+        for state in bits[parties[0]]:
+            for sites in even:
+                assert sum(bits[site][state][0] for site in sites) % 2 == 0
+        assert {one[0] for one in bits[parties[0]].values()} == {0, 1}
+        await lab.sleep_s(0.05)
+        assert lab.held() == 0
+
+    run_lab(net(*{path[at : at + 2] for path in paths for at in range(len(path) - 1)}), work)
 
 
 def test_what_rests_is_in_the_promise() -> None:

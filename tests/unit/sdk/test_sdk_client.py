@@ -160,6 +160,7 @@ def test_servers_that_behave_badly(
             assert type(caught.value) is kind
             assert caught.value.code == code
             assert "c2VjcmV0" not in str(caught.value)
+            assert ("none came in time: " in caught.value.reason) == (handler is slow)
 
     run(main)
 

@@ -314,6 +314,7 @@ def test_keys_are_units_as_all_others_and_come_once_to_each_end() -> None:
     async def run(net: Net) -> None:
         net.places["ann"].keys.cold = 3
         answer = await ask(net, wish("bob-1", "cy-1", kind="key", size=70))
+        assert answer.urns[-1].startswith("urn:qkd:lifecycle?=size=256&")
         with pytest.raises(Busy, match=r"unit\.making"):
             await net.units("bob").keys(net.caller("bob-1"), answer.unit)
         heard = await ears(net, answer, *GHZ)

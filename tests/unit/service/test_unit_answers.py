@@ -51,6 +51,9 @@ def test_what_is_offered_is_granted_where_two_numbers_are_too_high_at_once() -> 
         assert [name in both.reason for name in ("min_fidelity", "valid_s")] == [True, True]
         less = wish("bob-1", min_fidelity=both.offer.fidelity, valid_s=both.offer.valid_s, request="less")
         assert (await ask(net, less)).verdict == "accepted"
+        life = await ask(net, wish("bob-1", min_fidelity=0.9, valid_s=60.0, request="life"))
+        assert (life.verdict, life.code, life.offer.valid_s) == ("counter-offer", "unit.valid", 5.0)
+        assert "min_fidelity" not in life.reason, "a shorter life is enough"
 
     play(run)
 
@@ -66,6 +69,11 @@ def test_what_stands_in_the_way_is_told_in_words_of_the_wish() -> None:
             assert (short.verdict, short.code) == ("refused", "unit.valid")
             assert said in short.reason
             net.fabric.expected_ns = 1_000
+        net.fabric.expected_ns = 6 * S
+        slow = await ask(net, wish("bob-1", request="slow"))
+        assert (slow.verdict, slow.code) == ("refused", "unit.valid")
+        assert slow.reason == "states are kept 5 s, the first is expected after 6 s"
+        net.fabric.expected_ns = 1_000
         net.fabric.taken = True
         with pytest.raises(Busy, match=r"unit\.no_memory: .*reserved") as full:
             await ask(net, wish("bob-1", request="full"))

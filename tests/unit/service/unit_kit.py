@@ -90,7 +90,9 @@ class Fabric:
         self.listener = listener
 
     async def attainable(self, caller: Caller, order: UnitOrder) -> Attainable:
-        good = order.min_fidelity <= self.fidelity
+        long = order.hold_ns > self.lifetime_ns
+        fidelity = self.fidelity - 0.1 * (long and order.min_fidelity > 0)
+        good = order.min_fidelity <= fidelity
         possible = good and order.hold_ns <= self.lifetime_ns and not self.taken
         code, reason = "fabric.fidelity", "beyond what devices give"
         if self.taken:
@@ -99,7 +101,7 @@ class Fabric:
             code, reason = "fabric.hold", "memories are emptied at their cut-off"
         return Attainable(
             possible=possible and self.rate_per_s > 0,
-            fidelity=self.fidelity,
+            fidelity=fidelity,
             rate_per_s=self.rate_per_s,
             expected_ns=self.expected_ns,
             lifetime_ns=self.lifetime_ns if good else max(order.hold_ns, self.lifetime_ns),
@@ -350,6 +352,7 @@ class Net:
                 links=place.links,
                 states=strict(FabricStates, place.memories),
                 keys=place.keys,
+                key_bit=256,
                 directory=lambda: self.directory,
                 counters=Counters(),
                 faults=NoFaults(),

@@ -94,7 +94,7 @@ def planned(
         fidelity=best.fidelity,
         rate_per_s=_left_per_s(best, order),
         expected_ns=_ns(best.first_s),
-        lifetime_ns=_ns(known.lifetime_s),
+        lifetime_ns=max(_ns(known.lifetime_s), order.hold_ns),
         legs=best.layout.places(order.sites),
     )
     refused = _too_slow(order, found, now_ns) or _not_admitted(order, found, best, view, policies)

@@ -31,9 +31,8 @@ from multiplane.fabric.resource.pair_words import (
     Track,
     Want,
 )
-from multiplane.fabric.resource.parts import take_part
+from multiplane.fabric.resource.parts import hand_over_bit, read, take_part
 from multiplane.fabric.resource.quality import (
-    FOREVER_NS,
     Leg,
     Pair,
     form_of,
@@ -248,8 +247,9 @@ class CircuitEnd:
             else:
                 self._measured[known.half.number] = known
         elif basis:
-            asked = Measure(request=self.desk.request(), handle=known.half.handle, basis=basis)
-            self.desk.ask(asked, partial(self._sacrifice, known, basis))
+            read(self, known, basis, partial(self._sacrifice, known, basis))
+        elif self.circuit.measure:  # what is purified at its ends is measured after that
+            read(self, known, self.circuit.measure, partial(self._hand_over_bit, known))
         else:
             self._put_right(known, self._hold)
 
@@ -268,7 +268,7 @@ class CircuitEnd:
         row = TraceRow(
             what="address", name=address, site=self.site, parts=(known.rows[-1].name,), at_ns=now_ns
         )
-        self._announce(
+        self.announce(
             known,
             HeldState(
                 order_id=job.order_id,
@@ -283,30 +283,22 @@ class CircuitEnd:
 
     def _deliver_bit(self, known: Confirmed) -> None:
         """The same of one that was measured as it came."""
-        half, basis, now_ns = known.half, self.circuit.measure, self.desk.now_ns
-        bit = self._bits.pop(half.number) ^ (0 if self.head else flips(known.frame, basis))
-        fidelity = self.form.fidelity((known.leg,), now_ns)
-        if fidelity < self.job.min_fidelity:
-            self.let_go(half)
-        elif self.basis(half.shared):
+        half, basis = known.half, self.circuit.measure
+        bit = self._bits.pop(half.number)
+        good = self.form.fidelity((known.leg,), self.desk.now_ns) >= self.job.min_fidelity
+        if good and self.basis(half.shared):
             self._settled(half)
-            self._reveal(self.name(half.shared), basis, bit)
+            turned = 0 if self.head else flips(known.frame, basis)
+            self._reveal(self.name(half.shared), basis, bit ^ turned)
         else:
-            self._announce(
-                known,
-                HeldState(
-                    order_id=self.job.order_id,
-                    state=self.name(half.shared),
-                    address="",
-                    fidelity=fidelity,
-                    made_ns=known.made_ns,
-                    expires_ns=now_ns + FOREVER_NS,
-                    bits=(bit,),
-                ),
-                TraceRow(what="address", name="", site=self.site, at_ns=now_ns, bits=(bit,)),
-            )
+            self._hand_over_bit(known, bit)
 
-    def _announce(self, known: Confirmed, state: HeldState, row: TraceRow) -> None:
+    def _hand_over_bit(self, known: Confirmed, bit: int) -> None:
+        turned = 0 if self.head else flips(known.frame, self.circuit.measure)
+        hand_over_bit(self, known, self.name(known.half.shared), (known.leg,), bit ^ turned)
+
+    def announce(self, known: Confirmed, state: HeldState, row: TraceRow) -> None:
+        """A state is handed over: with its address, or with what was read of it."""
         half = known.half
         self._settled(half)
         self._states[half.number] = state.state, state.address
@@ -331,17 +323,10 @@ class CircuitEnd:
 
     # sacrificed states
 
-    def _sacrifice(self, known: Confirmed, basis: str, report: Report) -> None:
-        half = known.half
-        if half.gone:
-            return
-        if not report.ok:
-            self.let_go(half)
-            return
-        self._settled(half)
-        self.circuit_site.freed(half.handle)
-        bit = report.bits[0] ^ (0 if self.head else flips(known.frame, basis))
-        self._reveal(self.name(half.shared), basis, bit)
+    def _sacrifice(self, known: Confirmed, basis: str, bit: int) -> None:
+        self._settled(known.half)
+        turned = 0 if self.head else flips(known.frame, basis)
+        self._reveal(self.name(known.half.shared), basis, bit ^ turned)
         self.admit()
 
     def _reveal(self, state: str, basis: str, bit: int) -> None:

@@ -324,9 +324,9 @@ def _check_junctions(job: Job) -> None:
     owners = Counter(name for junction in job.junctions for name in junction.circuits)
     if owners.keys() != ends.keys() or owners.total() != len(ends):
         _refuse("junctions", sorted(owners), "each circuit in one of them")
-    measured = [circuit.measure for circuit in job.circuits if circuit.measure]
-    if measured:
-        _refuse("measure", measured[0], "nothing for pairs that are joined")
+    measured = {circuit.measure for circuit in job.circuits}
+    if len(measured) > 1:
+        _refuse("measure", sorted(measured), "the same for all pairs that are joined")
     if len({junction.site for junction in job.junctions}) < len(job.junctions):
         _refuse("junctions", [junction.site for junction in job.junctions], "one at a site")
     for junction in job.junctions:

@@ -26,7 +26,7 @@ class AgentPorts:
         caller: this agent, as it introduces itself at doors: the element of its site.
         boot: its incarnation, durable before first use; rises with every start.
         states: the fabric's agent here; None at a site without quantum memories.
-        keys: the key manager here.
+        keys: the key manager here; key_bit: size of its keys where none is named.
         directory: the register as it is now.
         spawn: runs a coroutine in the background; its end is awaited when the site closes.
     """
@@ -44,6 +44,7 @@ class AgentPorts:
     links: UnitLinks
     states: FabricStates | None
     keys: North
+    key_bit: int
     directory: Callable[[], Directory]
     counters: Counters
     faults: Faults
@@ -57,4 +58,4 @@ class AgentPorts:
     @property
     def ground(self) -> Ground:
         """What wishes are judged by now."""
-        return Ground(self.rules, self.kinds, self.policy, self.directory())
+        return Ground(self.rules, self.kinds, self.policy, self.directory(), self.key_bit)

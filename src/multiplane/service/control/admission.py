@@ -39,12 +39,13 @@ _AFTER_S: Final = 1.0
 
 
 class Ground(NamedTuple):
-    """What wishes are judged by at one site."""
+    """What wishes are judged by at one site. Args: key_bit: size of keys where none is named."""
 
     rules: UnitRules
     kinds: Kinds
     policy: PairingPolicy
     directory: Directory
+    key_bit: int
 
 
 def case_of(ground: Ground, caller: Target, wish: Wish, now_ns: int) -> UnitCase:
@@ -69,7 +70,7 @@ def case_of(ground: Ground, caller: Target, wish: Wish, now_ns: int) -> UnitCase
     return UnitCase(
         parties=tuple(target.application.urn for target in targets),
         sites=sites,
-        parts=wish.parts,
+        parts=tuple(_sized(ground, part) for part in wish.parts),
         valid_s=valid_s,
         fixed=wish.valid_s > 0,
         rate_per_s=wish.rate_per_s,
@@ -126,6 +127,14 @@ def _check_part(rules: UnitRules, kinds: Kinds, part: Part, sites: Sequence[str]
         raise Refused(
             "unit.option", f"stock: expected at most {rules.max_stock}, got {dict(part.options)[KEPT]}"
         )
+
+
+def _sized(ground: Ground, part: Part) -> Part:
+    """A part of keys says how long they are."""
+    made = ground.kinds.kind(part.kind).making(part, 2)
+    if made.carrier is not Carrier.KEYS or part.size_bit:
+        return part
+    return msgspec.structs.replace(part, size_bit=made.size_bit or ground.key_bit)
 
 
 def _check_way(wish: Wish, sites: Sequence[str]) -> None:
@@ -310,10 +319,14 @@ def judge(case: UnitCase, found: Sequence[Found], delays_ns: Sequence[int], kept
         lacks.append(Gap("unit.valid", reason))
     lacks = lacks or [Gap(unit_code(one.code), one.reason) for one in found if one.code]
     offer = _offer(case, whole, kept)
+    over = kept and offer.valid_s <= whole.expected_s
+    if over and not lacks:
+        first = f"the first is expected after {whole.expected_s:.4g} s"
+        lacks.append(Gap("unit.valid", f"states are kept {at_most(offer.valid_s)} s, {first}"))
     if not lacks:
         return Admission(answer=Admitted.YES, offer=offer, delays_ns=tuple(delays_ns))
     code, reason = lacks[0]
-    less = whole.valid_s > 0 and whole.expected_s < within_s and not case.at_ns
+    less = whole.valid_s > 0 and whole.expected_s < within_s and not (case.at_ns or over)
     return Admission(
         answer=Admitted.LESS
         if less and code in ("unit.fidelity", "unit.valid", "unit.rate")
@@ -354,6 +367,12 @@ def less(case: UnitCase, offer: Offer) -> UnitCase:
     )
 
 
+def without_floors(case: UnitCase) -> UnitCase:
+    """The case that takes any fidelity."""
+    parts = tuple(msgspec.structs.replace(part, min_fidelity=0.0) for part in case.parts)
+    return msgspec.structs.replace(case, parts=parts)
+
+
 def instead(case: UnitCase, asked: UnitCase, first: Admission, found: Admission) -> Admission:
     """The counter-offer to a case, of which `asked` was granted. Where a floor was too high, the fidelity
     that is offered is a floor, too.
@@ -365,6 +384,6 @@ def instead(case: UnitCase, asked: UnitCase, first: Admission, found: Admission)
     had = Qos(fidelity=offer.fidelity, rate_per_s=offer.rate_per_s, valid_s=offer.valid_s)
     valid_s = case.valid_s if case.fixed else 0.0
     lacks = gaps(had, Qos(fidelity=wanted, rate_per_s=case.rate_per_s, valid_s=valid_s))
-    return msgspec.structs.replace(
-        first, offer=offer, reason="; ".join(gap.reason for gap in lacks) or first.reason
-    )
+    lacks = lacks or [Gap(first.code, first.reason)]
+    reason = "; ".join(gap.reason for gap in lacks)
+    return msgspec.structs.replace(first, offer=offer, code=lacks[0].code, reason=reason)
