@@ -144,8 +144,8 @@ class Course(NamedTuple):
         fresh: a pair in which nobody waits inside, of links as they are; kept: what is left of perfect links.
         held: what rest leaves.
         fades: what each second of the cut-off costs (<XX> and <YY>, <ZZ>), as soon as possible and by levels.
-        emptied_s: age at which devices throw qubits away: any of them, one at an inner site, one at an end that
-            is still to rest.
+        emptied_s: age at which devices throw qubits away: any of them, one at an inner site, one at an end,
+            less the rest.
     """
 
     hops: Sequence[Hop]
