@@ -34,6 +34,7 @@ DIAMOND = view(
     sheet("a", "d", fidelity=0.99, success_probability=0.001),
     *(sheet(a, b, fidelity=0.96, success_probability=0.05) for a, b in pairwise("abcd")),
 )
+THREE = view(*(sheet(a, b, fidelity=0.92, t2_s=(0.5, 0.5)) for a, b in pairwise("abc")))
 CHAIN = view(*(sheet(a, b) for a, b in pairwise("abcdef")))
 
 
@@ -84,6 +85,24 @@ def test_levels_windows_and_rounds_are_those_of_the_policies() -> None:
     assert with_rounds.job.circuits[0].rounds == (1,)
     bare = plan(order("a", "b", min_fidelity=0.88), worse, Policies(purification=NoPurification()))
     assert isinstance(bare, Unattainable)
+
+
+class OnceEach:
+    """A plug-in: one round on every link, whatever is asked."""
+
+    def rounds(self, path: tuple[PairLink, ...], windows: tuple[int, ...]) -> Iterable[tuple[int, ...]]:
+        del windows
+        return [(1,) * len(path)]
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.7, 0.8, 0.84, 0.855, 0.865])
+def test_no_round_is_planned_that_the_policy_does_not_try(floor: float) -> None:
+    for policy, rounds in ((NoPurification(), 0), (OnceEach(), 1)):
+        found = plan(order("a", "c", min_fidelity=floor), THREE, Policies(purification=policy))
+        if isinstance(found, Plan):
+            assert found.job.circuits[0].rounds in ((), (rounds,) * 2)
+        else:
+            assert floor > found.fidelity
 
 
 class Roundabout:

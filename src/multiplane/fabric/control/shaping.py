@@ -28,6 +28,8 @@ EACH_LINK: Final = 7
 """On longer chains links are purified by halves of the chain, not one by one."""
 NEAR: Final = 0.03
 """Where no schedule that was asked for reaches a floor, but one comes as near, others are looked for."""
+Between = tuple[tuple[int, ...], tuple[int, ...]]
+"""Fewest and most rounds of each link."""
 _CHANGES: Final = 4
 _SHORTEST_S: Final = 1e-9
 _HALVINGS: Final = 16
@@ -108,7 +110,7 @@ def shaped(
 
     Args: shapes: what may be tried, all of the same levels, the least purified first; their cut-offs are set
         here. From the best of as many rounds between the ends, those of links are changed one by one as long
-        as that is better.
+        as that is better, between the fewest and the most that are tried on each.
         least_per_s: with rounds between the ends, only what may give more is looked at.
     """
     best: Shaped | None = None
@@ -117,9 +119,11 @@ def shaped(
         before, nearest, near_fidelity = best, None, 0.0
         enough_per_s = max(least_per_s, best.gives.rate_per_s if best else 0.0)
         first = next(alike)
+        fewest = most = first.rounds
         if end_rounds and end_rounds > most_ends(way.hops, first.windows, enough_per_s):
             break
         for shape in in_turn((first,), alike):
+            fewest, most = tuple(map(min, fewest, shape.rounds)), tuple(map(max, most, shape.rounds))
             tried, reached = _tried(way, shape, floor_fidelity, best)
             if reached > near_fidelity:
                 nearest, near_fidelity = shape, reached
@@ -127,19 +131,19 @@ def shaped(
             if tried is not None and not shape.purifies and _nearly_unbound(tried):
                 return Sought(tried, near_fidelity)  # more purification would only be slower
         if best is None and nearest is not None and floor_fidelity - near_fidelity < NEAR:
-            best, near_fidelity = _climbed(way, nearest, near_fidelity, floor_fidelity)
+            best, near_fidelity = _climbed(way, nearest, near_fidelity, floor_fidelity, (fewest, most))
         best_fidelity = max(best_fidelity, near_fidelity)
         if best is not None and best is not before and len(way.hops) <= EACH_LINK:
-            best = _improved(way, best, floor_fidelity)
+            best = _improved(way, best, floor_fidelity, (fewest, most))
     return Sought(best, best_fidelity)
 
 
 def _climbed(
-    way: Course, shape: Shape, near_fidelity: float, floor_fidelity: float
+    way: Course, shape: Shape, near_fidelity: float, floor_fidelity: float, between: Between
 ) -> tuple[Shaped | None, float]:
     """The first shape above the floor on the steepest way up from one below it; and how far up that is."""
     for _ in range(_CHANGES):
-        near = [(_tried(way, each, floor_fidelity, None), each) for each in _around(shape)]
+        near = [(_tried(way, each, floor_fidelity, None), each) for each in _around(shape, between)]
         (best, higher), shape = max(near, key=lambda one: one[0][1], default=((None, 0.0), shape))
         if best is not None or higher <= near_fidelity:
             return best, max(higher, near_fidelity)
@@ -147,13 +151,13 @@ def _climbed(
     return None, near_fidelity
 
 
-def _around(shape: Shape) -> Iterator[Shape]:
-    """Shapes with a round less or more on one link."""
+def _around(shape: Shape, between: Between) -> Iterator[Shape]:
+    """Shapes with a round less or more on one link, of those that may be tried there."""
     for at, rounds in enumerate(shape.rounds):
         for change in (-1, 1):
             other = (*shape.rounds[:at], rounds + change, *shape.rounds[at + 1 :])
             changed = shape._replace(rounds=other)
-            if rounds + change <= MOST_ROUNDS and fits(changed):
+            if between[0][at] <= rounds + change <= between[1][at] and fits(changed):
                 yield changed
 
 
@@ -183,11 +187,11 @@ def _tried(
     return Shaped(way, shape, gives, span_s[1]), reached
 
 
-def _improved(way: Course, best: Shaped, floor_fidelity: float) -> Shaped:
+def _improved(way: Course, best: Shaped, floor_fidelity: float, between: Between) -> Shaped:
     """The best shape with a round less or more on some links, while that gives more."""
     for _ in range(_CHANGES):
         before = best
-        for shape in _around(before.shape):
+        for shape in _around(before.shape, between):
             better, _ = _tried(way, shape, floor_fidelity, best)
             best = better or best
         if best is before:
