@@ -86,7 +86,7 @@ def test_one_runs_by_command(grid: Network) -> None:
     (fidelity,) = told["figures"]
     assert abs(fidelity["value"] - fidelity["theory_value"]) < 5.0 * fidelity["error"]
     refused = grid.cli("app", "teleport", "b2", "b4", "--min-fidelity", "1.0", check=False)
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "best: fidelity 0.9" in refused.stderr
 
 

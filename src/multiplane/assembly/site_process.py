@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import sys
+import time
 from pathlib import Path
+from typing import Final
 
 from multiplane.api.device import QkdDevice
 from multiplane.api.instructions import QuantumDevice
@@ -37,6 +40,23 @@ from multiplane.security.sealing import Vault, derive
 from multiplane.service.planes import KmeControl, ServiceControl
 from multiplane.service.planes.units import UnitBroker
 
+PORT_PATIENCE_S: Final = 8.0
+"""Whoever has the port may be about to end, as processes do whose parent was killed."""
+
+
+async def _listen(orders: SiteOrders, life: Life) -> None:
+    """Take channels of other sites. Raises: Refused(`port.in_use`)."""
+    due_s = time.monotonic() + PORT_PATIENCE_S
+    while True:
+        try:
+            await life.channels.listen(HOST, orders.channel_port)
+            return
+        except OSError as error:
+            if time.monotonic() > due_s:
+                whose = f"the channels of {orders.site}"
+                raise host.port_in_use(orders.channel_port, whose, error) from error
+        await asyncio.sleep(0.2)
+
 
 async def run(orders: SiteOrders) -> int:
     """Run a site until it is told to stop (0) or the way to the parent is lost (3)."""
@@ -48,10 +68,7 @@ async def run(orders: SiteOrders) -> int:
         stack.callback(store.close)
         boot = await next_boot_epoch(store, urn)
         life = await stack.enter_async_context(living(orders, urn, faults, ports))
-        try:
-            await life.channels.listen(HOST, orders.channel_port)
-        except OSError as error:
-            raise host.port_in_use(orders.channel_port, f"the channels of {orders.site}", error) from error
+        await _listen(orders, life)
         session = await life.call_parent(SERVICE)
         uplink = remote(Uplink, session, "uplink")
         site = _site(orders, life, boot=boot, store=store, faults=faults, session=session)
