@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 
 help:
 	@echo "make run      install what is missing and start the default network (ARGS='ring6 --for 5m')"
-	@echo "make test     every test but the scenes, 6 minutes at most"
+	@echo "make test     every test but the scenes, 6 to 7 minutes"
 	@echo "make check    make lint (format, lint, types, import contracts) and the fast tests, 2 minutes at most"
 	@echo "make scenes   whole flows over real processes, 15 minutes at most"
 	@echo "make soak     one hour of faults under load (ARGS='--minutes 10 --folder DIR')"
