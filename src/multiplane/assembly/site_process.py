@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import sys
 import time
@@ -52,7 +53,7 @@ async def _listen(orders: SiteOrders, life: Life) -> None:
             await life.channels.listen(HOST, orders.channel_port)
             return
         except OSError as error:
-            if time.monotonic() > due_s:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > due_s:
                 whose = f"the channels of {orders.site}"
                 raise host.port_in_use(orders.channel_port, whose, error) from error
         await asyncio.sleep(0.2)

@@ -285,17 +285,21 @@ class CircuitEnd:
         """The same of one that was measured as it came."""
         half, basis = known.half, self.circuit.measure
         bit = self._bits.pop(half.number)
-        good = self.form.fidelity((known.leg,), self.desk.now_ns) >= self.job.min_fidelity
-        if good and self.basis(half.shared):
+        if self.basis(half.shared) and (
+            self.form.fidelity((known.leg,), self.desk.now_ns) >= self.job.min_fidelity
+        ):
             self._settled(half)
-            turned = 0 if self.head else flips(known.frame, basis)
-            self._reveal(self.name(half.shared), basis, bit ^ turned)
+            self._reveal(self.name(half.shared), basis, self._unframed(known, basis, bit))
         else:
             self._hand_over_bit(known, bit)
 
     def _hand_over_bit(self, known: Confirmed, bit: int) -> None:
-        turned = 0 if self.head else flips(known.frame, self.circuit.measure)
-        hand_over_bit(self, known, self.name(known.half.shared), (known.leg,), bit ^ turned)
+        bit = self._unframed(known, self.circuit.measure, bit)
+        hand_over_bit(self, known, self.name(known.half.shared), (known.leg,), bit)
+
+    def _unframed(self, known: Confirmed, basis: str, bit: int) -> int:
+        """What was read with the frame taken out of it, which is up to the end down the path."""
+        return bit if self.head else bit ^ flips(known.frame, basis)
 
     def announce(self, known: Confirmed, state: HeldState, row: TraceRow) -> None:
         """A state is handed over: with its address, or with what was read of it."""
@@ -325,8 +329,7 @@ class CircuitEnd:
 
     def _sacrifice(self, known: Confirmed, basis: str, bit: int) -> None:
         self._settled(known.half)
-        turned = 0 if self.head else flips(known.frame, basis)
-        self._reveal(self.name(known.half.shared), basis, bit ^ turned)
+        self._reveal(self.name(known.half.shared), basis, self._unframed(known, basis, bit))
         self.admit()
 
     def _reveal(self, state: str, basis: str, bit: int) -> None:
